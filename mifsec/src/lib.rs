@@ -1,0 +1,12 @@
+//! mifsec: IPsec over all of a host's accesses at once.
+//!
+//! Imports point one way:
+//! `ids, wire, crypto` ← `esp, ike, path` ← `dataplane, ebpf, io` ← `agent` ← `control` ← `cli`.
+//! The three engines (`esp`, `ike`, `path`) never import each other and hold no
+//! socket, clock, lock or runtime: time and randomness are passed in. `io` and
+//! `ebpf` are the only modules with system calls, `agent` and `dataplane` the
+//! only ones that know tokio or threads. `cargo xtask tidy` checks this.
+
+pub mod crypto;
+pub mod ids;
+pub mod wire;
