@@ -1,6 +1,7 @@
 //! The lab's steps, each in a lab of its own, and proof that each can fail.
+#![expect(clippy::print_stdout, reason = "a skipped test says why")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mifsec_tests::lab::report::Step;
 use mifsec_tests::lab::steps::{self, Lab, Scenario};
@@ -32,7 +33,7 @@ fn scenario(key: &str) -> Scenario {
     found[0]
 }
 
-fn run(keys: &[&str], binary: &PathBuf, fault: Option<&str>) -> (Vec<Step>, String) {
+fn run(keys: &[&str], binary: &Path, fault: Option<&str>) -> (Vec<Step>, String) {
     let topology = Topology::new().expect("a network");
     let mut lab = Lab::up(topology, binary, fault).unwrap_or_else(|error| panic!("{error:#}"));
     let steps = keys.iter().map(|key| lab.run(scenario(key))).collect();
