@@ -83,7 +83,7 @@ impl Agents {
         let secrets = topology.dir.join("subscribers");
         let secret = topology.dir.join("gateway.psk");
         let psk = format!("lab-{}-{}", topology.tag, super::sys::now_ns());
-        private(&secrets, &format!("{} {psk}\n", config::IDENTITY))?;
+        private(&secrets, &format!("{} = {psk}\n", config::IDENTITY))?;
         private(&secret, &format!("{psk}\n"))?;
         let gw = Agent::start(topology, &topology.gw, "gw", binary, fault, |names| {
             config::gateway(names, &secrets)

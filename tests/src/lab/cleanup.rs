@@ -4,6 +4,7 @@
 //! Everything is registered in one place, so that a signal can remove what the
 //! main thread made, and so that nothing is made once removal has begun.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -77,6 +78,9 @@ impl Scope {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<u32> {
+        if !self.keep {
+            sys::die_with_parent(command);
+        }
         let mut registry = registry();
         let child = command
             .stdin(Stdio::null())
@@ -148,21 +152,34 @@ pub fn everything_and_exit(status: i32) -> ! {
     std::process::exit(status);
 }
 
-/// Removes namespaces and pins of labs whose process is gone (it was killed).
+/// Removes what labs left whose process was killed. A lab that was kept has
+/// agents in its namespaces and stays.
 pub fn stale() {
-    for (dir, prefix) in [("/run/netns", "mif"), ("/sys/fs/bpf/mifsec", "lab")] {
+    let places = ["/run/netns", "/sys/fs/bpf/mifsec"].map(Path::new);
+    let temporary = std::env::temp_dir();
+    let mut kept = BTreeSet::new();
+    for dir in places.into_iter().chain([temporary.as_path()]) {
         let Ok(entries) = fs::read_dir(dir) else {
             continue;
         };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let pid = name.strip_prefix(prefix).and_then(|rest| {
-                let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-                rest[..digits].parse::<u32>().ok()
-            });
-            if pid.is_some_and(|pid| !sys::is_alive(pid)) {
+            let Some(pid) = lab_of(&name).filter(|pid| !sys::is_alive(*pid)) else {
+                continue;
+            };
+            if dir == places[0] && ip(&["netns", "pids", &name]).is_ok_and(|pids| !pids.is_empty())
+            {
+                kept.insert(pid);
+            }
+        }
+        let Ok(entries) = fs::read_dir(dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if lab_of(&name).is_some_and(|pid| !sys::is_alive(pid) && !kept.contains(&pid)) {
                 // Another lab may be doing the same.
-                let _ = if prefix == "mif" {
+                let _ = if dir == places[0] {
                     ip(&["netns", "del", &name]).is_ok()
                 } else {
                     fs::remove_dir_all(entry.path()).is_ok()
@@ -170,6 +187,17 @@ pub fn stale() {
             }
         }
     }
+}
+
+/// The process whose lab made this namespace, pin or directory.
+fn lab_of(name: &str) -> Option<u32> {
+    let rest = ["mifsec-lab-", "mif", "lab"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
 }
 
 /// Runs `ip`; its complaint is the error.
@@ -234,5 +262,21 @@ fn remove(all: Vec<(u32, Made)>) {
             Made::Directory(path) => fs::remove_dir_all(path).map_err(Into::into),
             Made::Process(_) => Ok(()),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_lab_they_belong_to() {
+        assert_eq!(lab_of("mif123-eu"), Some(123));
+        assert_eq!(lab_of("mif123x2-eu"), Some(123));
+        assert_eq!(lab_of("lab123-gw"), Some(123));
+        assert_eq!(lab_of("mifsec-lab-123x1"), Some(123));
+        assert_eq!(lab_of("mifsec"), None);
+        assert_eq!(lab_of("lab-notes"), None);
+        assert_eq!(lab_of("other123"), None);
     }
 }

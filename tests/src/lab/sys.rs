@@ -79,6 +79,15 @@ impl Netns {
     }
 }
 
+/// Makes a command's process end when the thread that starts it does, so that
+/// a lab that is killed leaves no agent behind.
+pub fn die_with_parent(command: &mut Command) {
+    // SAFETY: as in `Netns::command`; prctl is a system call.
+    unsafe {
+        command.pre_exec(|| check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)).map(drop));
+    }
+}
+
 fn enter(fd: RawFd) -> io::Result<()> {
     // SAFETY: setns changes the calling thread only and takes no pointer.
     let result = unsafe { libc::setns(fd, libc::CLONE_NEWNET) };
