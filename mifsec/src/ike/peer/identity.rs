@@ -36,8 +36,9 @@ pub enum IdentityError {
     /// Longer than anyone's name.
     #[error("identity is longer than {MAX_LEN} octets")]
     TooLong,
-    /// Characters a name or address cannot have.
-    #[error("identity has characters outside of printable ASCII")]
+    /// Not the form its type has: other than printable ASCII, or a name that
+    /// reads as an identity of another type.
+    #[error("identity is not printable ASCII of the form its type has")]
     Characters,
     /// An address payload of the wrong length.
     #[error("identity has the wrong length for its type")]
@@ -84,8 +85,8 @@ impl Identity {
             return Err(IdentityError::TooLong);
         }
         match id.kind {
-            IdType::FQDN => name(&id.data).map(Self::Fqdn),
-            IdType::RFC822_ADDR => name(&id.data).map(Self::Rfc822),
+            IdType::FQDN => named(&id.data, Self::Fqdn),
+            IdType::RFC822_ADDR => named(&id.data, Self::Rfc822),
             IdType::IPV4_ADDR => <[u8; 4]>::try_from(id.data.as_slice())
                 .map(|octets| Self::V4(octets.into()))
                 .map_err(|_| IdentityError::Length),
@@ -96,6 +97,17 @@ impl Identity {
             IdType::DER_ASN1_DN => Ok(Self::Dn(id.data.clone())),
             other => Err(IdentityError::Kind(other)),
         }
+    }
+}
+
+/// A received name that would print as an identity of another kind is refused,
+/// so that what is printed names one identity only.
+fn named(octets: &[u8], kind: fn(String) -> Identity) -> Result<Identity, IdentityError> {
+    let identity = kind(name(octets)?);
+    if identity.to_string().parse().as_ref() == Ok(&identity) {
+        Ok(identity)
+    } else {
+        Err(IdentityError::Characters)
     }
 }
 
