@@ -64,9 +64,8 @@ pub enum TsSpec {
 pub struct Narrowed {
     /// The common part, in the order of the offer; never empty.
     pub selectors: Vec<TrafficSelector>,
-    /// More was offered than one first selector picks out: tell the initiator
-    /// ADDITIONAL_TS_POSSIBLE.
-    pub additional: bool,
+    /// Something that was offered is not in it whole.
+    pub cut: bool,
 }
 
 impl TrafficSelector {
@@ -271,9 +270,9 @@ impl TsSpec {
 #[must_use]
 pub fn narrow(offer: &[TrafficSelector], policy: &[TrafficSelector]) -> Option<Narrowed> {
     let mut selectors: Vec<TrafficSelector> = Vec::new();
-    let mut lost = false;
+    let mut cut = false;
     for offered in offer {
-        lost |= !policy.iter().any(|allowed| allowed.covers(offered));
+        cut |= !policy.iter().any(|allowed| allowed.covers(offered));
         for allowed in policy {
             let Some(common) = offered.intersection(allowed) else {
                 continue;
@@ -284,10 +283,7 @@ pub fn narrow(offer: &[TrafficSelector], policy: &[TrafficSelector]) -> Option<N
             }
         }
     }
-    (!selectors.is_empty()).then_some(Narrowed {
-        selectors,
-        additional: lost,
-    })
+    (!selectors.is_empty()).then_some(Narrowed { selectors, cut })
 }
 
 /// Whether an answer stays within what was offered (RFC 7296 2.9): every
