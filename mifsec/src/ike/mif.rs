@@ -26,7 +26,7 @@ pub use update::{UpdateAddrs, UpdateFlags};
 use std::net::IpAddr;
 
 use super::message::{Notify, NotifyType};
-use crate::ids::IfaceId;
+use crate::ids::{IfaceId, Spi};
 use crate::wire::Truncated;
 
 /// Why a MIF notify was refused.
@@ -50,6 +50,9 @@ pub enum MifError {
     /// More of something than we accept.
     #[error("too many {0}")]
     TooMany(&'static str),
+    /// A probe SPI among the reserved values (RFC 4303 2.1).
+    #[error("probe SPI {0} is reserved")]
+    Spi(Spi),
     /// An interface named twice in one table, or named 0.
     #[error("interface {0:?} named twice or with the reserved number")]
     Interface(IfaceId),
@@ -72,6 +75,7 @@ impl MifError {
             Self::Version(_) => "mif_version",
             Self::Address(..) => "mif_address",
             Self::TooMany(_) => "mif_too_many",
+            Self::Spi(_) => "mif_probe_spi",
             Self::Interface(_) => "mif_interface",
         }
     }
@@ -84,7 +88,7 @@ impl MifError {
             Self::TooMany(_) => error::MIF_LIMIT_EXCEEDED,
             Self::Interface(_) => error::MIF_UNKNOWN_INTERFACE,
             Self::Version(_) => error::MIF_UNSUPPORTED,
-            Self::Truncated | Self::TooLong => NotifyType::INVALID_SYNTAX,
+            Self::Truncated | Self::TooLong | Self::Spi(_) => NotifyType::INVALID_SYNTAX,
         }
     }
 }
@@ -105,7 +109,6 @@ pub fn path_id(initiator: IfaceId, responder: IfaceId) -> u32 {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::ids::Spi;
     use crate::ike::message::{self, ExchangeType, Header, Payload};
     use crate::ike::testing::{hex, unhex};
 
@@ -284,6 +287,31 @@ mod tests {
     }
 
     #[test]
+    fn an_address_behind_a_nat_may_look_like_ours() {
+        let own = AddressPolicy {
+            own: vec![ip("192.168.1.2")],
+            ..policy()
+        };
+        let mut address = Maddr::new(ip("192.168.1.2"), 4500);
+        assert!(own.check(&address).is_err());
+        address.flags = MaddrFlags::BEHIND_NAT;
+        assert_eq!(own.check(&address), Ok(()));
+        address.ip = ip("127.0.0.1");
+        assert!(own.check(&address).is_err());
+    }
+
+    #[test]
+    fn a_reserved_probe_spi_is_refused_where_there_is_to_be_a_probe_sa() {
+        let mut supported = Supported::ours(Spi(255));
+        assert_eq!(
+            Supported::decode(&supported.notify().data),
+            Err(MifError::Spi(Spi(255)))
+        );
+        supported.features = Features::TUNNEL;
+        assert!(Supported::decode(&supported.notify().data).is_ok());
+    }
+
+    #[test]
     fn loopback_and_link_local_pass_where_they_are_allowed() {
         let lab = AddressPolicy {
             loopback: true,
@@ -291,9 +319,9 @@ mod tests {
             ..policy()
         };
         for address in ["127.0.0.1", "::1", "169.254.1.1", "fe80::1"] {
-            assert_eq!(lab.check(ip(address)), Ok(()));
+            assert_eq!(lab.check(&Maddr::new(ip(address), 0)), Ok(()));
         }
-        assert!(lab.check(ip("0.0.0.0")).is_err());
+        assert!(lab.check(&Maddr::new(ip("0.0.0.0"), 0)).is_err());
     }
 
     #[test]
