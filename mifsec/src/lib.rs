@@ -10,4 +10,5 @@
 pub mod crypto;
 pub mod esp;
 pub mod ids;
+pub mod io;
 pub mod wire;
