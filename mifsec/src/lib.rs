@@ -8,5 +8,6 @@
 //! only ones that know tokio or threads. `cargo xtask tidy` checks this.
 
 pub mod crypto;
+pub mod ebpf;
 pub mod ids;
 pub mod wire;
