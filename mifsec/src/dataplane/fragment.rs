@@ -59,7 +59,11 @@ impl<'a> Fragments<'a> {
         let field = u16::from_be_bytes([header[6], header[7]]);
         // Units of 8 octets; a 64 KiB packet has fewer than fit 13 bits.
         let offset = (field & OFFSET) + (self.done / 8) as u16;
-        let more = if last { field & MORE_FRAGMENTS } else { MORE_FRAGMENTS };
+        let more = if last {
+            field & MORE_FRAGMENTS
+        } else {
+            MORE_FRAGMENTS
+        };
         header[2..4].copy_from_slice(&total.to_be_bytes());
         header[6..8].copy_from_slice(&(more | offset & OFFSET).to_be_bytes());
         if self.done > 0 {
@@ -95,8 +99,8 @@ fn blank_options(mut options: &mut [u8]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::packet::tests::{assert_checksums, build};
     use super::super::packet::Fragment;
+    use super::super::packet::tests::{assert_checksums, build};
     use super::*;
 
     fn fragments(packet: &[u8], mtu: usize) -> Vec<Vec<u8>> {

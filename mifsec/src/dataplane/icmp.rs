@@ -54,12 +54,8 @@ pub(super) fn too_big(packet: &[u8], inner: &Inner, mtu: usize) -> Option<Vec<u8
             out.extend([2, 0, 0, 0]);
             out.extend(u32::from(mtu).to_be_bytes());
             out.extend(quoted);
-            let pseudo = checksum::pseudo(
-                inner.destination,
-                inner.source,
-                ICMPV6,
-                usize::from(len),
-            );
+            let pseudo =
+                checksum::pseudo(inner.destination, inner.source, ICMPV6, usize::from(len));
             store(&mut out, IPV6_LEN, 2, pseudo);
             Some(out)
         }
@@ -114,11 +110,14 @@ mod tests {
             assert_eq!(body[..2], if v6 { [2, 0] } else { [3, 4] });
             assert_eq!(body[8..], packet[..body.len() - 8]);
             assert_eq!(error.len(), if v6 { 1280 } else { 576 });
-            assert_eq!(checksum::sum(&error[parsed.transport..]), if v6 {
-                !checksum::pseudo(parsed.source, parsed.destination, ICMPV6, body.len())
-            } else {
-                0xffff
-            });
+            assert_eq!(
+                checksum::sum(&error[parsed.transport..]),
+                if v6 {
+                    !checksum::pseudo(parsed.source, parsed.destination, ICMPV6, body.len())
+                } else {
+                    0xffff
+                }
+            );
         }
     }
 

@@ -136,7 +136,10 @@ impl<'a> Shape<'a> {
         let (a, b) = (self.transport(), other.transport());
         if self.inner.protocol == TCP {
             // Ports; acknowledgment, offset; window; urgent pointer, options.
-            ip && a[..4] == b[..4] && a[8..13] == b[8..13] && a[14..16] == b[14..16] && a[18..] == b[18..]
+            ip && a[..4] == b[..4]
+                && a[8..13] == b[8..13]
+                && a[14..16] == b[14..16]
+                && a[18..] == b[18..]
         } else {
             ip && a[..4] == b[..4]
         }
@@ -223,7 +226,7 @@ impl<'a> Group<'a> {
         true
     }
 
-    fn emit(mut self, emit: &mut impl FnMut(&[IoSlice<'_>])) {
+    fn emit(self, emit: &mut impl FnMut(&[IoSlice<'_>])) {
         if self.count == 1 {
             return alone(self.first.bytes, emit);
         }
@@ -231,8 +234,9 @@ impl<'a> Group<'a> {
         let len = VNET_LEN + self.first.header;
         let header = &mut room[..len];
         self.write_header(header);
-        self.parts[0] = IoSlice::new(header);
-        emit(&self.parts[..=self.count]);
+        let mut parts: [IoSlice<'_>; MAX_PARTS + 1] = self.parts;
+        parts[0] = IoSlice::new(header);
+        emit(&parts[..=self.count]);
     }
 
     fn write_header(&self, out: &mut [u8]) {

@@ -93,8 +93,14 @@ mod tests {
 
     #[test]
     fn a_large_mss_is_lowered_wherever_it_stands() {
-        assert_eq!(clamped(false, &[2, 4, 5, 180], 1438)[2..], 1398u16.to_be_bytes());
-        assert_eq!(clamped(true, &[2, 4, 5, 180], 1438)[2..], 1378u16.to_be_bytes());
+        assert_eq!(
+            clamped(false, &[2, 4, 5, 180], 1438)[2..],
+            1398u16.to_be_bytes()
+        );
+        assert_eq!(
+            clamped(true, &[2, 4, 5, 180], 1438)[2..],
+            1378u16.to_be_bytes()
+        );
         let odd = clamped(false, &[1, 2, 4, 5, 180, 1, 1, 0], 1438);
         assert_eq!(odd[3..5], 1398u16.to_be_bytes());
         let behind = clamped(false, &[3, 3, 7, 2, 4, 5, 180, 1], 1438);

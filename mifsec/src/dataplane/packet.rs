@@ -345,9 +345,7 @@ pub(super) mod tests {
         packet[6] = 0;
         packet.splice(
             40..40,
-            [
-                44, 0, 1, 4, 0, 0, 0, 0, UDP, 0, 0x05, 0xa8, 0, 0, 0, 1,
-            ],
+            [44, 0, 1, 4, 0, 0, 0, 0, UDP, 0, 0x05, 0xa8, 0, 0, 0, 1],
         );
         packet[5] += 16;
         let inner = Inner::parse(&packet).unwrap();

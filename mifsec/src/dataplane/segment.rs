@@ -198,7 +198,7 @@ mod tests {
             let packet = build(v6, protocol, 2, &transport);
             let segments = cut(&packet, size);
             prop_assert_eq!(segments.len(), payload.len().div_ceil(size));
-            let mut joined = Vec::new();
+            let mut joined = Vec::<u8>::new();
             for (index, segment) in segments.iter().enumerate() {
                 assert_checksums(segment);
                 let inner = Inner::parse(segment).unwrap();
@@ -253,12 +253,8 @@ mod tests {
             let right = build(v6, UDP, 0, &udp(b"an odd one!"));
             let inner = Inner::parse(&right).unwrap();
             let mut packet = right.clone();
-            let pseudo = checksum::pseudo(
-                inner.source,
-                inner.destination,
-                UDP,
-                inner.transport_len(),
-            );
+            let pseudo =
+                checksum::pseudo(inner.source, inner.destination, UDP, inner.transport_len());
             packet[inner.transport + 6..inner.transport + 8].copy_from_slice(&pseudo.to_be_bytes());
             assert!(complete(&mut packet, inner.transport, 6));
             assert_eq!(packet, right);
