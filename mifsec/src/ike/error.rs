@@ -1,6 +1,7 @@
-//! Why things fail: [`Failure`] towards the operator, [`Drop`] towards the counters.
+//! Why things fail: [`Failure`] towards the operator, [`DropReason`] towards the counters.
 
 use super::message::NotifyType;
+use super::mif::error as mif_error;
 
 /// Why an IKE SA or a Child SA could not be set up, or ended. `Display` gives
 /// one line with the mend.
@@ -124,11 +125,11 @@ impl Failure {
             NotifyType::INVALID_SYNTAX => Self::Protocol {
                 what: "message by its own account",
             },
-            NotifyType::MIF_UNKNOWN_INTERFACE => Self::UnknownInterface,
-            NotifyType::MIF_ADDRESS_REJECTED => Self::AddressRejected,
-            NotifyType::MIF_STALE_TXN => Self::StaleTransaction,
-            NotifyType::MIF_SELECTOR_EXISTS => Self::SelectorsExist,
-            NotifyType::MIF_LIMIT_EXCEEDED => Self::Limit {
+            mif_error::MIF_UNKNOWN_INTERFACE => Self::UnknownInterface,
+            mif_error::MIF_ADDRESS_REJECTED => Self::AddressRejected,
+            mif_error::MIF_STALE_TXN => Self::StaleTransaction,
+            mif_error::MIF_SELECTOR_EXISTS => Self::SelectorsExist,
+            mif_error::MIF_LIMIT_EXCEEDED => Self::Limit {
                 what: "interfaces for the peer",
             },
             NotifyType(other) => Self::Notify(other),
@@ -138,7 +139,7 @@ impl Failure {
 
 /// Why a received message had no effect. Each is counted; none is logged per packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Drop {
+pub(super) enum DropReason {
     /// Shorter than its fields, or a payload chain that does not fit.
     Malformed,
     /// Above `limits.message`.
@@ -171,7 +172,7 @@ pub(super) enum Drop {
     Unauthenticated,
 }
 
-impl Drop {
+impl DropReason {
     /// The counter's name.
     pub(super) const fn name(self) -> &'static str {
         match self {
