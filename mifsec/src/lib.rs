@@ -9,4 +9,5 @@
 
 pub mod crypto;
 pub mod ids;
+pub mod ike;
 pub mod wire;
