@@ -97,6 +97,15 @@ pub enum Failure {
     /// We deleted it.
     #[error("deleted by command")]
     Deleted,
+    /// No secret is configured for this identity.
+    #[error("no secret for \"{id}\": set psk_file, or add a line to psk_table")]
+    NoSecret {
+        /// Whose secret.
+        id: String,
+    },
+    /// The system gave no randomness for a key.
+    #[error("the system gives no randomness: check /dev/urandom")]
+    Entropy,
     /// The same identity connected anew (INITIAL_CONTACT).
     #[error("replaced by a new connection of the same identity")]
     Replaced,
@@ -144,8 +153,6 @@ pub(super) enum DropReason {
     Malformed,
     /// Above `limits.message`.
     Oversized,
-    /// Major version above 2 (RFC 7296 2.5).
-    Version,
     /// No IKE SA of this SPI.
     UnknownSpi,
     /// Not valid in the state it arrived in.
@@ -178,7 +185,6 @@ impl DropReason {
         match self {
             Self::Malformed => "ike_malformed",
             Self::Oversized => "ike_oversized",
-            Self::Version => "ike_version",
             Self::UnknownSpi => "ike_unknown_spi",
             Self::Unexpected => "ike_unexpected",
             Self::HalfOpenFull => "ike_half_open_full",

@@ -6,7 +6,6 @@
 //! without the request being looked at again.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::config::RetransmitConfig;
@@ -21,7 +20,7 @@ pub(super) struct Outbound<T> {
 struct InFlight<T> {
     bytes: Vec<u8>,
     task: T,
-    /// Set for a request that must not follow the channel: a probe of one pair.
+    /// Retransmissions so far.
     sent: u32,
     wait: Duration,
     due: Instant,
@@ -104,13 +103,15 @@ impl<T> Outbound<T> {
     }
 
     /// What is waiting for responses, oldest first.
-    pub(super) fn tasks(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn tasks(&self) -> impl Iterator<Item = &T> + Clone {
         self.in_flight.values().map(|request| &request.task)
     }
 
-    /// As [`tasks`](Self::tasks), for changing.
-    pub(super) fn tasks_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.in_flight.values_mut().map(|request| &mut request.task)
+    /// Takes everything that was waiting; no response is expected any more.
+    pub(super) fn abandon(&mut self) -> impl Iterator<Item = T> + use<T> {
+        std::mem::take(&mut self.in_flight)
+            .into_values()
+            .map(|request| request.task)
     }
 
     /// The earliest retransmission.
@@ -201,11 +202,6 @@ impl Inbound {
         }
     }
 
-    /// The lowest id not processed.
-    pub(super) fn expected(&self) -> u32 {
-        self.floor
-    }
-
     /// Records the response to a request that was [`Place::New`].
     pub(super) fn answered(&mut self, id: u32, response: Vec<u8>) {
         self.responses.insert(id, response);
@@ -219,18 +215,6 @@ impl Inbound {
 
 /// No peer makes us hold more than this, whatever it offers.
 const MAX_SIZE: u32 = 64;
-
-/// Where the last copy of a request came from: its response goes there, whatever
-/// the channel is (protocol 3.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ReplyTo {
-    /// Interface to leave by.
-    pub(super) ifindex: u32,
-    /// Our address the request was sent to.
-    pub(super) local: SocketAddr,
-    /// Its source.
-    pub(super) remote: SocketAddr,
-}
 
 #[cfg(test)]
 mod tests {
