@@ -22,6 +22,8 @@ pub mod proposal;
 mod sa;
 pub mod selector;
 mod task;
+#[cfg(test)]
+mod testing;
 mod timer;
 mod window;
 
