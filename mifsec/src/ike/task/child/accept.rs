@@ -296,9 +296,6 @@ fn install(
     response.push(Payload::TsI(selector::to_entries(&remote.selectors)));
     response.push(Payload::TsR(selector::to_entries(&local.selectors)));
     response.extend(wanted.outer.map(|outer| Payload::Notify(outer.notify())));
-    if (local.additional || remote.additional) && !nonces.in_auth {
-        response.push(super::error(NotifyType::ADDITIONAL_TS_POSSIBLE));
-    }
     sa.install(
         Installation {
             name: wanted.config.name,
