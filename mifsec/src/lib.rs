@@ -9,5 +9,6 @@
 
 pub mod config;
 pub mod crypto;
+pub mod esp;
 pub mod ids;
 pub mod wire;
