@@ -11,4 +11,5 @@ pub mod config;
 pub mod crypto;
 pub mod esp;
 pub mod ids;
+pub mod io;
 pub mod wire;

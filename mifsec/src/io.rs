@@ -1,0 +1,3 @@
+//! The system calls: sockets, devices, netlink.
+
+pub mod netlink;
