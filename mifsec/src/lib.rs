@@ -12,4 +12,5 @@ pub mod crypto;
 pub mod esp;
 pub mod ids;
 pub mod io;
+pub mod path;
 pub mod wire;
