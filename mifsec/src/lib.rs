@@ -11,6 +11,7 @@ pub mod config;
 pub mod crypto;
 pub mod esp;
 pub mod ids;
+pub mod ike;
 pub mod io;
 pub mod path;
 pub mod wire;
