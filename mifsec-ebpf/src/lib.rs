@@ -1,1 +1,2 @@
-//! Placeholder.
+//! The decisions of the programs over anything readable; host-tested.
+#![no_std]
