@@ -18,6 +18,10 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::ike::lease::PoolConfig;
+use crate::ike::peer::{Identity, IdentityPattern};
+use crate::ike::proposal::{EspProposal, IkeProposal};
+
 pub use error::ConfigError;
 pub use secrets::PskSource;
 
@@ -173,6 +177,19 @@ pub struct Pool {
     pub exclude: Vec<IpNet>,
 }
 
+impl Pool {
+    /// As the engine takes it.
+    #[must_use]
+    pub fn leases(&self) -> PoolConfig {
+        PoolConfig {
+            name: self.name.clone(),
+            cidr: self.cidr.clone(),
+            exclude: self.exclude.clone(),
+            dns: self.dns.clone(),
+        }
+    }
+}
+
 /// `require`: the least a peer must speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Require {
@@ -198,9 +215,9 @@ pub struct Peer {
     /// Where to connect to, best first; empty = accept only.
     pub remote: Vec<IpAddr>,
     /// Our identity.
-    pub local_id: String,
+    pub local_id: Identity,
     /// The peer's: exact, or `*@suffix` for a template.
-    pub remote_id: String,
+    pub remote_id: IdentityPattern,
     /// What proves identities.
     pub psk: PskSource,
     /// Ask for an inner IPv4 address.
@@ -213,10 +230,10 @@ pub struct Peer {
     pub require: Require,
     /// When to connect.
     pub start: Start,
-    /// IKE proposals in strongSwan's spelling; empty = the default offer.
-    pub ike: Vec<String>,
-    /// ESP proposals; empty = the default offer.
-    pub esp: Vec<String>,
+    /// IKE proposals, best first.
+    pub ike: Vec<IkeProposal>,
+    /// ESP proposals, best first.
+    pub esp: Vec<EspProposal>,
     /// Liveness check of the IKE channel when all paths are quiet.
     pub dpd: Option<Duration>,
     /// `[[peer.child]]`.
@@ -227,7 +244,7 @@ impl Peer {
     /// Whether this peer stands for many.
     #[must_use]
     pub fn is_template(&self) -> bool {
-        self.remote_id.contains('*')
+        !self.remote_id.is_exact()
     }
 }
 

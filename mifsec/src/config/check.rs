@@ -9,6 +9,10 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::Spanned;
 
+use crate::ike::lease;
+use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
+use crate::ike::proposal::ParseError;
+
 use super::{
     Access, Agent, Child, Class, Config, ConfigError, Limits, OnStop, Peer, Pool, ProbeStyle,
     PskSource, Require, Routing, Start, Ts, Xdp, raw,
@@ -156,7 +160,7 @@ impl<'a> Checker<'a> {
             device,
             anchor_device,
             anchor: self.anchor(&section, raw.anchor)?,
-            table: self.integer(&section, "table", raw.table, 4500, 1..=4_000_000_000)?,
+            table: self.integer(&section, "table", raw.table, 4500, 1000..=4_000_000_000)?,
             instance,
         })
     }
@@ -317,7 +321,7 @@ impl<'a> Checker<'a> {
                         .mend("give every pool prefixes of its own"));
                 }
             }
-            out.push(Pool {
+            let pool = Pool {
                 dns: self.parsed(
                     &section,
                     "dns",
@@ -327,7 +331,13 @@ impl<'a> Checker<'a> {
                 exclude: self.nets(&section, "exclude", &raw.exclude.unwrap_or_default())?,
                 name,
                 cidr,
-            });
+            };
+            // What the engine would refuse at start is refused here.
+            lease::Pool::new(pool.leases()).map_err(|e| {
+                self.error(&section, "cidr", e.to_string())
+                    .mend("correct the prefixes")
+            })?;
+            out.push(pool);
         }
         Ok(out)
     }
@@ -406,26 +416,21 @@ impl<'a> Checker<'a> {
             raw.remote_id,
             "say who the peer must be",
         )?;
-        let template = remote_id.contains('*');
-        if template
-            && !(remote_id == "*"
-                || (remote_id.starts_with('*') && remote_id.matches('*').count() == 1))
-        {
-            return Err(self
-                .error(
-                    section,
-                    "remote_id",
-                    format!("{remote_id:?} has a `*` that is not its first character"),
-                )
-                .mend("write `*@example.org` or an exact identity"));
-        }
+        let local_id: Identity = local_id.parse().map_err(|e: IdentityError| {
+            self.error(section, "local_id", e.to_string())
+                .mend("write laptop@example.org or gw.example.org")
+        })?;
+        let pattern: IdentityPattern = remote_id.parse().map_err(|e: IdentityError| {
+            self.error(section, "remote_id", e.to_string())
+                .mend("write an exact identity, or `*@example.org` for many")
+        })?;
         let remote: Vec<IpAddr> = self.parsed(
             section,
             "remote",
             &raw.remote.unwrap_or_default(),
             "an IP address (names are not resolved yet)",
         )?;
-        if template && !remote.is_empty() {
+        if !pattern.is_exact() && !remote.is_empty() {
             return Err(self
                 .error(
                     section,
@@ -519,13 +524,13 @@ impl<'a> Checker<'a> {
                 ],
             )?,
             dpd: self.duration(section, "dpd", raw.dpd)?,
-            ike: raw.ike.unwrap_or_default(),
-            esp: raw.esp.unwrap_or_default(),
+            ike: self.proposals(section, "ike", raw.ike)?,
+            esp: self.proposals(section, "esp", raw.esp)?,
             pool: raw.pool,
             name,
             remote,
             local_id,
-            remote_id,
+            remote_id: pattern,
             psk,
             request_v4,
             request_v6,
@@ -820,6 +825,31 @@ impl<'a> Checker<'a> {
                         .mend(format!("write {}", net.trunc())));
                 }
                 Ok(net)
+            })
+            .collect()
+    }
+
+    /// Proposals in strongSwan's spelling; none given = the default offer.
+    fn proposals<T>(
+        &self,
+        section: &Section,
+        key: &str,
+        raw: Option<Vec<String>>,
+    ) -> Result<Vec<T>, ConfigError>
+    where
+        T: FromStr<Err = ParseError> + Default,
+    {
+        let raw = raw.unwrap_or_default();
+        if raw.is_empty() {
+            return Ok(vec![T::default()]);
+        }
+        raw.iter()
+            .map(|text| {
+                text.parse().map_err(|e: ParseError| {
+                    self.error(section, key, format!("{text:?}: {e}")).mend(
+                        "write it as aes256gcm16-prfsha256-x25519 (ike) or aes256gcm16-esn (esp)",
+                    )
+                })
             })
             .collect()
     }

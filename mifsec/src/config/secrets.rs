@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::crypto::Secret;
+use crate::ike::peer::{self, Identity};
 
 /// Where the keys of a peer come from, read.
 pub enum PskSource {
@@ -38,12 +39,10 @@ impl PskSource {
             let (identity, value) = line
                 .split_once('=')
                 .ok_or_else(|| format!("{at} is not `identity = secret`"))?;
-            let identity = identity.trim();
-            if identity.is_empty() || identity.contains('*') {
-                return Err(format!("{at} has no exact identity before the `=`"));
-            }
+            // The key of the table is the identity as it prints: one spelling.
+            let identity: Identity = identity.trim().parse().map_err(|e| format!("{at}: {e}"))?;
             let value = secret(value.trim()).map_err(|e| format!("{at}: {e}"))?;
-            if map.insert(identity.to_owned(), value).is_some() {
+            if map.insert(identity.to_string(), value).is_some() {
                 return Err(format!("{at} names {identity} a second time"));
             }
         }
@@ -54,6 +53,20 @@ impl PskSource {
             ));
         }
         Ok(Self::Table(map, path.to_owned()))
+    }
+
+    /// A copy for the engine.
+    #[must_use]
+    pub fn duplicate(&self) -> peer::PskSource {
+        match self {
+            Self::One(secret, _) => peer::PskSource::One(secret.duplicate()),
+            Self::Table(table, _) => peer::PskSource::Table(
+                table
+                    .iter()
+                    .map(|(identity, secret)| (identity.clone(), secret.duplicate()))
+                    .collect(),
+            ),
+        }
     }
 
     /// A line when others can read the file.
