@@ -12,7 +12,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::agent::{Access as AgentAccess, Question};
+use crate::agent::{Handle, Question};
 
 use super::{LONGEST_REQUEST, Refusal, Request};
 
@@ -21,7 +21,7 @@ use super::{LONGEST_REQUEST, Refusal, Request};
 ///
 /// # Errors
 /// When the socket cannot be made, or another agent has it.
-pub fn serve(path: &Path, agent: AgentAccess) -> anyhow::Result<()> {
+pub fn serve(path: &Path, agent: Handle) -> anyhow::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)
             .with_context(|| format!("creating {} for the control socket", parent.display()))?;
@@ -58,13 +58,13 @@ pub fn serve(path: &Path, agent: AgentAccess) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn client(stream: UnixStream, agent: AgentAccess) {
+async fn client(stream: UnixStream, agent: Handle) {
     if let Err(error) = converse(stream, agent).await {
         tracing::debug!(%error, "control client");
     }
 }
 
-async fn converse(stream: UnixStream, agent: AgentAccess) -> io::Result<()> {
+async fn converse(stream: UnixStream, agent: Handle) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -99,7 +99,7 @@ async fn refuse(write: &mut OwnedWriteHalf, error: String) -> io::Result<()> {
     write.write_all(&line).await
 }
 
-async fn stream_events(mut write: OwnedWriteHalf, agent: AgentAccess) -> io::Result<()> {
+async fn stream_events(mut write: OwnedWriteHalf, agent: Handle) -> io::Result<()> {
     let mut events = agent.events();
     loop {
         match events.recv().await {
