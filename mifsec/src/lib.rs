@@ -9,6 +9,7 @@
 
 pub mod config;
 pub mod crypto;
+pub mod dataplane;
 pub mod ebpf;
 pub mod esp;
 pub mod ids;

@@ -82,6 +82,15 @@ impl RecvBatch {
         }
     }
 
+    /// Room for nothing, to stand in for a batch that is lent elsewhere.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            slots: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+
     /// How many reads it has room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
