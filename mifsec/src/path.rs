@@ -2,7 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod candidates;
 mod engine;
+mod home;
+mod liveness;
+mod output;
+pub mod probe;
+mod rtt;
+mod state;
+pub mod timing;
 mod types;
 
 pub use engine::Engine;
