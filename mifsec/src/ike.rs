@@ -16,3 +16,6 @@ pub mod mif;
 pub mod peer;
 pub mod proposal;
 pub mod selector;
+
+#[cfg(test)]
+mod testing;

@@ -237,3 +237,229 @@ pub fn verify_shared_key(
 ) -> bool {
     constant_time_eq(&shared_key_auth(prf, secret, signed_octets), received)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::crypto::KeGroup;
+    use crate::ike::testing::{hex, unhex};
+
+    use super::*;
+
+    const fn suite(aead: AeadAlgorithm, prf: PrfAlgorithm) -> IkeSuite {
+        IkeSuite {
+            aead,
+            prf,
+            ke: KeGroup::X25519,
+        }
+    }
+
+    fn octets(range: std::ops::RangeInclusive<u8>) -> Vec<u8> {
+        range.collect()
+    }
+
+    fn spi(digits: &str) -> IkeSpi {
+        IkeSpi(u64::from_str_radix(digits, 16).unwrap())
+    }
+
+    /// One SA of NIST's samples for the IKEv2 key derivation (SP 800-135):
+    /// SKEYSEED and 132 octets of what follows from it.
+    fn nist_sample(prf: PrfAlgorithm, [ni, nr, g_ir, spi_i, spi_r]: [&str; 5], dkm: &str) {
+        let keys = IkeKeys::derive(
+            suite(AeadAlgorithm::Aes128Gcm16, prf),
+            &Secret::new(unhex(g_ir)),
+            (&unhex(ni), &unhex(nr)),
+            (spi(spi_i), spi(spi_r)),
+        );
+        let all = [
+            keys.sk_d.expose(),
+            keys.sk_ei.expose(),
+            keys.sk_er.expose(),
+            keys.sk_pi.expose(),
+            keys.sk_pr.expose(),
+        ];
+        assert_eq!(
+            all.map(<[u8]>::len),
+            [prf.output_len(), 20, 20, prf.output_len(), prf.output_len()]
+        );
+        assert_eq!(hex(&all.concat()[..132]), hex(&unhex(dkm)));
+    }
+
+    #[test]
+    fn ike_sa_keys_match_nist_samples() {
+        nist_sample(
+            PrfAlgorithm::HmacSha256,
+            [
+                "3f302be1abcb28e1",
+                "8c332ee006064c9b",
+                "0f4d257d7a58fc4545c7d7a88119eee5d5c9690c5b4c989171d3abbfd99d1d29",
+                "40dac39e1e1a8640",
+                "8619a1cf9a6e4c07",
+            ],
+            "0b137d669b0947d7d026d593f0305ad401ff0c471357d695778a9c7f4b4869ec
+             e98aca531188d16041b3bb936d2dbb3b4993a6e768a809160de45d0283f273a6
+             cdf6854379e31be72b8d3d1fa990cf9c5b015ca9f918a7df6253c958114a09d4
+             e1c19bdcd4db14b29d98db1a74ad405c588662c14a04d0d36aa4ab55e90f8986
+             d12d4aad",
+        );
+        nist_sample(
+            PrfAlgorithm::HmacSha384,
+            [
+                "fd1b572a8e735591",
+                "6013b0ef88dacd3d",
+                "d3288cd87565101e88fe3bad918f31939d8dd26ff1071f8b2d7f447524e58d7c",
+                "2116ad07ce61f749",
+                "24880e55f11a65b7",
+            ],
+            "4f904c2025c90c817ea5ff9b662a6fdb445a73b57cdf09eacd379b95e1f03cac
+             b04cd6deeda4f952191dd9bc1f7a9502471a648d74dc06d38112de48a42501f6
+             b1a3ad55c2099cd9a648e5f17e5bf3e34bf9b5953decb768a34f875fe2b78dca
+             0c2fcca81ec1a412006dfaed38fa06882e61f4c148105fb8e231fdb33c4d484c
+             001721d4",
+        );
+    }
+
+    /// SK_d 00..1f, SPIs c0..c7 and d0..d7, as in the golden values.
+    fn golden_mif() -> MifKeys {
+        MifKeys::derive(
+            suite(AeadAlgorithm::Aes256Gcm16, PrfAlgorithm::HmacSha256),
+            &Secret::new(octets(0x00..=0x1f)),
+            (spi("c0c1c2c3c4c5c6c7"), spi("d0d1d2d3d4d5d6d7")),
+        )
+    }
+
+    #[test]
+    fn sk_mif_matches_the_golden_value() {
+        assert_eq!(
+            hex(golden_mif().sk_mif.expose()),
+            "3db215dcf1d189d6108f16d268b80385ed7e22e3d4881aee7d0ad3da35da9884"
+        );
+    }
+
+    #[test]
+    fn derived_keys_match_the_golden_values() {
+        let keys = golden_mif().derived(
+            AeadAlgorithm::Aes256Gcm16,
+            None,
+            (&octets(0x20..=0x3f), &octets(0x40..=0x5f)),
+            Derivation {
+                txn: 1,
+                index: 0,
+                spi_init_in: Spi(0x1122_3344),
+                spi_resp_in: Spi(0x5566_7788),
+            },
+        );
+        assert_eq!(
+            hex(keys.initiator.expose()),
+            "df6a98143aec576b03569735be54942f0098d8697d95c8f209cd98c5a78c3ed9b16960f9"
+        );
+        assert_eq!(
+            hex(keys.responder.expose()),
+            "82322def2129167c53048a23bfcfe94e911d954bf05ad32720feb528fc84c01df7cc2854"
+        );
+    }
+
+    #[test]
+    fn probe_keys_match_the_golden_values() {
+        let keys = golden_mif().probe(Spi(0x0a0b_0c0d), Spi(0x0e0f_1011));
+        assert_eq!(
+            hex(keys.initiator.expose()),
+            "f22792f6f65f118f0d839bc6ff330a7d1fe255bc3442e64ce9da601ad9568e5810388e3d"
+        );
+        assert_eq!(
+            hex(keys.responder.expose()),
+            "84a74381644d7f8816097179e7803c47663eed5c9e6110e653d0bdc1b154370aa15f2704"
+        );
+    }
+
+    #[test]
+    fn a_different_index_spi_or_nonce_gives_different_derived_keys() {
+        let mif = golden_mif();
+        let pair = Derivation {
+            txn: 1,
+            index: 0,
+            spi_init_in: Spi(0x1122_3344),
+            spi_resp_in: Spi(0x5566_7788),
+        };
+        let key = |ni: &[u8], pair| {
+            let keys = mif.derived(AeadAlgorithm::Aes128Gcm16, None, (ni, &[2; 32]), pair);
+            (hex(keys.initiator.expose()), hex(keys.responder.expose()))
+        };
+        let mut all = vec![
+            key(&[1; 32], pair),
+            key(&[3; 32], pair),
+            key(&[1; 32], Derivation { txn: 2, ..pair }),
+            key(&[1; 32], Derivation { index: 1, ..pair }),
+            key(
+                &[1; 32],
+                Derivation {
+                    spi_init_in: Spi(256),
+                    ..pair
+                },
+            ),
+            key(
+                &[1; 32],
+                Derivation {
+                    spi_resp_in: Spi(256),
+                    ..pair
+                },
+            ),
+        ];
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 6);
+        assert!(all.iter().all(|(i, r)| i != r));
+    }
+
+    /// prf+ restarts nowhere: a Child SA's stream is T1 | T2 ..., initiator first.
+    #[test]
+    fn child_keys_are_the_stream_under_sk_d_with_the_shared_secret_first() {
+        let prf = PrfAlgorithm::HmacSha256;
+        let keys = IkeKeys::derive(
+            suite(AeadAlgorithm::Aes256Gcm16, prf),
+            &Secret::new(vec![7; 32]),
+            (&[1; 32], &[2; 32]),
+            (IkeSpi(1), IkeSpi(2)),
+        );
+        let g_ir = Secret::new(vec![9; 32]);
+        let child = keys.child(
+            AeadAlgorithm::Aes128Gcm16,
+            Some(&g_ir),
+            (&[3; 16], &[4; 16]),
+        );
+        let seed = [vec![9; 32], vec![3; 16], vec![4; 16]].concat();
+        let t1 = prf.prf(keys.sk_d.expose(), &[&seed, &[1]]);
+        let t2 = prf.prf(keys.sk_d.expose(), &[t1.expose(), &seed, &[2]]);
+        let stream = [t1.expose(), t2.expose()].concat();
+        assert_eq!(child.initiator.expose(), &stream[..20]);
+        assert_eq!(child.responder.expose(), &stream[20..40]);
+        let (outbound, inbound) = child.split(false);
+        assert_eq!(outbound.expose(), &stream[20..40]);
+        assert_eq!(inbound.expose(), &stream[..20]);
+    }
+
+    #[test]
+    fn shared_key_auth_follows_rfc_7296_2_15() {
+        let prf = PrfAlgorithm::HmacSha256;
+        let sk_p = Secret::new(vec![5; 32]);
+        let octets = signed_octets(prf, b"message", b"nonce", &sk_p, b"id");
+        let maced = prf.prf(&[5; 32], &[b"id"]);
+        assert_eq!(octets, [b"messagenonce", maced.expose()].concat());
+        let secret = Secret::new(b"shared".to_vec());
+        let auth = shared_key_auth(prf, &secret, &octets);
+        let pad = prf.prf(b"shared", &[b"Key Pad for IKEv2"]);
+        assert_eq!(auth, prf.prf(pad.expose(), &[&octets]).expose());
+        assert!(verify_shared_key(prf, &secret, &octets, &auth));
+    }
+
+    #[test]
+    fn auth_data_of_another_secret_or_message_or_length_is_refused() {
+        let prf = PrfAlgorithm::HmacSha384;
+        let secret = Secret::new(b"right".to_vec());
+        let auth = shared_key_auth(prf, &secret, b"octets");
+        let wrong = Secret::new(b"wrong".to_vec());
+        assert!(!verify_shared_key(prf, &wrong, b"octets", &auth));
+        assert!(!verify_shared_key(prf, &secret, b"octetz", &auth));
+        assert!(!verify_shared_key(prf, &secret, b"octets", &auth[..47]));
+        assert!(!verify_shared_key(prf, &secret, b"octets", &[]));
+    }
+}

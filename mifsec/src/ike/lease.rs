@@ -374,3 +374,179 @@ fn add(base: IpAddr, offset: u64) -> Option<IpAddr> {
             .map(|ip| Ipv6Addr::from(ip).into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn pool(cidr: &[&str], exclude: &[&str]) -> Result<Pool, PoolError> {
+        let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect();
+        Pool::new(PoolConfig {
+            name: "subscribers".to_owned(),
+            cidr: nets(cidr),
+            exclude: nets(exclude),
+            dns: Vec::new(),
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// Leases to new identities until there is none left.
+    fn drain(pool: &mut Pool, family: Family) -> BTreeSet<IpAddr> {
+        let mut all = BTreeSet::new();
+        for n in 0.. {
+            match pool.lease(&format!("user{n}@example.org"), family) {
+                Ok(address) => assert!(all.insert(address), "{address} leased twice"),
+                Err(error) => {
+                    assert_eq!(error, LeaseError::Exhausted);
+                    break;
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_address_but_network_gateway_and_broadcast_is_leased_once() {
+        let mut pool = pool(&["10.66.0.0/24"], &[]).unwrap();
+        let all = drain(&mut pool, Family::V4);
+        let expected = (2..255u8).map(|n| IpAddr::from([10, 66, 0, n])).collect();
+        assert_eq!(all, expected);
+        assert_eq!(pool.held(), 253);
+        assert!(pool.contains(ip("10.66.0.1")) && !pool.contains(ip("10.66.1.1")));
+    }
+
+    #[test]
+    fn excluded_addresses_are_never_leased() {
+        let mut pool = pool(
+            &["10.66.0.0/28"],
+            &["10.66.0.0/30", "10.66.0.9/32", "192.0.2.0/24"],
+        );
+        let all = drain(pool.as_mut().unwrap(), Family::V4);
+        let expected = [4, 5, 6, 7, 8, 10, 11, 12, 13, 14];
+        assert_eq!(all, expected.map(|n| IpAddr::from([10, 66, 0, n])).into());
+    }
+
+    #[test]
+    fn an_excluded_prefix_wider_than_the_pool_leaves_nothing() {
+        let error = pool(&["10.66.0.0/28"], &["10.0.0.0/8"]).unwrap_err();
+        assert!(matches!(error, PoolError::TooSmall { .. }));
+        assert!(pool(&["10.66.0.0/28"], &["::/0"]).is_ok());
+    }
+
+    #[test]
+    fn a_second_prefix_is_used_when_the_first_is_full() {
+        let mut pool = pool(&["10.66.0.0/30", "10.77.0.0/30", "10.88.0.4/32"], &[]).unwrap();
+        let all = drain(&mut pool, Family::V4);
+        assert_eq!(
+            all,
+            [ip("10.66.0.2"), ip("10.77.0.2"), ip("10.88.0.4")].into()
+        );
+    }
+
+    #[test]
+    fn the_same_identity_gets_the_same_address_while_held_after_release_and_after_restart() {
+        let fresh = || pool(&["10.66.0.0/16", "fd66::/64"], &[]).unwrap();
+        let (mut one, mut other) = (fresh(), fresh());
+        for family in [Family::V4, Family::V6] {
+            let first = one.lease("alice@example.org", family).unwrap();
+            assert_eq!(one.lease("alice@example.org", family), Ok(first));
+            one.release("alice@example.org", family);
+            one.release("alice@example.org", family);
+            drain_some(&mut one, family);
+            assert_eq!(one.lease("alice@example.org", family), Ok(first));
+            assert_eq!(other.lease("alice@example.org", family), Ok(first));
+        }
+    }
+
+    fn drain_some(pool: &mut Pool, family: Family) {
+        for n in 0..1000 {
+            pool.lease(&format!("other{n}"), family).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_lease_is_held_until_released_as_often_as_taken() {
+        let mut pool = pool(&["10.66.0.0/30"], &[]).unwrap();
+        let address = pool.lease("a", Family::V4).unwrap();
+        pool.lease("a", Family::V4).unwrap();
+        pool.release("a", Family::V4);
+        assert_eq!(pool.lease("b", Family::V4), Err(LeaseError::Exhausted));
+        pool.release("a", Family::V4);
+        pool.release("a", Family::V4);
+        assert_eq!(pool.lease("b", Family::V4), Ok(address));
+        assert_eq!(pool.held(), 1);
+        assert_eq!(pool.lease("a", Family::V4), Err(LeaseError::Exhausted));
+    }
+
+    #[test]
+    fn the_address_released_longest_ago_is_given_away_first() {
+        let mut pool = pool(&["10.66.0.0/29"], &[]).unwrap();
+        let names = ["a", "b", "c", "d", "e"];
+        let held = names.map(|name| pool.lease(name, Family::V4).unwrap());
+        for name in ["c", "a", "c"] {
+            pool.release(name, Family::V4);
+        }
+        // "c" comes back and goes again: now "a" is the oldest.
+        pool.lease("c", Family::V4).unwrap();
+        pool.release("c", Family::V4);
+        assert_eq!(pool.lease("new", Family::V4), Ok(held[0]));
+        assert_eq!(pool.lease("newer", Family::V4), Ok(held[2]));
+        assert_eq!(pool.lease("newest", Family::V4), Err(LeaseError::Exhausted));
+    }
+
+    #[test]
+    fn a_huge_v6_prefix_leases_within_its_low_32_bits_and_never_its_first_two() {
+        let mut pool = pool(&["fd66::/64"], &[]).unwrap();
+        for n in 0..2000 {
+            let IpAddr::V6(address) = pool.lease(&n.to_string(), Family::V6).unwrap() else {
+                panic!("an IPv6 address");
+            };
+            let low = u128::from(address) - u128::from("fd66::".parse::<Ipv6Addr>().unwrap());
+            assert!((2..1 << 32).contains(&low));
+        }
+        assert_eq!(pool.lease("x", Family::V4), Err(LeaseError::NoFamily));
+    }
+
+    #[test]
+    fn a_release_of_nothing_does_nothing() {
+        let mut pool = pool(&["10.66.0.0/24"], &[]).unwrap();
+        pool.release("nobody", Family::V4);
+        pool.lease("a", Family::V4).unwrap();
+        pool.release("a", Family::V6);
+        assert_eq!(pool.held(), 1);
+    }
+
+    #[test]
+    fn memory_of_released_leases_is_bounded() {
+        let mut pool = pool(&["fd66::/64"], &[]).unwrap();
+        for n in 0..MAX_REMEMBERED + 100 {
+            let name = n.to_string();
+            pool.lease(&name, Family::V6).unwrap();
+            pool.release(&name, Family::V6);
+        }
+        assert!(pool.v6.leases.len() <= MAX_REMEMBERED);
+        assert!(pool.v6.released.len() <= MAX_REMEMBERED);
+        assert_eq!(pool.held(), 0);
+        // One identity that comes and goes leaves no trail either.
+        for _ in 0..MAX_REMEMBERED + 100 {
+            pool.lease("commuter", Family::V6).unwrap();
+            pool.release("commuter", Family::V6);
+        }
+        assert!(pool.v6.released.len() <= MAX_REMEMBERED);
+        assert!(pool.v6.leases.contains_key("commuter"));
+    }
+
+    #[test]
+    fn overlapping_prefixes_are_a_mistake() {
+        let error = pool(&["10.66.0.0/16", "fd66::/64", "10.66.3.0/24"], &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pool \"subscribers\": 10.66.0.0/16 and 10.66.3.0/24 overlap; keep one of them"
+        );
+    }
+}

@@ -147,3 +147,6 @@ pub fn encode_clear(header: &Header, payloads: &[Payload]) -> Vec<u8> {
     out.bytes(chain.as_slice());
     out.finish()
 }
+
+#[cfg(test)]
+mod tests;

@@ -370,3 +370,219 @@ fn esn_transform(on: bool) -> Transform {
     let id = if on { esn::ESN } else { esn::NONE };
     Transform::new(TransformType::ESN, id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ike(text: &str) -> IkeProposal {
+        text.parse().unwrap()
+    }
+
+    fn esp(text: &str) -> EspProposal {
+        text.parse().unwrap()
+    }
+
+    const SPI: Spi = Spi(0x0102_0304);
+
+    #[test]
+    fn the_default_offers_are_agreed_on_at_their_best() {
+        let ours = [IkeProposal::default()];
+        let offer = offer_ike(&ours, &[]);
+        let chosen = select_ike(&ours, &offer).unwrap();
+        assert_eq!(
+            chosen.suite,
+            IkeSuite {
+                aead: AeadAlgorithm::Aes256Gcm16,
+                prf: PrfAlgorithm::HmacSha256,
+                ke: KeGroup::X25519,
+            }
+        );
+        let answer = answer_ike(&chosen, &[]);
+        assert_eq!(accept_ike(&ours, &answer).unwrap().suite, chosen.suite);
+
+        let ours = [EspProposal::default()];
+        let chosen = select_esp(&ours, &offer_esp(&ours, SPI, false), false).unwrap();
+        assert_eq!(
+            chosen.suite,
+            EspSuite {
+                aead: AeadAlgorithm::Aes128Gcm16,
+                esn: true,
+                ke: None,
+            }
+        );
+        assert_eq!(esp_spi(&chosen.spi), Some(SPI));
+        let answer = answer_esp(&chosen, Spi(300));
+        let accepted = accept_esp(&ours, &answer, false).unwrap();
+        assert_eq!(accepted.suite, chosen.suite);
+        assert_eq!(esp_spi(&accepted.spi), Some(Spi(300)));
+    }
+
+    #[test]
+    fn the_responders_order_decides() {
+        let initiator = [
+            ike("aes128gcm16-prfsha256-ecp256-x25519"),
+            ike("chacha20poly1305-x25519"),
+        ];
+        let responder = [
+            ike("chacha20poly1305-x25519"),
+            ike("aes128gcm16-x25519-ecp256"),
+        ];
+        let chosen = select_ike(&responder, &offer_ike(&initiator, &[])).unwrap();
+        assert_eq!(chosen.number, 2);
+        assert_eq!(chosen.suite.aead, AeadAlgorithm::ChaCha20Poly1305);
+        // The peer's KE payload would be of ecp256: the suite says what to ask for.
+        let chosen = select_ike(&responder[1..], &offer_ike(&initiator[..1], &[])).unwrap();
+        assert_eq!(chosen.suite.ke, KeGroup::X25519);
+    }
+
+    #[test]
+    fn nothing_in_common_is_no_proposal_chosen() {
+        let offer = offer_ike(&[ike("aes128gcm16-prfsha256-ecp256")], &[]);
+        for other in [
+            "aes256gcm16-prfsha256-ecp256",
+            "aes128gcm16-prfsha384-ecp256",
+            "aes128gcm16-x25519",
+        ] {
+            assert_eq!(
+                select_ike(&[ike(other)], &offer),
+                Err(NoProposalChosen),
+                "{other}"
+            );
+        }
+        let offer = offer_esp(&[esp("aes128gcm16-noesn")], SPI, false);
+        assert_eq!(
+            select_esp(&[esp("aes128gcm16-esn")], &offer, false),
+            Err(NoProposalChosen)
+        );
+        assert!(select_esp(&[esp("aes128gcm16")], &offer, false).is_ok());
+    }
+
+    #[test]
+    fn algorithms_of_two_proposals_are_not_mixed() {
+        let offer = offer_ike(
+            &[
+                ike("aes128gcm16-prfsha256-ecp256"),
+                ike("aes256gcm16-prfsha384-ecp384"),
+            ],
+            &[],
+        );
+        let mixed = [ike("aes256gcm16-prfsha256-ecp256")];
+        assert_eq!(select_ike(&mixed, &offer), Err(NoProposalChosen));
+    }
+
+    #[test]
+    fn unknown_transforms_do_not_spoil_a_proposal_but_unknown_types_do() {
+        let ours = [IkeProposal::default()];
+        let mut offer = offer_ike(&ours, &[]);
+        offer[0]
+            .transforms
+            .insert(0, Transform::new(TransformType::ENCR, 9999));
+        assert!(select_ike(&ours, &offer).is_ok());
+        offer[0]
+            .transforms
+            .push(Transform::new(TransformType(6), 36));
+        assert_eq!(select_ike(&ours, &offer), Err(NoProposalChosen));
+    }
+
+    #[test]
+    fn integrity_beside_a_combined_mode_is_refused_unless_none_is_offered() {
+        let ours = [IkeProposal::default()];
+        let mut offer = offer_ike(&ours, &[]);
+        offer[0]
+            .transforms
+            .push(Transform::new(TransformType::INTEG, 12));
+        assert_eq!(select_ike(&ours, &offer), Err(NoProposalChosen));
+        offer[0]
+            .transforms
+            .push(Transform::new(TransformType::INTEG, 0));
+        assert!(select_ike(&ours, &offer).is_ok());
+    }
+
+    #[test]
+    fn a_cipher_with_a_missing_or_wrong_key_length_is_not_ours() {
+        let ours = [esp("aes256gcm16")];
+        for bits in [None, Some(128), Some(192)] {
+            let mut offer = offer_esp(&ours, SPI, false);
+            offer[0].transforms[0].key_bits = bits;
+            assert_eq!(select_esp(&ours, &offer, false), Err(NoProposalChosen));
+        }
+    }
+
+    #[test]
+    fn an_esp_proposal_needs_a_usable_spi() {
+        let ours = [EspProposal::default()];
+        for spi in [&[][..], &[0, 0, 0, 255], &[1, 2, 3], &[0; 8]] {
+            let mut offer = offer_esp(&ours, SPI, false);
+            offer[0].spi = spi.to_vec();
+            assert_eq!(select_esp(&ours, &offer, false), Err(NoProposalChosen));
+        }
+    }
+
+    #[test]
+    fn forward_secrecy_is_never_negotiated_in_ike_auth_and_then_demanded() {
+        let ours = [esp("aes128gcm16-x25519")];
+        let first = offer_esp(&ours, SPI, false);
+        assert!(
+            first[0]
+                .transforms
+                .iter()
+                .all(|t| t.kind != TransformType::KE)
+        );
+        assert_eq!(select_esp(&ours, &first, false).unwrap().suite.ke, None);
+        assert_eq!(select_esp(&ours, &first, true), Err(NoProposalChosen));
+        let later = offer_esp(&ours, SPI, true);
+        let chosen = select_esp(&ours, &later, true).unwrap();
+        assert_eq!(chosen.suite.ke, Some(KeGroup::X25519));
+        let answer = answer_esp(&chosen, SPI);
+        assert_eq!(
+            accept_esp(&ours, &answer, true).unwrap().suite,
+            chosen.suite
+        );
+        // One who has no method of its own takes "none" if that is offered.
+        let none = [esp("aes128gcm16")];
+        assert_eq!(select_esp(&none, &later, true), Err(NoProposalChosen));
+        let mut optional = later;
+        optional[0]
+            .transforms
+            .push(Transform::new(TransformType::KE, 0));
+        assert_eq!(select_esp(&none, &optional, true).unwrap().suite.ke, None);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_one_of_our_offers_is_refused() {
+        let ours = [
+            ike("aes128gcm16-prfsha256-x25519"),
+            ike("aes256gcm16-prfsha256-x25519"),
+        ];
+        let chosen = select_ike(&ours, &offer_ike(&ours, &[])).unwrap();
+        let answer = answer_ike(&chosen, &[]);
+        let accept = |answer: &[Proposal]| accept_ike(&ours, answer);
+        assert!(accept(&answer).is_ok());
+        assert_eq!(accept(&[]), Err(NoProposalChosen));
+        assert_eq!(
+            accept(&[answer[0].clone(), answer[0].clone()]),
+            Err(NoProposalChosen)
+        );
+        for number in [0, 2, 3] {
+            let mut other = answer.clone();
+            other[0].number = number;
+            assert_eq!(accept(&other), Err(NoProposalChosen), "proposal {number}");
+        }
+        let mut twice = answer.clone();
+        twice[0]
+            .transforms
+            .push(Transform::new(TransformType::PRF, prf::HMAC_SHA2_256));
+        assert_eq!(accept(&twice), Err(NoProposalChosen));
+        let mut missing = answer;
+        missing[0].transforms.pop();
+        assert_eq!(accept(&missing), Err(NoProposalChosen));
+    }
+
+    #[test]
+    fn a_rekeying_ike_offer_carries_its_spi() {
+        let ours = [IkeProposal::default()];
+        let offer = offer_ike(&ours, &[1; 8]);
+        assert_eq!(select_ike(&ours, &offer).unwrap().spi, [1; 8]);
+    }
+}

@@ -7,19 +7,15 @@
 
 #![forbid(unsafe_code)]
 
+mod wire;
+
+pub use wire::{MAX_SELECTORS, TsEntry, from_entries, to_entries};
+pub(super) use wire::{decode_payload, encode_payload};
+
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-
-use super::message::DecodeError;
-use crate::wire::{Reader, Writer};
-
-/// Most selectors in one payload; the wire could hold 255.
-pub const MAX_SELECTORS: usize = 64;
-
-const TS_IPV4_ADDR_RANGE: u8 = 7;
-const TS_IPV6_ADDR_RANGE: u8 = 8;
 
 /// Protocol 0: any.
 pub const ANY_PROTOCOL: u8 = 0;
@@ -32,22 +28,6 @@ pub struct TrafficSelector {
     end_port: u16,
     start: IpAddr,
     end: IpAddr,
-}
-
-/// One entry of a TS payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TsEntry {
-    /// An IPv4 or IPv6 range.
-    Range(TrafficSelector),
-    /// A type we do not know: body after the selector length, kept.
-    Unknown {
-        /// TS type.
-        kind: u8,
-        /// The octet after it: protocol for the types known.
-        protocol: u8,
-        /// The rest.
-        body: Vec<u8>,
-    },
 }
 
 /// A selector as policy writes it.
@@ -64,9 +44,8 @@ pub enum TsSpec {
 pub struct Narrowed {
     /// The common part, in the order of the offer; never empty.
     pub selectors: Vec<TrafficSelector>,
-    /// More was offered than one first selector picks out: tell the initiator
-    /// ADDITIONAL_TS_POSSIBLE.
-    pub additional: bool,
+    /// Something that was offered is not in it whole.
+    pub cut: bool,
 }
 
 impl TrafficSelector {
@@ -271,9 +250,9 @@ impl TsSpec {
 #[must_use]
 pub fn narrow(offer: &[TrafficSelector], policy: &[TrafficSelector]) -> Option<Narrowed> {
     let mut selectors: Vec<TrafficSelector> = Vec::new();
-    let mut lost = false;
+    let mut cut = false;
     for offered in offer {
-        lost |= !policy.iter().any(|allowed| allowed.covers(offered));
+        cut |= !policy.iter().any(|allowed| allowed.covers(offered));
         for allowed in policy {
             let Some(common) = offered.intersection(allowed) else {
                 continue;
@@ -284,10 +263,7 @@ pub fn narrow(offer: &[TrafficSelector], policy: &[TrafficSelector]) -> Option<N
             }
         }
     }
-    (!selectors.is_empty()).then_some(Narrowed {
-        selectors,
-        additional: lost,
-    })
+    (!selectors.is_empty()).then_some(Narrowed { selectors, cut })
 }
 
 /// Whether an answer stays within what was offered (RFC 7296 2.9): every
@@ -313,111 +289,220 @@ pub fn equal(a: &[TrafficSelector], b: &[TrafficSelector]) -> bool {
     sorted(a) == sorted(b)
 }
 
-/// Wraps selectors for a TSi or TSr payload.
-#[must_use]
-pub fn to_entries(selectors: &[TrafficSelector]) -> Vec<TsEntry> {
-    selectors.iter().copied().map(TsEntry::Range).collect()
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-/// The selectors of a payload we can understand.
-#[must_use]
-pub fn from_entries(entries: &[TsEntry]) -> Vec<TrafficSelector> {
-    entries
-        .iter()
-        .filter_map(|entry| match entry {
-            TsEntry::Range(selector) => Some(*selector),
-            TsEntry::Unknown { .. } => None,
-        })
-        .collect()
-}
+    use super::*;
 
-pub(super) fn decode_payload(body: &[u8]) -> Result<Vec<TsEntry>, DecodeError> {
-    let mut reader = Reader::new(body);
-    let count = usize::from(reader.u8()?);
-    reader.bytes(3)?;
-    if count > MAX_SELECTORS {
-        return Err(DecodeError::TooMany("traffic selectors"));
-    }
-    if count == 0 {
-        return Err(DecodeError::Malformed("empty traffic selector payload"));
-    }
-    let entries = (0..count)
-        .map(|_| decode_entry(&mut reader))
-        .collect::<Result<_, _>>()?;
-    if !reader.is_empty() {
-        return Err(DecodeError::Malformed("octets after the last selector"));
-    }
-    Ok(entries)
-}
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
 
-fn decode_entry(reader: &mut Reader<'_>) -> Result<TsEntry, DecodeError> {
-    let kind = reader.u8()?;
-    let protocol = reader.u8()?;
-    let length = usize::from(reader.u16()?);
-    let mut body = reader.sub(length.checked_sub(4).ok_or(DecodeError::Length)?)?;
-    if kind != TS_IPV4_ADDR_RANGE && kind != TS_IPV6_ADDR_RANGE {
-        let body = body.rest().to_vec();
-        return Ok(TsEntry::Unknown {
-            kind,
-            protocol,
-            body,
-        });
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
-    let (start_port, end_port) = (body.u16()?, body.u16()?);
-    let (start, end) = if kind == TS_IPV4_ADDR_RANGE {
-        (
-            IpAddr::from(body.array::<4>()?),
-            IpAddr::from(body.array::<4>()?),
+
+    fn net(text: &str) -> TrafficSelector {
+        text.parse::<IpNet>().unwrap().into()
+    }
+
+    #[test]
+    fn a_prefix_is_its_whole_range_whatever_host_bits_it_has() {
+        let selector = net("10.1.2.3/24");
+        assert_eq!(
+            (selector.start(), selector.end()),
+            (ip("10.1.2.0"), ip("10.1.2.255"))
+        );
+        assert_eq!(
+            net("::/0").end(),
+            ip("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+        );
+        assert!(net("10.0.0.7/32").is_host());
+    }
+
+    #[test]
+    fn ranges_out_of_order_or_of_two_families_are_none() {
+        assert!(TrafficSelector::range(ip("10.0.0.2"), ip("10.0.0.1")).is_none());
+        assert!(TrafficSelector::range(ip("10.0.0.2"), ip("::1")).is_none());
+        assert!(net("::/0").with_ports(TCP, 2, 1).is_none());
+        assert!(net("::/0").with_ports(TCP, 65535, 0).is_some());
+    }
+
+    #[test]
+    fn a_packet_is_contained_by_address_protocol_and_port() {
+        let web = net("10.0.0.0/8").with_ports(TCP, 80, 443).unwrap();
+        assert!(web.contains(ip("10.9.9.9"), TCP, Some(80)));
+        assert!(!web.contains(ip("11.0.0.1"), TCP, Some(80)));
+        assert!(!web.contains(ip("::ffff:10.0.0.1"), TCP, Some(80)));
+        assert!(!web.contains(ip("10.9.9.9"), UDP, Some(80)));
+        assert!(!web.contains(ip("10.9.9.9"), TCP, Some(444)));
+        assert!(!web.contains(ip("10.9.9.9"), TCP, None));
+        assert!(net("10.0.0.0/8").contains(ip("10.0.0.1"), 50, None));
+        let opaque = net("10.0.0.0/8").with_ports(UDP, 65535, 0).unwrap();
+        assert!(opaque.contains(ip("10.0.0.1"), UDP, None));
+        assert!(!opaque.contains(ip("10.0.0.1"), UDP, Some(0)));
+    }
+
+    #[test]
+    fn intersection_is_the_common_part_or_nothing() {
+        let a = net("10.0.0.0/8").with_ports(TCP, 0, 100).unwrap();
+        let b = TrafficSelector::range(ip("10.255.0.0"), ip("11.0.0.0")).unwrap();
+        let b = b.with_ports(TCP, 50, 200).unwrap();
+        let common = a.intersection(&b).unwrap();
+        assert_eq!(
+            (common.start(), common.end()),
+            (ip("10.255.0.0"), ip("10.255.255.255"))
+        );
+        assert_eq!((common.protocol(), common.ports()), (TCP, (50, 100)));
+        assert!(a.intersection(&net("192.0.2.0/24")).is_none());
+        assert!(a.intersection(&net("::/0")).is_none());
+        assert!(
+            a.intersection(&net("0.0.0.0/0").with_ports(UDP, 0, 65535).unwrap())
+                .is_none()
+        );
+        assert!(
+            a.intersection(&net("0.0.0.0/0").with_ports(TCP, 101, 102).unwrap())
+                .is_none()
+        );
+        let opaque = net("0.0.0.0/0").with_ports(TCP, 65535, 0).unwrap();
+        assert!(a.intersection(&opaque).is_none());
+        assert_eq!(opaque.intersection(&net("0.0.0.0/0")), Some(opaque));
+    }
+
+    #[test]
+    fn a_client_that_asks_for_everything_gets_its_lease() {
+        let lease = [ip("10.66.0.5"), ip("fd66::5")];
+        let offer = TsSpec::offer(&[TsSpec::Dynamic], true, true);
+        assert_eq!(offer, [net("0.0.0.0/0"), net("::/0")]);
+        let policy = TsSpec::resolve(&[TsSpec::Dynamic], &lease);
+        let narrowed = narrow(&offer, &policy).unwrap();
+        assert_eq!(narrowed.selectors, lease.map(TrafficSelector::host));
+        assert!(narrowed.cut);
+        assert!(is_narrowing(&narrowed.selectors, &offer));
+        assert_eq!(
+            TsSpec::offer(&[TsSpec::Dynamic], false, true),
+            [net("::/0")]
+        );
+    }
+
+    #[test]
+    fn an_offer_within_the_policy_is_not_cut() {
+        let offer = [net("10.0.0.0/24"), net("10.0.1.0/24")];
+        let narrowed = narrow(&offer, &[net("10.0.0.0/8")]).unwrap();
+        assert_eq!(narrowed.selectors, offer);
+        assert!(!narrowed.cut);
+    }
+
+    #[test]
+    fn the_first_selector_of_an_offer_is_in_the_answer_if_it_is_allowed() {
+        let first = TrafficSelector::host(ip("192.0.2.7"))
+            .with_ports(UDP, 5000, 5000)
+            .unwrap();
+        let offer = [first, net("0.0.0.0/0")];
+        let narrowed = narrow(&offer, &[net("192.0.2.0/24")]).unwrap();
+        assert!(
+            narrowed
+                .selectors
+                .iter()
+                .any(|selector| selector.covers(&first))
+        );
+        assert_eq!(narrowed.selectors, [net("192.0.2.0/24")]);
+    }
+
+    #[test]
+    fn nothing_in_common_is_unacceptable() {
+        assert_eq!(narrow(&[net("10.0.0.0/8")], &[net("192.0.2.0/24")]), None);
+        assert_eq!(narrow(&[], &[net("192.0.2.0/24")]), None);
+        assert_eq!(narrow(&[net("10.0.0.0/8")], &[]), None);
+    }
+
+    #[test]
+    fn an_answer_wider_than_the_offer_is_not_a_narrowing() {
+        let offer = [net("10.0.0.0/24")];
+        assert!(is_narrowing(&[net("10.0.0.0/25")], &offer));
+        assert!(!is_narrowing(&[net("10.0.0.0/23")], &offer));
+        assert!(!is_narrowing(&[net("10.0.0.0/25"), net("::/0")], &offer));
+        assert!(!is_narrowing(&[], &offer));
+    }
+
+    #[test]
+    fn equal_is_the_same_set_and_overlap_is_different() {
+        let (a, b) = (net("10.0.0.0/24"), net("10.0.1.0/24"));
+        assert!(equal(&[a, b], &[b, a, a]));
+        assert!(!equal(&[a, b], &[net("10.0.0.0/23")]));
+        assert!(!equal(&[a], &[a.with_ports(TCP, 0, 65535).unwrap()]));
+    }
+
+    #[test]
+    fn unknown_types_do_not_become_selectors() {
+        let unknown = TsEntry::Unknown {
+            kind: 9,
+            protocol: 0,
+            body: vec![1],
+        };
+        let known = net("10.0.0.0/24");
+        assert_eq!(from_entries(&[unknown, TsEntry::Range(known)]), [known]);
+        assert_eq!(to_entries(&[known]), [TsEntry::Range(known)]);
+    }
+
+    #[test]
+    fn selectors_print_compactly() {
+        let selector = net("10.0.0.0/31");
+        assert_eq!(selector.to_string(), "10.0.0.0-10.0.0.1");
+        let host = TrafficSelector::host(ip("::1"));
+        assert_eq!(host.to_string(), "::1");
+        assert_eq!(
+            host.with_ports(UDP, 53, 53).unwrap().to_string(),
+            "::1[17/53]"
+        );
+        assert_eq!(
+            host.with_ports(UDP, 65535, 0).unwrap().to_string(),
+            "::1[17/opaque]"
+        );
+        assert_eq!(
+            host.with_ports(TCP, 1, 2).unwrap().to_string(),
+            "::1[6/1-2]"
+        );
+    }
+
+    /// Selectors of a small world, so that they often meet.
+    fn selector() -> impl Strategy<Value = TrafficSelector> {
+        (0..8u8, 0..8u8, 0..2u8, 0..8u16, 0..8u16, any::<bool>()).prop_map(
+            |(a, b, protocol, p, q, all)| {
+                let range = TrafficSelector::range(
+                    IpAddr::from([10, 0, 0, a.min(b)]),
+                    IpAddr::from([10, 0, 0, a.max(b)]),
+                );
+                let (start, end) = if all {
+                    (0, u16::MAX)
+                } else {
+                    (p.min(q), p.max(q))
+                };
+                range.unwrap().with_ports(protocol, start, end).unwrap()
+            },
         )
-    } else {
-        (
-            IpAddr::from(body.array::<16>()?),
-            IpAddr::from(body.array::<16>()?),
-        )
-    };
-    if !body.is_empty() {
-        return Err(DecodeError::Length);
     }
-    TrafficSelector::range(start, end)
-        .and_then(|selector| selector.with_ports(protocol, start_port, end_port))
-        .map(TsEntry::Range)
-        .ok_or(DecodeError::Malformed("traffic selector range"))
-}
 
-pub(super) fn encode_payload(entries: &[TsEntry], out: &mut Writer) {
-    out.u8(u8::try_from(entries.len()).expect("our own selectors are few"))
-        .bytes(&[0; 3]);
-    for entry in entries {
-        let start = out.len();
-        match entry {
-            TsEntry::Range(selector) => encode_range(selector, start, out),
-            TsEntry::Unknown {
-                kind,
-                protocol,
-                body,
-            } => {
-                out.u8(*kind).u8(*protocol);
-                out.length16(start, |out| {
-                    out.bytes(body);
-                });
+    proptest! {
+        /// A packet passes the answer if and only if it passes offer and policy.
+        #[test]
+        fn narrowing_selects_exactly_what_both_sides_allow(
+            offer in proptest::collection::vec(selector(), 1..4),
+            policy in proptest::collection::vec(selector(), 1..4),
+        ) {
+            let answer = narrow(&offer, &policy).map_or(Vec::new(), |narrowed| narrowed.selectors);
+            prop_assert!(answer.is_empty() || is_narrowing(&answer, &offer));
+            let pass = |list: &[TrafficSelector], address, protocol, port| {
+                list.iter().any(|selector| selector.contains(address, protocol, Some(port)))
+            };
+            for host in 0..8 {
+                for (protocol, port) in [(1, 0), (1, 3), (1, 7), (2, 3), (2, 9)] {
+                    let address = IpAddr::from([10, 0, 0, host]);
+                    let both = pass(&offer, address, protocol, port)
+                        && pass(&policy, address, protocol, port);
+                    prop_assert_eq!(pass(&answer, address, protocol, port), both);
+                }
             }
         }
     }
-}
-
-fn encode_range(selector: &TrafficSelector, start: usize, out: &mut Writer) {
-    let kind = match selector.start {
-        IpAddr::V4(_) => TS_IPV4_ADDR_RANGE,
-        IpAddr::V6(_) => TS_IPV6_ADDR_RANGE,
-    };
-    out.u8(kind).u8(selector.protocol);
-    out.length16(start, |out| {
-        out.u16(selector.start_port).u16(selector.end_port);
-        for address in [selector.start, selector.end] {
-            match address {
-                IpAddr::V4(address) => out.bytes(&address.octets()),
-                IpAddr::V6(address) => out.bytes(&address.octets()),
-            };
-        }
-    });
 }

@@ -170,7 +170,7 @@ fn decode_record(
     let mut addresses = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
         let address = Maddr::decode(reader)?;
-        policy.check(address.ip)?;
+        policy.check(&address)?;
         addresses.push(address);
     }
     Ok(InterfaceRecord {

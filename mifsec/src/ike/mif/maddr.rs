@@ -89,7 +89,7 @@ pub struct AddressPolicy {
     pub loopback: bool,
     /// Accept link-local: only where the peer is on one of our links.
     pub link_local: bool,
-    /// Our own outer addresses: never a peer's.
+    /// Our own outer addresses: never a peer's, unless behind a NAT.
     pub own: Vec<IpAddr>,
     /// Most interfaces in one table.
     pub max_ifaces: u8,
@@ -110,11 +110,26 @@ impl Default for AddressPolicy {
 }
 
 impl AddressPolicy {
-    /// Checks one address.
+    /// Checks an announced address.
+    ///
+    /// Two private networks may use the same numbers, so an address behind a
+    /// NAT may well look like one of ours; it is never sent to.
     ///
     /// # Errors
     /// [`MifError::Address`] with the ground.
-    pub fn check(&self, ip: IpAddr) -> Result<(), MifError> {
+    pub fn check(&self, address: &Maddr) -> Result<(), MifError> {
+        self.check_ip(address.ip)?;
+        if !address.behind_nat() && self.own.contains(&address.ip) {
+            return Err(MifError::Address(address.ip, Refusal::Ours));
+        }
+        Ok(())
+    }
+
+    /// Checks that an address could be anyone's, ours included.
+    ///
+    /// # Errors
+    /// [`MifError::Address`] with the ground.
+    pub fn check_ip(&self, ip: IpAddr) -> Result<(), MifError> {
         let refusal = if ip.is_unspecified() {
             Refusal::Unspecified
         } else if ip.is_multicast() || ip == IpAddr::from([255; 4]) {
@@ -125,8 +140,6 @@ impl AddressPolicy {
             Refusal::LinkLocal
         } else if is_mapped(ip) {
             Refusal::Mapped
-        } else if self.own.contains(&ip) {
-            Refusal::Ours
         } else {
             return Ok(());
         };

@@ -74,7 +74,7 @@ impl OuterAddrs {
             return Err(MifError::TooLong);
         }
         let theirs = if from_initiator { initiator } else { responder };
-        policy.check(theirs.ip)?;
+        policy.check(&theirs)?;
         Ok(Self {
             init_iface,
             resp_iface,

@@ -113,7 +113,7 @@ impl Supported {
     /// known; version 0 does not exist.
     ///
     /// # Errors
-    /// [`MifError::Truncated`], [`MifError::Version`].
+    /// [`MifError::Truncated`], [`MifError::Version`], [`MifError::Spi`].
     pub fn decode(data: &[u8]) -> Result<Self, MifError> {
         let mut reader = Reader::new(data);
         let version = reader.u8()?;
@@ -121,14 +121,18 @@ impl Supported {
             return Err(MifError::Version(version));
         }
         let _flags = reader.u8()?;
-        Ok(Self {
+        let supported = Self {
             max_ifaces: reader.u8()?,
             max_alternates: reader.u8()?,
             max_derived: reader.u16()?,
             max_path_sas: reader.u16()?,
             features: Features(reader.u32()?),
             probe_spi: Spi(reader.u32()?),
-        })
+        };
+        if supported.features.has(Features::ESP_PROBE) && supported.probe_spi.0 <= 255 {
+            return Err(MifError::Spi(supported.probe_spi));
+        }
+        Ok(supported)
     }
 
     /// The notify to send.

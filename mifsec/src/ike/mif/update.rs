@@ -92,7 +92,7 @@ impl UpdateAddrs {
             return Err(MifError::TooLong);
         }
         if !update.flags.has(UpdateFlags::SELECT_PEER) {
-            policy.check(update.new.ip)?;
+            policy.check(&update.new)?;
         }
         Ok(update)
     }

@@ -179,7 +179,8 @@ fn hex(octets: &[u8]) -> String {
 
 fn unhex(digits: &str) -> Result<Vec<u8>, IdentityError> {
     let bad = || IdentityError::Hex(digits.to_owned());
-    if digits.is_empty() || !digits.len().is_multiple_of(2) || !digits.is_ascii() {
+    let hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || !hexadecimal {
         return Err(bad());
     }
     digits
@@ -254,6 +255,141 @@ impl fmt::Display for IdentityPattern {
             Self::Exact(identity) => identity.fmt(f),
             Self::Suffix(suffix) => write!(f, "*{suffix}"),
             Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(text: &str) -> Identity {
+        text.parse().unwrap()
+    }
+
+    fn raw(kind: IdType, data: &[u8]) -> Id {
+        Id {
+            kind,
+            reserved: [0; 3],
+            data: data.to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_spelling() {
+        assert_eq!(
+            id("gw.example.org"),
+            Identity::Fqdn("gw.example.org".into())
+        );
+        assert_eq!(id("@gw"), Identity::Fqdn("gw".into()));
+        assert_eq!(
+            id("Alice@Example.org"),
+            Identity::Rfc822("alice@example.org".into())
+        );
+        assert_eq!(id("192.0.2.1"), Identity::V4([192, 0, 2, 1].into()));
+        assert_eq!(
+            id("2001:db8::1"),
+            Identity::V6("2001:db8::1".parse().unwrap())
+        );
+        assert_eq!(id("keyid:00ff"), Identity::KeyId(vec![0, 255]));
+        assert_eq!(id("dn:3000"), Identity::Dn(vec![0x30, 0]));
+    }
+
+    #[test]
+    fn identities_have_the_layout_of_rfc_7296_3_5() {
+        for (text, kind, data) in [
+            ("gw", 2, &b"gw"[..]),
+            ("a@b", 3, b"a@b"),
+            ("192.0.2.1", 1, &[192, 0, 2, 1]),
+            ("::1", 5, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+            ("keyid:0a", 11, &[10]),
+            ("dn:0b", 9, &[11]),
+        ] {
+            let wire = raw(IdType(kind), data);
+            assert_eq!(id(text).to_id(), wire, "{text}");
+            assert_eq!(Identity::from_id(&wire), Ok(id(text)));
+            assert_eq!(id(&id(text).to_string()), id(text));
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_no_identity_is_refused() {
+        let refused = |kind, data: &[u8]| Identity::from_id(&raw(kind, data)).unwrap_err();
+        assert_eq!(refused(IdType::FQDN, b""), IdentityError::Empty);
+        assert_eq!(refused(IdType::FQDN, &[b'a'; 1025]), IdentityError::TooLong);
+        assert_eq!(refused(IdType::FQDN, b"a\nb"), IdentityError::Characters);
+        assert_eq!(refused(IdType::FQDN, b"a b"), IdentityError::Characters);
+        assert_eq!(
+            refused(IdType::FQDN, &[0xc3, 0xa4]),
+            IdentityError::Characters
+        );
+        assert_eq!(refused(IdType::IPV4_ADDR, &[1; 5]), IdentityError::Length);
+        assert_eq!(refused(IdType::IPV6_ADDR, &[1; 4]), IdentityError::Length);
+        assert_eq!(refused(IdType(200), b"x"), IdentityError::Kind(IdType(200)));
+    }
+
+    /// Else a peer could pass for another in a table keyed by what is printed.
+    #[test]
+    fn a_name_that_reads_as_another_kind_is_refused() {
+        for (kind, data) in [
+            (IdType::FQDN, &b"alice@example.org"[..]),
+            (IdType::FQDN, b"192.0.2.1"),
+            (IdType::FQDN, b"keyid:00"),
+            (IdType::FQDN, b"@gw"),
+            (IdType::RFC822_ADDR, b"gw.example.org"),
+            (IdType::RFC822_ADDR, b"@gw"),
+        ] {
+            assert_eq!(
+                Identity::from_id(&raw(kind, data)),
+                Err(IdentityError::Characters)
+            );
+        }
+    }
+
+    #[test]
+    fn misspelt_identities_and_patterns_are_named() {
+        for bad in ["", "@", "a b", "keyid:", "keyid:0", "dn:xy", "keyid:+1"] {
+            assert!(bad.parse::<Identity>().is_err(), "{bad}");
+        }
+        for bad in ["a*", "*a*", "a*b", "* x"] {
+            assert!(bad.parse::<IdentityPattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_what_it_says() {
+        let matches = |pattern: &str, text: &str| {
+            let pattern: IdentityPattern = pattern.parse().unwrap();
+            assert_eq!(pattern.to_string().parse(), Ok(pattern.clone()));
+            pattern.matches(&id(text))
+        };
+        assert!(matches("*@example.org", "alice@example.org"));
+        assert!(matches("*@Example.ORG", "ALICE@example.org"));
+        assert!(!matches("*@example.org", "alice@example.org.evil.net"));
+        assert!(!matches("*@example.org", "alice@badexample.org"));
+        assert!(matches("*.example.org", "gw.example.org"));
+        assert!(!matches("*.example.org", "example.org"));
+        assert!(matches("gw.example.org", "GW.example.org"));
+        assert!(!matches("gw.example.org", "gw2.example.org"));
+        assert!(matches("*", "192.0.2.1"));
+        assert!(!matches("*.1", "192.0.2.1"));
+    }
+
+    #[test]
+    fn a_suffix_needs_something_before_it() {
+        let pattern: IdentityPattern = "*@example.org".parse().unwrap();
+        assert!(!pattern.matches(&Identity::Rfc822("@example.org".into())));
+        assert!(!pattern.is_exact());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_accepted_prints_as_itself(kind in 0..12u8, data in any::<Vec<u8>>()) {
+            if let Ok(identity) = Identity::from_id(&raw(IdType(kind), &data)) {
+                prop_assert_eq!(identity.to_string().parse(), Ok(identity));
+            }
         }
     }
 }

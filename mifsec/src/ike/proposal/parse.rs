@@ -171,3 +171,68 @@ impl fmt::Display for EspProposal {
         f.write_str(&words.join("-"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strongswan_spelling_is_read() {
+        let ike: IkeProposal = "aes256gcm16-prfsha384-ecp384".parse().unwrap();
+        assert_eq!(
+            ike,
+            IkeProposal {
+                aeads: vec![AeadAlgorithm::Aes256Gcm16],
+                prfs: vec![PrfAlgorithm::HmacSha384],
+                groups: vec![KeGroup::Ecp384],
+            }
+        );
+        let ike: IkeProposal = "aes128gcm16-x25519".parse().unwrap();
+        assert_eq!(ike.prfs, IkeProposal::default().prfs);
+        let esp: EspProposal = "chacha20poly1305-aes128gcm16-ecp256-esn".parse().unwrap();
+        assert_eq!(
+            esp,
+            EspProposal {
+                aeads: vec![AeadAlgorithm::ChaCha20Poly1305, AeadAlgorithm::Aes128Gcm16],
+                groups: vec![KeGroup::Ecp256],
+                esn: vec![true],
+            }
+        );
+        let esp: EspProposal = "aes128gcm16".parse().unwrap();
+        assert_eq!(esp.esn, [true, false]);
+    }
+
+    #[test]
+    fn what_is_printed_reads_back() {
+        let ike = IkeProposal::default();
+        assert_eq!(ike.to_string().parse(), Ok(ike));
+        let esp = EspProposal::default();
+        assert_eq!(esp.to_string().parse(), Ok(esp));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let ike = |text: &str| text.parse::<IkeProposal>().unwrap_err();
+        let esp = |text: &str| text.parse::<EspProposal>().unwrap_err();
+        assert_eq!(
+            ike("aes128-x25519"),
+            ParseError::Unknown("aes128".to_owned())
+        );
+        assert_eq!(ike(""), ParseError::Unknown(String::new()));
+        assert_eq!(
+            ike("aes128gcm16"),
+            ParseError::Missing("key exchange method")
+        );
+        assert_eq!(ike("x25519"), ParseError::Missing("cipher"));
+        assert_eq!(esp("esn"), ParseError::Missing("cipher"));
+        assert!(matches!(
+            ike("aes128gcm16-x25519-esn"),
+            ParseError::Misplaced { .. }
+        ));
+        assert!(matches!(
+            esp("aes128gcm16-prfsha256"),
+            ParseError::Misplaced { .. }
+        ));
+        assert!(ike("modp2048").to_string().contains("use aes128gcm16"));
+    }
+}
