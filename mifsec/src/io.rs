@@ -4,6 +4,7 @@
 //! checked, and says in its error what the kernel said. Policy lives elsewhere.
 //! This is one of the two modules that may contain `unsafe`.
 
+pub mod netlink;
 pub mod poll;
 pub mod tun;
 pub mod udp;

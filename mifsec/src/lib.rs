@@ -7,6 +7,7 @@
 //! `ebpf` are the only modules with system calls, `agent` and `dataplane` the
 //! only ones that know tokio or threads. `cargo xtask tidy` checks this.
 
+pub mod config;
 pub mod crypto;
 pub mod dataplane;
 pub mod ebpf;
