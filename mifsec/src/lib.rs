@@ -14,6 +14,6 @@ pub mod ebpf;
 pub mod esp;
 pub mod ids;
 pub mod ike;
-pub mod path;
 pub mod io;
+pub mod path;
 pub mod wire;
