@@ -1,1 +1,3 @@
 //! Test harness of mifsec.
+
+pub mod bpf;
