@@ -8,6 +8,11 @@
 //! only ones that know tokio or threads. `cargo xtask tidy` checks this.
 
 pub mod crypto;
+pub mod dataplane;
 pub mod ebpf;
+pub mod esp;
 pub mod ids;
+pub mod ike;
+pub mod io;
+pub mod path;
 pub mod wire;

@@ -1,3 +1,9 @@
 //! Test harness of mifsec.
 
 pub mod bpf;
+//! Test harness of mifsec: everything that is not a unit test.
+//!
+//! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
+//! watches it from the router and judges what it saw.
+
+pub mod lab;
