@@ -1,6 +1,11 @@
 //! The data plane between two namespaces with static keys, without IKE and
 //! without eBPF.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something unexpected happens"
+)]
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
