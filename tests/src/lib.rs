@@ -9,3 +9,7 @@ pub mod bpf;
 
 pub mod lab;
 pub mod sim;
+pub mod namespace;
+pub mod pump;
+pub mod stamped;
+pub mod tunnel;
