@@ -30,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use mifsec_common::steering;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
@@ -37,7 +38,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::config::Config;
 use crate::crypto::SystemEntropy;
 use crate::dataplane::{Dataplane, Input, UdpSender};
-use crate::ebpf::Ebpf;
+use crate::ebpf::{Ebpf, SpdRule};
 use crate::ids::{Arrival, ChildId, IkeId, PathIndex, Spi};
 use crate::ike::mif::InterfaceRecord;
 use crate::ike::{self, Command};
@@ -110,6 +111,11 @@ pub struct Agent {
     /// Something the snapshot is made of has changed.
     changed: bool,
     guard_dirty: bool,
+    /// The rules the guard has.
+    guard: Vec<SpdRule>,
+    /// Workers, and which one takes which flow.
+    queues: u32,
+    queue_table: Option<steering::Table>,
     routes_dirty: bool,
     neighbours_dirty: bool,
     totals: Totals,
@@ -432,8 +438,12 @@ impl Agent {
         } else {
             guard::rules(&self.config, &established)
         };
-        if let Err(error) = self.ebpf.set_spd(&rules) {
-            tracing::error!(%error, "guard rules not in the map");
+        if rules == self.guard {
+            return;
+        }
+        match self.ebpf.set_spd(&rules) {
+            Ok(()) => self.guard = rules,
+            Err(error) => tracing::error!(%error, "guard rules not in the map"),
         }
     }
 

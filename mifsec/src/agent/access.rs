@@ -215,6 +215,11 @@ impl Accesses {
         self.deadline
     }
 
+    /// How many interfaces can be announced.
+    pub(super) fn count(&self) -> usize {
+        self.ifaces.len()
+    }
+
     /// The interfaces as they are, by id.
     pub(super) fn local(&self) -> impl Iterator<Item = &LocalIface> {
         self.local.values()
@@ -325,6 +330,3 @@ pub(super) fn access_id(index: usize) -> AccessId {
     AccessId(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
-#[cfg(test)]
-#[path = "access_tests.rs"]
-mod tests;

@@ -254,8 +254,29 @@ impl Agent {
             child.written = Some(sa);
         }
         let snapshot = self.snapshot(views, now);
+        self.spread_queues(&snapshot);
         let generation = self.dataplane.install(snapshot);
         tracing::trace!(generation, "snapshot");
+    }
+
+    /// One worker for each outbound SA: a host's flows go to the queue of their
+    /// member, a gateway's to that of their subscriber.
+    fn spread_queues(&mut self, snapshot: &Snapshot) {
+        let by_destination = self.config.peers.iter().all(|p| p.remote.is_empty());
+        let mut table = [0; steering::BUCKETS];
+        if let (Some(bundle), false) = (snapshot.bundles.first(), by_destination) {
+            let queues = u8::try_from(self.queues).unwrap_or(u8::MAX).max(1);
+            for (queue, member) in table.iter_mut().zip(bundle.table) {
+                *queue = if member == steering::NO_MEMBER { 0 } else { member % queues };
+            }
+        }
+        if self.queue_table == Some(table) {
+            return;
+        }
+        match self.ebpf.set_queues(self.queues, by_destination, &table) {
+            Ok(()) => self.queue_table = Some(table),
+            Err(error) => tracing::warn!(%error, "queue steering"),
+        }
     }
 
     fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {

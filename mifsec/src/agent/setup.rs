@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::{self, Config, OnStop, Routing, Xdp};
+use crate::config::{self, Config, OnStop, Xdp};
 use crate::crypto::SystemEntropy;
 use crate::dataplane::{self, Dataplane};
 use crate::ebpf::{self, Ebpf, XdpChoice};
@@ -89,6 +89,7 @@ impl Agent {
 
         let mut devices = Devices { tun: 0, anchor_routes };
         let lockdown = config.agent.lockdown && !sabotage.no_guard;
+        let workers = workers(&config);
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(&netlink, numbers, &devices, config.accesses.len(), &wanted, &state)
             .await
@@ -116,16 +117,14 @@ impl Agent {
                 config.agent.ike_port
             )
         })?;
-        if let Err(error) = ebpf.set_queues(workers(&config), config.agent.routing == Routing::Manual) {
-            tracing::warn!(%error, "queue steering");
-        }
-
         state = netlink.state().await.context("reading the network")?;
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(&netlink, numbers, &devices, config.accesses.len(), &wanted, &state)
             .await
             .context("routes and rules")?;
 
+        // Nothing of ours is missing any more: what a predecessor left may go.
+        ebpf.clear_predecessor();
         let programs = ProgramNews::new(&ebpf);
         let (handle, asked, events) = Handle::pair();
         let engine = ike::Engine::new(engine_config(&config), Box::new(SystemEntropy::default()));
@@ -179,6 +178,9 @@ impl Agent {
             next_poll: now,
             changed: true,
             guard_dirty: false,
+            guard: rules,
+            queues: workers,
+            queue_table: None,
             routes_dirty: false,
             neighbours_dirty: false,
             totals: super::Totals::default(),
@@ -228,16 +230,16 @@ impl Agent {
     }
 }
 
-/// Readiness of the programs' ring buffers.
+/// Readiness of the programs' ring buffers; the programs outlive it.
 pub(super) struct ProgramNews {
-    events: Option<AsyncFd<OwnedFd>>,
-    log: Option<AsyncFd<OwnedFd>>,
+    events: Option<AsyncFd<RawFd>>,
+    log: Option<AsyncFd<RawFd>>,
 }
 
 impl ProgramNews {
     fn new(ebpf: &Ebpf) -> Self {
         Self {
-            events: watch(ebpf.events_fd()),
+            events: watch(Some(ebpf.events_fd())),
             log: watch(ebpf.log_fd()),
         }
     }
@@ -251,12 +253,11 @@ impl ProgramNews {
     }
 }
 
-fn watch(fd: Option<BorrowedFd<'_>>) -> Option<AsyncFd<OwnedFd>> {
-    let fd = fd?.try_clone_to_owned().ok()?;
-    AsyncFd::with_interest(fd, Interest::READABLE).ok()
+fn watch(fd: Option<RawFd>) -> Option<AsyncFd<RawFd>> {
+    AsyncFd::with_interest(fd?, Interest::READABLE).ok()
 }
 
-async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
+async fn readable(fd: Option<&AsyncFd<RawFd>>) {
     match fd {
         Some(fd) => match fd.readable().await {
             Ok(mut guard) => guard.clear_ready(),
