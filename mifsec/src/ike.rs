@@ -9,13 +9,28 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+mod engine;
+mod error;
+mod event;
 pub mod keymat;
 pub mod lease;
 pub mod message;
 pub mod mif;
 pub mod peer;
 pub mod proposal;
+mod sa;
 pub mod selector;
-
+mod task;
 #[cfg(test)]
 mod testing;
+mod timer;
+mod window;
+
+pub use engine::Engine;
+pub use error::Failure;
+pub use event::{
+    Channel, ChildSa, ChildView, Command, Event, IkeSaView, IkeState, MifSession, ProbeKeys,
+    SaRequest, Transmit,
+};
+pub use timer::TimerKind;

@@ -1,1 +1,8 @@
-//! Test harness of mifsec.
+//! Test harness of mifsec: everything that is not a unit test.
+//!
+//! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
+//! watches it from the router and judges what it saw. [`sim`] runs two IKE
+//! engines against each other in virtual time.
+
+pub mod lab;
+pub mod sim;

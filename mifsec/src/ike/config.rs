@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::lease::PoolConfig;
-use super::peer::{Identity, IdentityPattern, PskSource};
+use super::peer::{Identity, IdentityPattern, PadEntry, PskSource};
 use super::proposal::{EspProposal, IkeProposal};
 use super::selector::TsSpec;
 
@@ -140,6 +140,16 @@ pub struct PeerConfig {
     pub dpd: Option<Duration>,
     /// Its Child SAs; an initiator makes the first one in IKE_AUTH.
     pub children: Vec<ChildConfig>,
+}
+
+impl PadEntry for std::sync::Arc<PeerConfig> {
+    fn local_id(&self) -> &Identity {
+        &self.local_id
+    }
+
+    fn remote_id(&self) -> &IdentityPattern {
+        &self.remote_id
+    }
 }
 
 /// One Child SA.

@@ -53,7 +53,9 @@ pub enum Failure {
     #[error("no common ESP algorithms: compare `esp` of both ends")]
     NoEspProposal,
     /// TS_UNACCEPTABLE.
-    #[error("no common traffic selectors: compare local_ts here with remote_ts there, and the other way round")]
+    #[error(
+        "no common traffic selectors: compare local_ts here with remote_ts there, and the other way round"
+    )]
     TrafficSelectors,
     /// INTERNAL_ADDRESS_FAILURE.
     #[error("no inner address: the gateway's pool is missing, of another family, or used up")]
@@ -97,6 +99,15 @@ pub enum Failure {
     /// We deleted it.
     #[error("deleted by command")]
     Deleted,
+    /// No secret is configured for this identity.
+    #[error("no secret for \"{id}\": set psk_file, or add a line to psk_table")]
+    NoSecret {
+        /// Whose secret.
+        id: String,
+    },
+    /// The system gave no randomness for a key.
+    #[error("the system gives no randomness: check /dev/urandom")]
+    Entropy,
     /// The same identity connected anew (INITIAL_CONTACT).
     #[error("replaced by a new connection of the same identity")]
     Replaced,
@@ -144,8 +155,6 @@ pub(super) enum DropReason {
     Malformed,
     /// Above `limits.message`.
     Oversized,
-    /// Major version above 2 (RFC 7296 2.5).
-    Version,
     /// No IKE SA of this SPI.
     UnknownSpi,
     /// Not valid in the state it arrived in.
@@ -178,7 +187,6 @@ impl DropReason {
         match self {
             Self::Malformed => "ike_malformed",
             Self::Oversized => "ike_oversized",
-            Self::Version => "ike_version",
             Self::UnknownSpi => "ike_unknown_spi",
             Self::Unexpected => "ike_unexpected",
             Self::HalfOpenFull => "ike_half_open_full",

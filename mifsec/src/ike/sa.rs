@@ -15,10 +15,10 @@ mod exchange;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crypto::Aead;
-use crate::ids::{Arrival, ChildId, IfaceId, IkeId, IkeSpi};
+use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi};
 
 use super::config::PeerConfig;
 use super::engine::Context;
@@ -26,7 +26,7 @@ use super::error::Failure;
 use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, SaRequest, Transmit};
 use super::keymat::IkeKeys;
 use super::task::natd::Nat;
-use super::task::{Queue, Task, auth, interfaces};
+use super::task::{Queue, Task, auth, delete, interfaces};
 use super::timer::{TimerKind, TimerTable};
 use super::window::{Inbound, Outbound};
 
@@ -73,9 +73,10 @@ pub(super) enum Phase {
     HalfOpen(Box<auth::HalfOpen>),
     /// Both ends proved who they are.
     Established,
-    /// Our Delete is on its way.
-    Closing { reason: Failure },
-    /// Only repeats responses.
+    /// Our Delete is on its way; `announced` unless it never got established.
+    Closing { reason: Failure, announced: bool },
+    /// Only repeats responses. Without an authenticated peer it counts against
+    /// the bound on half-open ones.
     Spent,
 }
 
@@ -141,7 +142,11 @@ impl IkeSa {
 
     /// Our SPI, by which messages find this IKE SA.
     pub(super) fn own_spi(&self) -> IkeSpi {
-        if self.initiator { self.spi_i } else { self.spi_r }
+        if self.initiator {
+            self.spi_i
+        } else {
+            self.spi_r
+        }
     }
 
     /// Both SPIs, initiator's first.
@@ -151,7 +156,10 @@ impl IkeSa {
 
     /// Name of the peer's configuration; empty while unknown.
     pub(super) fn peer_name(&self) -> String {
-        self.peer.as_ref().map(|peer| peer.name.clone()).unwrap_or_default()
+        self.peer
+            .as_ref()
+            .map(|peer| peer.name.clone())
+            .unwrap_or_default()
     }
 
     /// Whether requests other than IKE_SA_INIT and IKE_AUTH may be made.
@@ -159,9 +167,9 @@ impl IkeSa {
         matches!(self.phase, Phase::Established)
     }
 
-    /// Whether it counts against the bound on unauthenticated state.
-    pub(super) fn is_half_open(&self) -> bool {
-        !self.initiator && matches!(self.phase, Phase::HalfOpen(_) | Phase::Spent)
+    /// Whether the peer proved who it is and the IKE SA is not over.
+    pub(super) fn is_authenticated(&self) -> bool {
+        matches!(self.phase, Phase::Established | Phase::Closing { .. })
     }
 
     /// Queues `task`; it leaves when the window allows.
@@ -258,60 +266,70 @@ impl IkeSa {
             child.remove(cx);
         }
         let waiting = self.queue.take().chain(self.postponed.drain(..));
-        for spi in self
-            .outbound
-            .abandon()
-            .chain(waiting)
-            .filter_map(|task| task.larval())
-        {
-            cx.request(SaRequest::LarvalGone { spi });
-            cx.release_spi(spi);
+        for task in self.outbound.abandon().chain(waiting) {
+            task.abandon(cx);
         }
         if let Some(mif) = self.mif.take() {
             cx.release_spi(mif.probe_in);
         }
         self.release_leases(cx);
         self.timers = TimerTable::default();
-        let linger = if self.inbound.has_answered() {
-            SPENT_LIFETIME
-        } else {
-            Duration::ZERO
-        };
-        self.timers.set(TimerKind::Expire, Some(cx.now() + linger));
+        // Without keys there is no response that could be repeated.
+        if self.keys.is_some() {
+            self.timers
+                .set(TimerKind::Expire, Some(cx.now() + SPENT_LIFETIME));
+        }
+        let ike = self.id;
         match was {
-            Phase::Established | Phase::Closing { .. } => cx.event(Event::Closed {
-                ike: self.id,
-                reason,
-            }),
-            Phase::Connecting { refused } => cx.event(Event::Failed {
-                peer: self.peer_name(),
-                ike: Some(self.id),
-                reason: refused.unwrap_or(reason),
-            }),
-            Phase::HalfOpen(_) => cx.event(Event::Failed {
-                peer: self.peer_name(),
-                ike: Some(self.id),
-                reason,
-            }),
+            Phase::Established
+            | Phase::Closing {
+                announced: true, ..
+            } => cx.event(Event::Closed { ike, reason }),
+            Phase::Connecting { .. } | Phase::HalfOpen(_) | Phase::Closing { .. } => {
+                cx.event(Event::Failed {
+                    peer: self.peer_name(),
+                    ike: Some(ike),
+                    reason,
+                });
+            }
             Phase::Spent => {}
         }
     }
 
-    /// A lease belongs to the identity: it stays while another IKE SA of it lives.
+    /// Tells the peer to forget this IKE SA, and forgets it when it answers.
+    pub(super) fn begin_closing(&mut self, reason: Failure, cx: &mut Context) {
+        let announced = match self.phase {
+            Phase::Established => true,
+            Phase::Connecting { .. } if self.keys.is_some() => false,
+            Phase::Connecting { .. } | Phase::HalfOpen(_) => return self.close(reason, cx),
+            Phase::Closing { .. } | Phase::Spent => return,
+        };
+        self.phase = Phase::Closing { reason, announced };
+        self.submit(Task::Delete(delete::Target::Ike), cx);
+    }
+
+    /// Whether nothing of it is of use any more.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.phase, Phase::Spent) && self.timers.next().is_none()
+    }
+
+    /// Gives the peer's addresses back to the pool.
     fn release_leases(&mut self, cx: &mut Context) {
         let leased = std::mem::take(&mut self.leases);
-        if self.initiator || leased.is_empty() {
+        if self.initiator {
             return;
         }
-        let shared = cx
-            .sas
-            .values()
-            .any(|other| other.remote_id == self.remote_id && !other.leases.is_empty());
-        if let Some(pool) = self.peer.as_ref().and_then(|peer| peer.pool.as_ref())
-            && !shared
-        {
-            cx.pools.release(pool, &self.remote_id);
+        let pool = self.peer.as_ref().and_then(|peer| peer.pool.as_ref());
+        if let Some(pool) = pool.and_then(|pool| cx.pools.get_mut(pool)) {
+            for address in leased {
+                pool.release(&self.remote_id, Family::of(address));
+            }
         }
+    }
+
+    /// When it has to act next.
+    pub(super) fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
+        self.timers.next()
     }
 
     /// For `mifsec status`.

@@ -27,7 +27,7 @@ pub(super) mod update;
 
 use std::collections::VecDeque;
 
-use crate::ids::{Arrival, Spi};
+use crate::ids::Arrival;
 
 use super::engine::Context;
 use super::message::{ExchangeType, Payload};
@@ -35,17 +35,14 @@ use super::sa::IkeSa;
 
 pub(super) use payloads::Payloads;
 
-/// A message of the peer that its keys authenticated, or the response to our
-/// IKE_SA_INIT, which nothing can.
-pub(super) struct Received<'a> {
+/// A message that the keys of its IKE SA authenticated.
+pub(super) struct Received {
     /// What it says.
     pub(super) payloads: Payloads,
     /// Its exchange.
     pub(super) exchange: ExchangeType,
     /// Where it came from.
     pub(super) arrival: Arrival,
-    /// The whole message, which AUTH covers.
-    pub(super) bytes: &'a [u8],
 }
 
 /// Something we ask of the peer.
@@ -94,7 +91,7 @@ impl Task {
     pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
         match self {
             Self::Init(init) => Some(init.build(sa)),
-            Self::Auth(auth) => Some(auth.build(sa, cx)),
+            Self::Auth(auth) => auth.build(sa, cx),
             Self::Child(create) => create.build(sa, cx),
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce => interfaces::build_announce(sa, cx),
@@ -104,9 +101,10 @@ impl Task {
     }
 
     /// Takes the response in.
-    pub(super) fn process(self, sa: &mut IkeSa, cx: &mut Context, received: &Received<'_>) {
+    pub(super) fn process(self, sa: &mut IkeSa, cx: &mut Context, received: &Received) {
         match self {
-            Self::Init(init) => init.process(sa, cx, received),
+            // Its response comes in clear and is judged before it ends the exchange.
+            Self::Init(_) => {}
             Self::Auth(auth) => auth.process(sa, cx, received),
             Self::Child(create) => create.process(sa, cx, received),
             Self::Delete(target) => delete::process(target, sa, cx),
@@ -116,16 +114,14 @@ impl Task {
         }
     }
 
-    /// The inbound SPI its request names, if any: larval until the response.
-    pub(super) fn larval(&self) -> Option<Spi> {
+    /// Gives back what it reserved: no response will come.
+    pub(super) fn abandon(self, cx: &mut Context) {
         match self {
-            Self::Auth(auth) => auth.larval(),
-            Self::Child(create) => create.spi(),
-            Self::Init(_)
-            | Self::Delete(_)
-            | Self::Announce
-            | Self::Update(_)
-            | Self::Liveness => None,
+            Self::Auth(auth) => auth.abandon(cx),
+            Self::Child(create) => create.abandon(cx),
+            Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
+            Self::Init(_) | Self::Delete(_) | Self::Announce | Self::Update(_) | Self::Liveness => {
+            }
         }
     }
 

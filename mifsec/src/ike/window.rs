@@ -6,7 +6,6 @@
 //! without the request being looked at again.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::config::RetransmitConfig;
@@ -21,7 +20,7 @@ pub(super) struct Outbound<T> {
 struct InFlight<T> {
     bytes: Vec<u8>,
     task: T,
-    /// Set for a request that must not follow the channel: a probe of one pair.
+    /// Retransmissions so far.
     sent: u32,
     wait: Duration,
     due: Instant,
@@ -58,7 +57,12 @@ impl<T> Outbound<T> {
     /// Whether another request fits: ids may run at most a window ahead of the
     /// oldest one without response.
     pub(super) fn is_open(&self) -> bool {
-        let oldest = self.in_flight.keys().next().copied().unwrap_or(self.next_id);
+        let oldest = self
+            .in_flight
+            .keys()
+            .next()
+            .copied()
+            .unwrap_or(self.next_id);
         self.next_id != u32::MAX && self.next_id - oldest < self.size
     }
 
@@ -79,7 +83,13 @@ impl<T> Outbound<T> {
     }
 
     /// Records a request as sent under [`next_id`](Self::next_id).
-    pub(super) fn sent(&mut self, bytes: Vec<u8>, task: T, timing: &RetransmitConfig, now: Instant) {
+    pub(super) fn sent(
+        &mut self,
+        bytes: Vec<u8>,
+        task: T,
+        timing: &RetransmitConfig,
+        now: Instant,
+    ) {
         self.in_flight.insert(
             self.next_id,
             InFlight {
@@ -104,13 +114,15 @@ impl<T> Outbound<T> {
     }
 
     /// What is waiting for responses, oldest first.
-    pub(super) fn tasks(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn tasks(&self) -> impl Iterator<Item = &T> + Clone {
         self.in_flight.values().map(|request| &request.task)
     }
 
-    /// As [`tasks`](Self::tasks), for changing.
-    pub(super) fn tasks_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.in_flight.values_mut().map(|request| &mut request.task)
+    /// Takes everything that was waiting; no response is expected any more.
+    pub(super) fn abandon(&mut self) -> impl Iterator<Item = T> + use<T> {
+        std::mem::take(&mut self.in_flight)
+            .into_values()
+            .map(|request| request.task)
     }
 
     /// The earliest retransmission.
@@ -121,7 +133,11 @@ impl<T> Outbound<T> {
     /// Retransmissions whose time has come, oldest first.
     pub(super) fn due(&mut self, timing: &RetransmitConfig, now: Instant) -> Vec<Due> {
         let mut out = Vec::new();
-        for request in self.in_flight.values_mut().filter(|request| request.due <= now) {
+        for request in self
+            .in_flight
+            .values_mut()
+            .filter(|request| request.due <= now)
+        {
             if request.sent >= timing.tries {
                 return vec![Due::GaveUp];
             }
@@ -201,11 +217,6 @@ impl Inbound {
         }
     }
 
-    /// The lowest id not processed.
-    pub(super) fn expected(&self) -> u32 {
-        self.floor
-    }
-
     /// Records the response to a request that was [`Place::New`].
     pub(super) fn answered(&mut self, id: u32, response: Vec<u8>) {
         self.responses.insert(id, response);
@@ -219,18 +230,6 @@ impl Inbound {
 
 /// No peer makes us hold more than this, whatever it offers.
 const MAX_SIZE: u32 = 64;
-
-/// Where the last copy of a request came from: its response goes there, whatever
-/// the channel is (protocol 3.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ReplyTo {
-    /// Interface to leave by.
-    pub(super) ifindex: u32,
-    /// Our address the request was sent to.
-    pub(super) local: SocketAddr,
-    /// Its source.
-    pub(super) remote: SocketAddr,
-}
 
 #[cfg(test)]
 mod tests {

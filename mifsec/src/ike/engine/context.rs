@@ -8,9 +8,9 @@ use std::time::Instant;
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, ChildId, IfaceId, IkeId, IkeSpi, Spi};
 use crate::ike::config::{EngineConfig, Limits, PeerConfig, RetransmitConfig};
-use crate::ike::error::DropReason;
+use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::{Event, SaRequest, Transmit};
-use crate::ike::lease::Pools;
+use crate::ike::lease::{Pool, PoolError};
 use crate::ike::mif::{AddressPolicy, InterfaceRecord};
 use crate::ike::sa::IkeSa;
 
@@ -25,13 +25,15 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) retransmit: RetransmitConfig,
     pub(in crate::ike) port: u16,
     pub(in crate::ike) ike_port: u16,
-    pub(in crate::ike) pools: Pools,
+    pub(in crate::ike) pools: BTreeMap<String, Pool>,
     /// All IKE SAs but the one that takes the step.
     pub(in crate::ike) sas: BTreeMap<IkeId, Box<IkeSa>>,
     /// Our own interfaces, as announced.
     pub(in crate::ike) ifaces: Vec<InterfaceRecord>,
     /// Number of that table.
     pub(in crate::ike) epoch: u32,
+    /// Other IKE SAs this step changed.
+    touched: Vec<IkeId>,
     entropy: Box<dyn Entropy>,
     now: Option<Instant>,
     spis: BTreeSet<Spi>,
@@ -44,14 +46,19 @@ pub(in crate::ike) struct Context {
 
 impl Context {
     /// An engine without IKE SAs.
-    pub(super) fn new(config: EngineConfig, entropy: Box<dyn Entropy>) -> Self {
-        Self {
+    pub(super) fn new(config: EngineConfig, entropy: Box<dyn Entropy>) -> Result<Self, PoolError> {
+        let pools = config
+            .pools
+            .into_iter()
+            .map(|pool| Ok((pool.name.clone(), Pool::new(pool)?)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
             peers: config.peers.into_iter().map(Arc::new).collect(),
             limits: config.limits,
             retransmit: config.retransmit,
             port: config.port,
             ike_port: config.ike_port,
-            pools: Pools::new(config.pools),
+            pools,
             sas: BTreeMap::new(),
             ifaces: Vec::new(),
             epoch: 0,
@@ -63,7 +70,8 @@ impl Context {
             requests: VecDeque::new(),
             events: VecDeque::new(),
             counters: BTreeMap::new(),
-        }
+            touched: Vec::new(),
+        })
     }
 
     /// Starts a step. Time never goes back, whatever the driver passes.
@@ -73,7 +81,8 @@ impl Context {
 
     /// The time of this step.
     pub(in crate::ike) fn now(&self) -> Instant {
-        self.now.expect("every input passes the time before anything runs")
+        self.now
+            .expect("every input passes the time before anything runs")
     }
 
     /// The time of the last step while its output waits to be drained.
@@ -172,6 +181,30 @@ impl Context {
         let id = ChildId(self.next_child);
         self.next_child += 1;
         id
+    }
+
+    /// Ends other IKE SAs of this identity that we are the responder of
+    /// (RFC 7296 2.4).
+    pub(in crate::ike) fn close_others(&mut self, remote_id: &str) {
+        let same = |sa: &IkeSa| !sa.initiator && sa.remote_id == remote_id && sa.is_authenticated();
+        let ids: Vec<_> = self
+            .sas
+            .iter()
+            .filter(|(_, sa)| same(sa))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            if let Some(mut sa) = self.sas.remove(&id) {
+                sa.close(Failure::Replaced, self);
+                self.sas.insert(id, sa);
+                self.touched.push(id);
+            }
+        }
+    }
+
+    /// IKE SAs other than the stepping one that changed since the last call.
+    pub(super) fn take_touched(&mut self) -> Vec<IkeId> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Which of our interfaces has this address; [`IfaceId::CHANNEL`] if none.

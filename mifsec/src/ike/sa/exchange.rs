@@ -1,6 +1,8 @@
 //! Messages of one IKE SA in and out: windows, keys, retransmission
 //! (RFC 7296 2.1 to 2.4, 2.21).
 
+use std::time::Duration;
+
 use crate::ids::Arrival;
 use crate::ike::engine::Context;
 use crate::ike::error::{DropReason, Failure};
@@ -8,6 +10,7 @@ use crate::ike::event::Event;
 use crate::ike::message::{
     self, Body, DecodeError, Encrypted, ExchangeType, Header, NotifyType, OpenError, Payload,
 };
+use crate::ike::task::init::InitResponse;
 use crate::ike::task::{Payloads, Received, Task, auth, child, informational};
 use crate::ike::timer::TimerKind;
 use crate::ike::window::{Due, Place};
@@ -16,6 +19,8 @@ use super::{IkeSa, Phase};
 
 /// Retransmissions from which on the channel's path is reported as quiet.
 const QUIET_AFTER: u32 = 2;
+/// How long a better answer is waited for after an unauthenticated refusal.
+const REFUSAL_DOUBT: Duration = Duration::from_secs(2);
 
 impl IkeSa {
     /// Takes a message addressed to this IKE SA.
@@ -33,8 +38,8 @@ impl IkeSa {
             return cx.drop(DropReason::Unexpected);
         }
         match (body, header.response) {
-            (Body::Protected(sealed), false) => self.receive_request(header, sealed, bytes, arrival, cx),
-            (Body::Protected(sealed), true) => self.receive_response(header, sealed, bytes, arrival, cx),
+            (Body::Protected(sealed), false) => self.receive_request(header, sealed, arrival, cx),
+            (Body::Protected(sealed), true) => self.receive_response(header, sealed, arrival, cx),
             (Body::Clear(payloads), true) => {
                 self.receive_init_response(header, payloads, bytes, arrival, cx);
             }
@@ -60,28 +65,38 @@ impl IkeSa {
         if !expected {
             return cx.drop(DropReason::ResponseUnexpected);
         }
-        let received = Received {
-            payloads: Payloads(payloads),
-            exchange: header.exchange,
-            spi_r: header.spi_r,
-            arrival,
-            bytes,
-        };
-        let Some(Task::Init(init)) = self.outbound.tasks_mut().next() else {
+        let Some(Task::Init(init)) = self.outbound.tasks().next() else {
             return cx.drop(DropReason::ResponseUnexpected);
         };
-        // The verdict first: only a usable response ends the exchange.
-        match init.judge(&received) {
+        let response = InitResponse {
+            payloads: Payloads(payloads),
+            spi_r: header.spi_r,
+            bytes,
+            arrival,
+        };
+        match init.judge(self, &response) {
             Ok(verdict) => {
-                if let Some(task) = self.outbound.answered(header.message_id) {
-                    task.process_init(self, cx, &received, verdict);
+                if let Some(Task::Init(init)) = self.outbound.answered(header.message_id) {
+                    init.proceed(verdict, self, cx, &response);
                 }
             }
-            Err(None) => cx.drop(DropReason::Unauthenticated),
-            Err(Some(refused)) => {
+            Err(refused) => {
                 cx.drop(DropReason::Unauthenticated);
                 self.note_refusal(refused, cx);
             }
+        }
+    }
+
+    /// Any error but those with a remedy fails IKE_SA_INIT, but nobody proved to
+    /// have sent it: it is believed when nothing better comes for a while
+    /// (RFC 7296 2.21.1).
+    fn note_refusal(&mut self, reason: Option<Failure>, cx: &mut Context) {
+        if let (Phase::Connecting { refused }, Some(reason)) = (&mut self.phase, reason)
+            && refused.is_none()
+        {
+            *refused = Some(reason);
+            let doubt = Some(cx.now() + REFUSAL_DOUBT);
+            self.timers.set(TimerKind::Expire, doubt);
         }
     }
 
@@ -89,7 +104,6 @@ impl IkeSa {
         &mut self,
         header: &Header,
         sealed: Encrypted,
-        bytes: &[u8],
         arrival: Arrival,
         cx: &mut Context,
     ) {
@@ -119,9 +133,7 @@ impl IkeSa {
                 let received = Received {
                     payloads,
                     exchange: header.exchange,
-                    spi_r: header.spi_r,
                     arrival,
-                    bytes,
                 };
                 self.respond(&received, cx)
             }
@@ -138,7 +150,7 @@ impl IkeSa {
 
     /// The response's payloads; `None` for a request that has no place here and
     /// that nobody with our keys would send.
-    fn respond(&mut self, received: &Received<'_>, cx: &mut Context) -> Option<Vec<Payload>> {
+    fn respond(&mut self, received: &Received, cx: &mut Context) -> Option<Vec<Payload>> {
         match (&self.phase, received.exchange) {
             (Phase::HalfOpen(_), ExchangeType::IKE_AUTH) => Some(auth::respond(self, cx, received)),
             (Phase::Established | Phase::Closing { .. }, ExchangeType::CREATE_CHILD_SA) => {
@@ -167,7 +179,6 @@ impl IkeSa {
         &mut self,
         header: &Header,
         sealed: Encrypted,
-        bytes: &[u8],
         arrival: Arrival,
         cx: &mut Context,
     ) {
@@ -190,7 +201,12 @@ impl IkeSa {
             return;
         };
         if task.exchange() != header.exchange {
-            return self.close(Failure::Protocol { what: "exchange type" }, cx);
+            return self.close(
+                Failure::Protocol {
+                    what: "exchange type",
+                },
+                cx,
+            );
         }
         if payloads.notify(NotifyType::INVALID_SYNTAX).is_some() && self.is_established() {
             return self.close(Failure::from_notify(NotifyType::INVALID_SYNTAX, false), cx);
@@ -198,9 +214,7 @@ impl IkeSa {
         let received = Received {
             payloads,
             exchange: header.exchange,
-            spi_r: header.spi_r,
             arrival,
-            bytes,
         };
         task.process(self, cx, &received);
     }
@@ -225,7 +239,8 @@ impl IkeSa {
             self.outbound.sent(bytes, task, &cx.retransmit, cx.now());
         }
         if !matches!(self.phase, Phase::Spent) {
-            self.timers.set(TimerKind::Retransmit, self.outbound.next_due());
+            self.timers
+                .set(TimerKind::Retransmit, self.outbound.next_due());
         }
     }
 
@@ -295,7 +310,7 @@ impl IkeSa {
                 }
                 Due::GaveUp => {
                     let reason = match &self.phase {
-                        Phase::Closing { reason } => reason.clone(),
+                        Phase::Closing { reason, .. } => reason.clone(),
                         _ => Failure::Timeout {
                             remote: self.channel.remote,
                         },
