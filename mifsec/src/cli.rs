@@ -35,7 +35,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// What to log: error, warn, info, debug, trace, or target=level,...
-        #[arg(long, value_name = "FILTER", env = "MIFSEC_LOG", default_value = "info")]
+        #[arg(
+            long,
+            value_name = "FILTER",
+            env = "MIFSEC_LOG",
+            default_value = "info"
+        )]
         log: String,
     },
     /// Peers and paths on one screen.
@@ -87,7 +92,12 @@ struct Common {
     #[arg(long)]
     json: bool,
     /// The agent's control socket.
-    #[arg(long, value_name = "PATH", env = "MIFSEC_CONTROL", default_value = "/run/mifsec/control.sock")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "MIFSEC_CONTROL",
+        default_value = "/run/mifsec/control.sock"
+    )]
     control: PathBuf,
 }
 
@@ -108,13 +118,19 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Agent { config, log } => daemon::run(&config, &log)?,
-        Command::Status { common, exit_code, counters } => {
+        Command::Status {
+            common,
+            exit_code,
+            counters,
+        } => {
             return status::run(&common, exit_code, counters);
         }
         Command::Path { common } => path::run(&common)?,
         Command::Sa { common } => sa::run(&common)?,
         Command::Monitor { common } => monitor(&common)?,
-        Command::Config { command: ConfigCommand::Check { file } } => {
+        Command::Config {
+            command: ConfigCommand::Check { file },
+        } => {
             let config = Config::load(&file)?;
             for warning in config.warnings() {
                 writeln!(io::stderr(), "{}: {warning}", file.display())?;

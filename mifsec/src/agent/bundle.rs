@@ -241,7 +241,9 @@ impl Agent {
     /// Writes `SA_OUT` where it differs and hands the data plane a new snapshot.
     pub(super) fn publish(&mut self, views: &[PathView], now: Instant) {
         for child in self.children.values_mut() {
-            let Some(peer) = self.peers.get(&child.ike) else { continue };
+            let Some(peer) = self.peers.get(&child.ike) else {
+                continue;
+            };
             let sa = sa_out(views, child);
             if child.written == Some(sa) {
                 continue;
@@ -267,7 +269,11 @@ impl Agent {
         if let (Some(bundle), false) = (snapshot.bundles.first(), by_destination) {
             let queues = u8::try_from(self.queues).unwrap_or(u8::MAX).max(1);
             for (queue, member) in table.iter_mut().zip(bundle.table) {
-                *queue = if member == steering::NO_MEMBER { 0 } else { member % queues };
+                *queue = if member == steering::NO_MEMBER {
+                    0
+                } else {
+                    member % queues
+                };
             }
         }
         if self.queue_table == Some(table) {
@@ -283,7 +289,9 @@ impl Agent {
         type Key<'a> = (usize, usize, IkeId, &'a str);
         let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
         for child in self.children.values() {
-            let Some(peer) = self.peers.get(&child.ike) else { continue };
+            let Some(peer) = self.peers.get(&child.ike) else {
+                continue;
+            };
             let order = self.config.peers[peer.config]
                 .children
                 .iter()
@@ -302,7 +310,9 @@ impl Agent {
             ..Snapshot::default()
         };
         for ((_, _, ike, _), children) in bundles {
-            let Some(peer) = self.peers.get(&ike) else { continue };
+            let Some(peer) = self.peers.get(&ike) else {
+                continue;
+            };
             let mut rest: Vec<&Child> = children;
             // Children of one name whose selectors were narrowed apart are not one bundle.
             while let Some(first) = rest.first().copied() {
@@ -360,8 +370,14 @@ impl Agent {
             })
             .collect();
         Bundle {
-            local: children.first().map(|c| c.local.clone()).unwrap_or_default(),
-            remote: children.first().map(|c| c.remote.clone()).unwrap_or_default(),
+            local: children
+                .first()
+                .map(|c| c.local.clone())
+                .unwrap_or_default(),
+            remote: children
+                .first()
+                .map(|c| c.remote.clone())
+                .unwrap_or_default(),
             table: steering::table(&table),
             members,
         }

@@ -13,8 +13,9 @@ use crate::control;
 /// Runs the agent until it is told to stop.
 pub(super) fn run(file: &Path, filter: &str) -> anyhow::Result<()> {
     let config = Config::load(file)?;
-    let filter = EnvFilter::try_new(filter)
-        .with_context(|| format!("--log {filter:?} is not a filter; write one like info or mifsec=debug"))?;
+    let filter = EnvFilter::try_new(filter).with_context(|| {
+        format!("--log {filter:?} is not a filter; write one like info or mifsec=debug")
+    })?;
     // The programs log through the `log` crate; the subscriber takes both.
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -14,7 +14,19 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
         return print_json(&view);
     }
     let mut table = Table::new(&[
-        "PATH", "PEER", "ACCESS", "IFACES", "LOCAL -> REMOTE", "NAT", "STATE", "ROLE", "RTT", "LOSS", "TX", "RX", "MTU",
+        "PATH",
+        "PEER",
+        "ACCESS",
+        "IFACES",
+        "LOCAL -> REMOTE",
+        "NAT",
+        "STATE",
+        "ROLE",
+        "RTT",
+        "LOSS",
+        "TX",
+        "RX",
+        "MTU",
     ]);
     for path in &view.paths {
         let role = match (path.channel, path.home) {

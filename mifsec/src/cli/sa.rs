@@ -14,7 +14,17 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
         return print_json(&view);
     }
     let mut table = Table::new(&[
-        "PEER", "CHILD", "SPI IN", "SPI OUT", "KEYS", "PATH", "ALGORITHM", "IN", "OUT", "REPLAY", "AGE",
+        "PEER",
+        "CHILD",
+        "SPI IN",
+        "SPI OUT",
+        "KEYS",
+        "PATH",
+        "ALGORITHM",
+        "IN",
+        "OUT",
+        "REPLAY",
+        "AGE",
     ]);
     for sa in &view.sas {
         let index = sa.path.index.map_or_else(|| "-".into(), |i| i.to_string());

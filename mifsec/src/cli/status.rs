@@ -29,19 +29,31 @@ pub(super) fn run(common: &Common, exit_code: bool, counters: bool) -> anyhow::R
     } else {
         write!(io::stdout(), "{}", render(&status, &paths, counters))?;
     }
-    Ok(if exit_code { health(&status, &paths).into() } else { ExitCode::SUCCESS })
+    Ok(if exit_code {
+        health(&status, &paths).into()
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// 0 healthy; degraded when a peer, a path or an access is not as configured;
 /// down when no peer that should stand does.
 fn health(status: &StatusView, paths: &PathsView) -> u8 {
-    let wanted: Vec<_> = status.peers.iter().filter(|p| p.state != "listening").collect();
+    let wanted: Vec<_> = status
+        .peers
+        .iter()
+        .filter(|p| p.state != "listening")
+        .collect();
     let up = wanted.iter().filter(|p| p.state == "established").count();
     if up == 0 && !wanted.is_empty() {
         return DOWN;
     }
     let whole = up == wanted.len()
-        && paths.paths.iter().filter(|p| p.home).all(|p| p.state == "up")
+        && paths
+            .paths
+            .iter()
+            .filter(|p| p.home)
+            .all(|p| p.state == "up")
         && status.accesses.iter().all(|a| a.state == "up");
     if whole { 0 } else { DEGRADED }
 }
@@ -49,11 +61,21 @@ fn health(status: &StatusView, paths: &PathsView) -> u8 {
 fn render(status: &StatusView, paths: &PathsView, counters: bool) -> String {
     let up = paths.paths.iter().filter(|p| p.state == "up").count();
     let children: usize = status.peers.iter().map(|p| p.children).sum();
-    let established = status.peers.iter().filter(|p| p.state == "established").count();
+    let established = status
+        .peers
+        .iter()
+        .filter(|p| p.state == "established")
+        .count();
     let ingress: Vec<String> = status
         .accesses
         .iter()
-        .map(|a| format!("{}({})", a.ingress.as_deref().unwrap_or(&a.state), a.interface))
+        .map(|a| {
+            format!(
+                "{}({})",
+                a.ingress.as_deref().unwrap_or(&a.state),
+                a.interface
+            )
+        })
         .collect();
     let event = status
         .last_event_ms
@@ -70,7 +92,16 @@ fn render(status: &StatusView, paths: &PathsView, counters: bool) -> String {
         status.totals.moves,
     );
     let mut table = Table::new(&[
-        "PEER", "PATH", "LOCAL -> REMOTE", "NAT", "STATE", "RTT", "LOSS", "TX", "RX", "MTU",
+        "PEER",
+        "PATH",
+        "LOCAL -> REMOTE",
+        "NAT",
+        "STATE",
+        "RTT",
+        "LOSS",
+        "TX",
+        "RX",
+        "MTU",
     ]);
     for peer in &status.peers {
         let of_peer = |p: &&_| same_peer(p, peer);
@@ -91,8 +122,15 @@ fn render(status: &StatusView, paths: &PathsView, counters: bool) -> String {
             ]);
         }
         if !any {
-            let reason = peer.reason.as_deref().map_or_else(String::new, |r| format!("  {r}"));
-            table.row(vec![peer.remote_id.clone(), "-".into(), format!("{}{reason}", peer.state)]);
+            let reason = peer
+                .reason
+                .as_deref()
+                .map_or_else(String::new, |r| format!("  {r}"));
+            table.row(vec![
+                peer.remote_id.clone(),
+                "-".into(),
+                format!("{}{reason}", peer.state),
+            ]);
         }
     }
     out.push_str(&table.render());

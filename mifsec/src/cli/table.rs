@@ -44,7 +44,12 @@ impl Table {
 /// `6d 03:12`, `03:12:09`.
 pub(super) fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
-    let (days, hours, minutes, seconds) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let (days, hours, minutes, seconds) = (
+        seconds / 86400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    );
     if days > 0 {
         format!("{days}d {hours:02}:{minutes:02}")
     } else {
@@ -57,7 +62,11 @@ pub(super) fn octets(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if value < 1000.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" {
+                format!("{count} B")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1000.0;
     }
@@ -71,7 +80,10 @@ pub(super) fn rtt(us: Option<u64>) -> String {
 
 /// `0.3%`.
 pub(super) fn loss(ppm: Option<u64>) -> String {
-    ppm.map_or_else(|| "-".into(), |ppm| format!("{:.1}%", ppm as f64 / 10_000.0))
+    ppm.map_or_else(
+        || "-".into(),
+        |ppm| format!("{:.1}%", ppm as f64 / 10_000.0),
+    )
 }
 
 /// An event line as `time event key=value ...`.
@@ -82,7 +94,11 @@ pub(super) fn event(line: &str) -> String {
     fields.remove("schema");
     let at = fields.remove("at_ms").and_then(|v| v.as_u64()).unwrap_or(0);
     let name = fields.remove("event");
-    let mut out = format!("{} {}", duration(at), name.as_ref().and_then(Value::as_str).unwrap_or("?"));
+    let mut out = format!(
+        "{} {}",
+        duration(at),
+        name.as_ref().and_then(Value::as_str).unwrap_or("?")
+    );
     for (key, value) in &fields {
         match value {
             Value::String(text) => {
@@ -112,7 +128,10 @@ mod tests {
         assert_eq!(octets(999), "999 B");
         assert_eq!(octets(1_200_000), "1.2 MB");
         assert_eq!(duration(3_600_000 + 61_000), "01:01:01");
-        assert_eq!(duration(6 * 86_400_000 + 3 * 3_600_000 + 12 * 60_000), "6d 03:12");
+        assert_eq!(
+            duration(6 * 86_400_000 + 3 * 3_600_000 + 12 * 60_000),
+            "6d 03:12"
+        );
         assert_eq!(rtt(Some(11_240)), "11.2ms");
         assert_eq!(loss(None), "-");
     }
