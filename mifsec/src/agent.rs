@@ -30,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use mifsec_common::steering;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
@@ -37,7 +38,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::config::Config;
 use crate::crypto::SystemEntropy;
 use crate::dataplane::{Dataplane, Input, UdpSender};
-use crate::ebpf::Ebpf;
+use crate::ebpf::{Ebpf, SpdRule};
 use crate::ids::{Arrival, ChildId, IkeId, PathIndex, Spi};
 use crate::ike::mif::InterfaceRecord;
 use crate::ike::{self, Command};
@@ -110,6 +111,11 @@ pub struct Agent {
     /// Something the snapshot is made of has changed.
     changed: bool,
     guard_dirty: bool,
+    /// The rules the guard has.
+    guard: Vec<SpdRule>,
+    /// Workers, and which one takes which flow.
+    queues: u32,
+    queue_table: Option<steering::Table>,
     routes_dirty: bool,
     neighbours_dirty: bool,
     totals: Totals,
@@ -212,7 +218,11 @@ impl Agent {
     fn input(&mut self, input: Input, now: Instant) {
         match input {
             Input::Ike { arrival, bytes } => self.ike_datagram(arrival, &bytes, now),
-            Input::Probe { arrival, spi, mut bytes } => {
+            Input::Probe {
+                arrival,
+                spi,
+                mut bytes,
+            } => {
                 let Some((ike, probe)) = self
                     .probes
                     .get(&spi)
@@ -228,7 +238,11 @@ impl Agent {
                     Err(reason) => self.refuse(reason),
                 }
             }
-            Input::NewSource { arrival, spi: _, path } => {
+            Input::NewSource {
+                arrival,
+                spi: _,
+                path,
+            } => {
                 self.path.handle_new_source(path, arrival, now);
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
@@ -289,12 +303,17 @@ impl Agent {
                 }
                 self.seen.insert(*path, (sent, last_rx));
             }
-            self.path.handle_activity(*path, Activity { sent, last_rx }, now);
+            self.path
+                .handle_activity(*path, Activity { sent, last_rx }, now);
         }
         if moved {
             self.active_until = now + ACTIVE_FOR;
         }
-        let pause = if now < self.active_until { ACTIVE_POLL } else { IDLE_POLL };
+        let pause = if now < self.active_until {
+            ACTIVE_POLL
+        } else {
+            IDLE_POLL
+        };
         self.next_poll = now + pause;
         if !alive.is_empty() {
             self.peers_alive(&alive, now);
@@ -302,7 +321,11 @@ impl Agent {
     }
 
     fn peers_alive(&mut self, paths: &BTreeSet<PathIndex>, now: Instant) {
-        if !self.peers.values().any(|p| p.alive.is_none_or(|at| now >= at + ALIVE_EVERY)) {
+        if !self
+            .peers
+            .values()
+            .any(|p| p.alive.is_none_or(|at| now >= at + ALIVE_EVERY))
+        {
             return;
         }
         let ikes: BTreeSet<IkeId> = self
@@ -313,7 +336,9 @@ impl Agent {
             .map(|v| v.ike)
             .collect();
         for ike in ikes {
-            let Some(peer) = self.peers.get_mut(&ike) else { continue };
+            let Some(peer) = self.peers.get_mut(&ike) else {
+                continue;
+            };
             if peer.alive.is_none_or(|at| now >= at + ALIVE_EVERY) {
                 peer.alive = Some(now);
                 self.ike.handle_command(Command::PeerAlive { ike }, now);
@@ -375,7 +400,8 @@ impl Agent {
                 marked.extend_from_slice(&transmit.payload);
                 self.sender.send(ifindex, local, remote, &marked)
             } else {
-                self.ike_socket.send(ifindex, local, remote, &transmit.payload)
+                self.ike_socket
+                    .send(ifindex, local, remote, &transmit.payload)
             };
             if let Err(error) = sent {
                 tracing::debug!(%local, %remote, %error, "IKE message not sent");
@@ -394,7 +420,9 @@ impl Agent {
                     }
                 }
             };
-            let sent = self.sender.send(transmit.ifindex, transmit.local, transmit.remote, &bytes);
+            let sent = self
+                .sender
+                .send(transmit.ifindex, transmit.local, transmit.remote, &bytes);
             if let Err(error) = sent {
                 tracing::debug!(local = %transmit.local, remote = %transmit.remote, %error, "probe not sent");
                 self.refuse("probe_not_sent");
@@ -405,7 +433,11 @@ impl Agent {
 
     /// What needs the kernel's answer.
     async fn settle(&mut self) {
-        if self.accesses.deadline().is_some_and(|at| at <= Instant::now()) {
+        if self
+            .accesses
+            .deadline()
+            .is_some_and(|at| at <= Instant::now())
+        {
             if let Err(error) = self.follow().await {
                 tracing::warn!(%error, "network");
             }
@@ -432,8 +464,12 @@ impl Agent {
         } else {
             guard::rules(&self.config, &established)
         };
-        if let Err(error) = self.ebpf.set_spd(&rules) {
-            tracing::error!(%error, "guard rules not in the map");
+        if rules == self.guard {
+            return;
+        }
+        match self.ebpf.set_spd(&rules) {
+            Ok(()) => self.guard = rules,
+            Err(error) => tracing::error!(%error, "guard rules not in the map"),
         }
     }
 
@@ -489,7 +525,10 @@ impl Agent {
             schema: EVENT_SCHEMA.into(),
             event: event.into(),
             at_ms: u64::try_from(at).unwrap_or(u64::MAX),
-            fields: fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+            fields: fields
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), v.clone()))
+                .collect(),
         };
         if let Ok(line) = serde_json::to_string(&view) {
             // Nobody listening any more is no error.

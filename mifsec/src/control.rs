@@ -12,7 +12,7 @@ mod server;
 use serde::{Deserialize, Serialize};
 
 pub use client::{ControlError, call, monitor};
-pub use server::serve;
+pub use server::{claim, serve};
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 pub mod netlink;
 pub mod poll;
+pub mod ready;
 pub mod tun;
 pub mod udp;
 

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::ids::{AccessId, Family, IfaceId};
-use crate::ike::mif::{IfaceState as Announced, InterfaceRecord, LinkClass as Class, Maddr, MaddrFlags};
+use crate::ike::mif::{
+    IfaceState as Announced, InterfaceRecord, LinkClass as Class, Maddr, MaddrFlags,
+};
 use crate::io::netlink::{Address, Link, MAIN, Route, RouteKind, State};
 use crate::path::{IfaceState, LinkClass, LocalIface, Probing};
 
@@ -113,7 +115,9 @@ impl Accesses {
         self.seen.retain(|key, _| present.contains(key));
         for key in present {
             let order = self.next_order;
-            self.seen.entry(key).or_insert_with(|| Seen { order, at: now });
+            self.seen
+                .entry(key)
+                .or_insert_with(|| Seen { order, at: now });
             self.next_order += 1;
         }
     }
@@ -164,7 +168,10 @@ impl Accesses {
                 }
                 Hop::Known(hop) => {
                     // The first, so newest, address of a family decides.
-                    let first = !local.addresses.iter().any(|a| a.is_ipv4() == address.ip.is_ipv4());
+                    let first = !local
+                        .addresses
+                        .iter()
+                        .any(|a| a.is_ipv4() == address.ip.is_ipv4());
                     match hop {
                         Some(IpAddr::V4(hop)) if first => local.next_hop_v4 = Some(hop),
                         Some(IpAddr::V6(hop)) if first => local.next_hop_v6 = Some(hop),
@@ -200,10 +207,17 @@ impl Accesses {
         }
         let others = defaults.iter().any(|r| {
             let via = |a: &Address| r.gateway.is_some_and(|via| contains(a, via));
-            state.addresses.iter().any(|a| a.index == address.index && via(a))
+            state
+                .addresses
+                .iter()
+                .any(|a| a.index == address.index && via(a))
         });
-        let waits = others || (defaults.is_empty() && self.routed.contains_key(&(address.index, family)));
-        let since = self.seen.get(&(address.index, address.ip)).map_or(now, |s| s.at);
+        let waits =
+            others || (defaults.is_empty() && self.routed.contains_key(&(address.index, family)));
+        let since = self
+            .seen
+            .get(&(address.index, address.ip))
+            .map_or(now, |s| s.at);
         if waits && now < since + ROUTE_GRACE {
             return Hop::Wait(since + ROUTE_GRACE);
         }
@@ -213,6 +227,11 @@ impl Accesses {
     /// When [`update`](Self::update) is due without news.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// How many interfaces can be announced.
+    pub(super) fn count(&self) -> usize {
+        self.ifaces.len()
     }
 
     /// The interfaces as they are, by id.
@@ -227,9 +246,10 @@ impl Accesses {
     /// The interface that has `address` now, or is the only one of the device.
     pub(super) fn find(&self, ifindex: u32, address: IpAddr) -> Option<IfaceId> {
         let on_device = |l: &&LocalIface| l.ifindex == ifindex;
-        let exact = self.local.values().find(|l| {
-            (ifindex == 0 || l.ifindex == ifindex) && l.addresses.contains(&address)
-        });
+        let exact = self
+            .local
+            .values()
+            .find(|l| (ifindex == 0 || l.ifindex == ifindex) && l.addresses.contains(&address));
         exact
             .or_else(|| self.local.values().find(on_device).filter(|_| ifindex != 0))
             .map(|l| l.id)
@@ -324,7 +344,3 @@ fn contains(address: &Address, ip: IpAddr) -> bool {
 pub(super) fn access_id(index: usize) -> AccessId {
     AccessId(u16::try_from(index).unwrap_or(u16::MAX))
 }
-
-#[cfg(test)]
-#[path = "access_tests.rs"]
-mod tests;

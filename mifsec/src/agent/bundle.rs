@@ -241,7 +241,9 @@ impl Agent {
     /// Writes `SA_OUT` where it differs and hands the data plane a new snapshot.
     pub(super) fn publish(&mut self, views: &[PathView], now: Instant) {
         for child in self.children.values_mut() {
-            let Some(peer) = self.peers.get(&child.ike) else { continue };
+            let Some(peer) = self.peers.get(&child.ike) else {
+                continue;
+            };
             let sa = sa_out(views, child);
             if child.written == Some(sa) {
                 continue;
@@ -254,15 +256,42 @@ impl Agent {
             child.written = Some(sa);
         }
         let snapshot = self.snapshot(views, now);
+        self.spread_queues(&snapshot);
         let generation = self.dataplane.install(snapshot);
         tracing::trace!(generation, "snapshot");
+    }
+
+    /// One worker for each outbound SA: a host's flows go to the queue of their
+    /// member, a gateway's to that of their subscriber.
+    fn spread_queues(&mut self, snapshot: &Snapshot) {
+        let by_destination = self.config.peers.iter().all(|p| p.remote.is_empty());
+        let mut table = [0; steering::BUCKETS];
+        if let (Some(bundle), false) = (snapshot.bundles.first(), by_destination) {
+            let queues = u8::try_from(self.queues).unwrap_or(u8::MAX).max(1);
+            for (queue, member) in table.iter_mut().zip(bundle.table) {
+                *queue = if member == steering::NO_MEMBER {
+                    0
+                } else {
+                    member % queues
+                };
+            }
+        }
+        if self.queue_table == Some(table) {
+            return;
+        }
+        match self.ebpf.set_queues(self.queues, by_destination, &table) {
+            Ok(()) => self.queue_table = Some(table),
+            Err(error) => tracing::warn!(%error, "queue steering"),
+        }
     }
 
     fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
         type Key<'a> = (usize, usize, IkeId, &'a str);
         let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
         for child in self.children.values() {
-            let Some(peer) = self.peers.get(&child.ike) else { continue };
+            let Some(peer) = self.peers.get(&child.ike) else {
+                continue;
+            };
             let order = self.config.peers[peer.config]
                 .children
                 .iter()
@@ -281,7 +310,9 @@ impl Agent {
             ..Snapshot::default()
         };
         for ((_, _, ike, _), children) in bundles {
-            let Some(peer) = self.peers.get(&ike) else { continue };
+            let Some(peer) = self.peers.get(&ike) else {
+                continue;
+            };
             let mut rest: Vec<&Child> = children;
             // Children of one name whose selectors were narrowed apart are not one bundle.
             while let Some(first) = rest.first().copied() {
@@ -339,8 +370,14 @@ impl Agent {
             })
             .collect();
         Bundle {
-            local: children.first().map(|c| c.local.clone()).unwrap_or_default(),
-            remote: children.first().map(|c| c.remote.clone()).unwrap_or_default(),
+            local: children
+                .first()
+                .map(|c| c.local.clone())
+                .unwrap_or_default(),
+            remote: children
+                .first()
+                .map(|c| c.remote.clone())
+                .unwrap_or_default(),
             table: steering::table(&table),
             members,
         }

@@ -26,7 +26,10 @@ pub(super) fn rules(config: &Config, established: &BTreeSet<&str>) -> Vec<SpdRul
                 }
                 // The peer's leases: wherever the pool may put it.
                 Ts::Dynamic => {
-                    let pool = config.pools.iter().filter(|p| Some(&p.name) == peer.pool.as_ref());
+                    let pool = config
+                        .pools
+                        .iter()
+                        .filter(|p| Some(&p.name) == peer.pool.as_ref());
                     protected.extend(pool.flat_map(|p| p.cidr.iter().copied()));
                 }
             }

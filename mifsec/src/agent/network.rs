@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use crate::config::{Config, Routing, Ts};
 use crate::ids::Family;
 use crate::ike::Command;
-use crate::io::netlink::{Netlink, NetlinkError, Route, RouteKind, Rule, State};
 use crate::io::netlink::MAIN;
+use crate::io::netlink::{Netlink, NetlinkError, Route, RouteKind, Rule, State};
 use crate::path::{IfaceState, LocalIface};
 
 use super::Agent;
@@ -104,7 +104,8 @@ pub(super) fn wanted(
         Routing::Manual => {
             let pools = config.pools.iter().flat_map(|p| &p.cidr);
             if devices.tun != 0 {
-                out.routes.extend(pools.map(|net| Route::direct(MAIN, *net, devices.tun)));
+                out.routes
+                    .extend(pools.map(|net| Route::direct(MAIN, *net, devices.tun)));
             }
         }
     }
@@ -138,7 +139,8 @@ fn protect(
                     table: numbers.protected,
                 });
                 if lockdown {
-                    out.routes.insert(Route::unreachable(numbers.protected, *net));
+                    out.routes
+                        .insert(Route::unreachable(numbers.protected, *net));
                 }
                 let like = |a: &&IpAddr| a.is_ipv4() == net.addr().is_ipv4();
                 let source = leased.and_then(|l| l.iter().find(like).copied());
@@ -180,7 +182,8 @@ fn reach(numbers: Numbers, accesses: &Accesses, state: &State, out: &mut Wanted)
                 && r.kind == RouteKind::Unicast
         });
         for route in connected {
-            out.routes.insert(Route::direct(table, route.destination, link.index));
+            out.routes
+                .insert(Route::direct(table, route.destination, link.index));
         }
         // Of each family the default that wins.
         for family in [Family::V4, Family::V6] {
@@ -190,7 +193,9 @@ fn reach(numbers: Numbers, accesses: &Accesses, state: &State, out: &mut Wanted)
             if let Some(route) = best {
                 out.routes.insert(Route {
                     gateway: route.gateway,
-                    onlink: route.gateway.is_some_and(|g| !connects(state, link.index, g)),
+                    onlink: route
+                        .gateway
+                        .is_some_and(|g| !connects(state, link.index, g)),
                     ..Route::direct(table, route.destination, link.index)
                 });
             }
@@ -276,7 +281,8 @@ impl Agent {
         let ifaces = self.accesses.records(self.config.agent.port, &nat);
         if self.announced.as_ref() != Some(&ifaces) {
             self.announced = Some(ifaces.clone());
-            self.ike.handle_command(Command::SetInterfaces { ifaces }, now);
+            self.ike
+                .handle_command(Command::SetInterfaces { ifaces }, now);
         }
     }
 
@@ -302,13 +308,20 @@ impl Agent {
             if self.attached.contains_key(&index) {
                 continue;
             }
-            match self.ebpf.attach_access(index, super::setup::xdp_choice(self.config.agent.xdp)) {
+            match self
+                .ebpf
+                .attach_access(index, super::setup::xdp_choice(self.config.agent.xdp))
+            {
                 Ok(mode) => {
                     tracing::info!(access = name, ingress = %mode, "access attached");
                     self.attached.insert(index, Ok(mode.to_string()));
                 }
                 Err(error) => {
-                    tracing::error!(access = name, error = format!("{error:#}"), "no program on this access: it is not used");
+                    tracing::error!(
+                        access = name,
+                        error = format!("{error:#}"),
+                        "no program on this access: it is not used"
+                    );
                     self.attached.insert(index, Err(format!("{error:#}")));
                 }
             }
@@ -317,7 +330,11 @@ impl Agent {
     }
 
     fn tell_local_addresses(&mut self) {
-        let addresses: Vec<IpAddr> = self.accesses.local().flat_map(|l| l.addresses.clone()).collect();
+        let addresses: Vec<IpAddr> = self
+            .accesses
+            .local()
+            .flat_map(|l| l.addresses.clone())
+            .collect();
         if let Err(error) = self.ebpf.set_local(&addresses) {
             tracing::error!(%error, "local addresses not in the map");
         }
@@ -342,7 +359,15 @@ impl Agent {
             self.config.agent.lockdown && !self.sabotage.no_guard,
         );
         let count = self.config.accesses.len();
-        let applied = apply(&self.netlink, self.numbers, &self.devices, count, &wanted, &self.state).await;
+        let applied = apply(
+            &self.netlink,
+            self.numbers,
+            &self.devices,
+            count,
+            &wanted,
+            &self.state,
+        )
+        .await;
         if let Err(error) = applied {
             tracing::warn!(%error, "network");
         }
@@ -353,7 +378,11 @@ impl Agent {
     pub(super) async fn apply_neighbours(&mut self) {
         self.neighbours_dirty = false;
         let mut wanted = BTreeSet::new();
-        for local in self.accesses.local().filter(|l| l.ifindex != 0 && !l.layer3) {
+        for local in self
+            .accesses
+            .local()
+            .filter(|l| l.ifindex != 0 && !l.layer3)
+        {
             wanted.extend(local.next_hop_v4.map(|h| (local.ifindex, IpAddr::V4(h))));
             wanted.extend(local.next_hop_v6.map(|h| (local.ifindex, IpAddr::V6(h))));
         }
@@ -392,19 +421,41 @@ pub(super) async fn apply(
         }
     };
     if devices.tun != 0 {
-        keep(netlink.apply_addresses(devices.tun, &wanted.leases, &state.addresses).await);
+        keep(
+            netlink
+                .apply_addresses(devices.tun, &wanted.leases, &state.addresses)
+                .await,
+        );
     }
     let tables = numbers.tables(accesses);
-    keep(netlink.apply_routes(&tables, &wanted.routes, state).await.map(|_| ()));
-    keep(netlink.apply_rules(&numbers.rules(), &wanted.rules).await.map(|_| ()));
+    keep(
+        netlink
+            .apply_routes(&tables, &wanted.routes, state)
+            .await
+            .map(|_| ()),
+    );
+    keep(
+        netlink
+            .apply_rules(&numbers.rules(), &wanted.rules)
+            .await
+            .map(|_| ()),
+    );
     result
 }
 
 /// Takes all of it away.
-pub(super) async fn clear(netlink: &Netlink, numbers: Numbers, accesses: usize) -> Result<(), NetlinkError> {
-    netlink.apply_rules(&numbers.rules(), &BTreeSet::new()).await?;
+pub(super) async fn clear(
+    netlink: &Netlink,
+    numbers: Numbers,
+    accesses: usize,
+) -> Result<(), NetlinkError> {
+    netlink
+        .apply_rules(&numbers.rules(), &BTreeSet::new())
+        .await?;
     let state = netlink.state().await?;
     let tables = numbers.tables(accesses);
-    netlink.apply_routes(&tables, &BTreeSet::new(), &state).await?;
+    netlink
+        .apply_routes(&tables, &BTreeSet::new(), &state)
+        .await?;
     Ok(())
 }

@@ -30,25 +30,53 @@ impl Agent {
                 self.arrivals.remove(&arrival);
                 self.ebpf.remove_arrival(&arrival);
             }
-            Event::Validated { ike, pair, path, home } => {
+            Event::Validated {
+                ike,
+                pair,
+                path,
+                home,
+            } => {
                 tracing::debug!(ike = ike.0, ?pair, path = path.0, home, "path validated");
             }
             Event::Up { ike, pair, path } => {
                 tracing::info!(ike = ike.0, ?pair, path = path.0, "path up");
                 self.tell_path("path-up", path, None);
             }
-            Event::Down { ike, pair, path, why } => {
-                tracing::info!(ike = ike.0, ?pair, path = path.0, why = why.name(), "path down");
+            Event::Down {
+                ike,
+                pair,
+                path,
+                why,
+            } => {
+                tracing::info!(
+                    ike = ike.0,
+                    ?pair,
+                    path = path.0,
+                    why = why.name(),
+                    "path down"
+                );
                 self.tell_path("path-down", path, Some(why.name()));
             }
             Event::Resolved { ike, remote, path } => {
                 if let Some(peer) = self.peers.get(&ike) {
                     let local = peer.channel.local_iface;
-                    tracing::debug!(ike = ike.0, remote = remote.0, path = path.0, "IKE channel resolved");
-                    self.ike.handle_command(Command::ResolveChannel { ike, local, remote }, now);
+                    tracing::debug!(
+                        ike = ike.0,
+                        remote = remote.0,
+                        path = path.0,
+                        "IKE channel resolved"
+                    );
+                    self.ike
+                        .handle_command(Command::ResolveChannel { ike, local, remote }, now);
                 }
             }
-            Event::LocalMoved { ike, pair, old, new, behind_nat } => {
+            Event::LocalMoved {
+                ike,
+                pair,
+                old,
+                new,
+                behind_nat,
+            } => {
                 self.local_moved(ike, pair, old, new, behind_nat, now);
             }
         }
@@ -73,7 +101,8 @@ impl Agent {
         if let Err(error) = self.ebpf.set_path(path, &map) {
             tracing::error!(path = path.0, %error, "path not in the map");
         }
-        self.neighbours_dirty |= before.is_none_or(|b| b.next_hop != entry.next_hop || b.ifindex != entry.ifindex);
+        self.neighbours_dirty |=
+            before.is_none_or(|b| b.next_hop != entry.next_hop || b.ifindex != entry.ifindex);
         if let Some(before) = moved {
             tracing::info!(path = path.0, from = %before.local, to = %entry.local, remote = %entry.remote, "path moved");
             self.totals.moves += 1;
@@ -95,8 +124,12 @@ impl Agent {
         let Some(view) = views.iter().find(|v| v.path == path) else {
             return;
         };
-        let address = |a: Option<std::net::SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
-        let peer = self.peers.get(&view.ike).map(|p| self.config.peers[p.config].name.clone());
+        let address =
+            |a: Option<std::net::SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
+        let peer = self
+            .peers
+            .get(&view.ike)
+            .map(|p| self.config.peers[p.config].name.clone());
         let mut fields = vec![
             ("path", json!(path.0)),
             ("peer", json!(peer)),

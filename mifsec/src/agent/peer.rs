@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::ids::{Arrival, IfaceId, IfacePair, IkeId, PathIndex};
-use crate::ike::mif::{Features, IfaceState as Announced, InterfaceRecord, UpdateAddrs, UpdateFlags};
+use crate::ike::mif::{
+    Features, IfaceState as Announced, InterfaceRecord, UpdateAddrs, UpdateFlags,
+};
 use crate::ike::{self, Command};
 use crate::path::{self, IfaceState, LinkClass, PeerParams, RemoteAddr, RemoteIface, RemoteMove};
 
@@ -62,7 +64,9 @@ impl Agent {
                     remote_id,
                     initiator,
                     mif: mif.is_some(),
-                    bundle: mif.as_ref().is_some_and(|m| Features(m.features).has(Features::BUNDLE)),
+                    bundle: mif
+                        .as_ref()
+                        .is_some_and(|m| Features(m.features).has(Features::BUNDLE)),
                     probe: None,
                     anchor: match self.anchors.take() {
                         Some(anchor) => anchor,
@@ -89,36 +93,71 @@ impl Agent {
                 self.path.set_remote(ike, ifaces, now);
                 self.changed = true;
             }
-            ike::Event::PeerMoved { ike, update, observed } => self.peer_moved(ike, &update, observed, now),
+            ike::Event::PeerMoved {
+                ike,
+                update,
+                observed,
+            } => self.peer_moved(ike, &update, observed, now),
             ike::Event::ChannelMoved { ike, observed } => self.channel_moved(ike, observed),
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
             }
-            ike::Event::Failed { peer, ike: _, reason } => {
+            ike::Event::Failed {
+                peer,
+                ike: _,
+                reason,
+            } => {
                 tracing::warn!(peer, %reason, "IKE SA failed");
-                self.tell("alert", &[("peer", json!(peer)), ("reason", json!(reason.to_string()))]);
+                self.tell(
+                    "alert",
+                    &[("peer", json!(peer)), ("reason", json!(reason.to_string()))],
+                );
                 self.retry_failed(&peer, &reason, now);
             }
             ike::Event::Closed { ike, reason } => self.closed(ike, &reason, now),
-            ike::Event::ChildFailed { ike, child, pair, reason } => {
+            ike::Event::ChildFailed {
+                ike,
+                child,
+                pair,
+                reason,
+            } => {
                 tracing::warn!(ike = ike.0, child, ?pair, %reason, "Child SA failed");
                 if let Some(peer) = self.peers.get_mut(&ike) {
-                    peer.pending.insert((child.clone(), pair), Some(now + CHILD_RETRY));
+                    peer.pending
+                        .insert((child.clone(), pair), Some(now + CHILD_RETRY));
                 }
-                self.tell("alert", &[("child", json!(child)), ("reason", json!(reason.to_string()))]);
+                self.tell(
+                    "alert",
+                    &[
+                        ("child", json!(child)),
+                        ("reason", json!(reason.to_string())),
+                    ],
+                );
             }
             ike::Event::MoveRefused { ike, iface, reason } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.told.remove(&iface);
                 }
-                self.tell("alert", &[("iface", json!(iface.0)), ("reason", json!(reason.to_string()))]);
+                self.tell(
+                    "alert",
+                    &[
+                        ("iface", json!(iface.0)),
+                        ("reason", json!(reason.to_string())),
+                    ],
+                );
             }
         }
     }
 
-    fn established(&mut self, ike: IkeId, mut peer: Peer, mif: Option<ike::MifSession>, now: Instant) {
+    fn established(
+        &mut self,
+        ike: IkeId,
+        mut peer: Peer,
+        mif: Option<ike::MifSession>,
+        now: Instant,
+    ) {
         let name = self.config.peers[peer.config].name.clone();
         if let Some(session) = &mif {
             match ProbeSa::new(&session.probe) {
@@ -140,7 +179,9 @@ impl Agent {
             known => known,
         };
         peer.channel.local_iface = local;
-        let with_port = |address: std::net::SocketAddr| std::net::SocketAddr::new(address.ip(), self.config.agent.port);
+        let with_port = |address: std::net::SocketAddr| {
+            std::net::SocketAddr::new(address.ip(), self.config.agent.port)
+        };
         let params = PeerParams {
             initiator: peer.initiator,
             probes: peer.probe.is_some(),
@@ -154,7 +195,11 @@ impl Agent {
         tracing::info!(peer = name, remote_id = peer.remote_id, mif = mif.is_some(), leases = ?peer.leases, "IKE SA established");
         self.tell(
             "ike-updown",
-            &[("peer", json!(name)), ("remote_id", json!(peer.remote_id)), ("up", json!(true))],
+            &[
+                ("peer", json!(name)),
+                ("remote_id", json!(peer.remote_id)),
+                ("up", json!(true)),
+            ],
         );
         self.totals.ike_created += 1;
         let initiator = peer.initiator;
@@ -167,7 +212,9 @@ impl Agent {
     }
 
     fn closed(&mut self, ike: IkeId, reason: &ike::Failure, now: Instant) {
-        let Some(peer) = self.peers.remove(&ike) else { return };
+        let Some(peer) = self.peers.remove(&ike) else {
+            return;
+        };
         let name = self.config.peers[peer.config].name.clone();
         tracing::info!(peer = name, %reason, "IKE SA closed");
         self.tell(
@@ -221,7 +268,9 @@ impl Agent {
         let Some(local) = self.accesses.find(observed.ifindex, observed.local.ip()) else {
             return;
         };
-        let Some(peer) = self.peers.get_mut(&ike) else { return };
+        let Some(peer) = self.peers.get_mut(&ike) else {
+            return;
+        };
         peer.channel = ike::Channel {
             local_iface: local,
             ifindex: observed.ifindex,
@@ -246,11 +295,21 @@ impl Agent {
 
     /// A path of ours leaves from another address: the peer is told once for
     /// each interface, whatever the number of paths.
-    pub(super) fn local_moved(&mut self, ike: IkeId, pair: IfacePair, old: IpAddr, new: IpAddr, behind_nat: bool, now: Instant) {
+    pub(super) fn local_moved(
+        &mut self,
+        ike: IkeId,
+        pair: IfacePair,
+        old: IpAddr,
+        new: IpAddr,
+        behind_nat: bool,
+        now: Instant,
+    ) {
         if self.sabotage.no_update {
             return;
         }
-        let Some(peer) = self.peers.get_mut(&ike) else { return };
+        let Some(peer) = self.peers.get_mut(&ike) else {
+            return;
+        };
         if !peer.mif || peer.told.insert(pair.local, (old, new)) == Some((old, new)) {
             return;
         }
@@ -258,12 +317,13 @@ impl Agent {
         let ifindex = iface.map_or(0, |i| i.ifindex);
         let old_is_dead = !iface.is_some_and(|i| i.addresses.contains(&old));
         let port = self.config.agent.port;
-        let channel = (peer.channel.local_iface == pair.local && peer.channel.local.ip() == old).then(|| ike::Channel {
-            local_iface: pair.local,
-            ifindex,
-            local: std::net::SocketAddr::new(new, port),
-            remote: peer.channel.remote,
-        });
+        let channel = (peer.channel.local_iface == pair.local && peer.channel.local.ip() == old)
+            .then(|| ike::Channel {
+                local_iface: pair.local,
+                ifindex,
+                local: std::net::SocketAddr::new(new, port),
+                remote: peer.channel.remote,
+            });
         if let Some(channel) = channel {
             peer.channel = channel;
         }
@@ -289,7 +349,9 @@ impl Agent {
     pub(super) fn ensure_channels(&mut self, views: &[path::PathView], now: Instant) {
         let ikes: Vec<IkeId> = self.peers.keys().copied().collect();
         for ike in ikes {
-            let Some(peer) = self.peers.get(&ike) else { continue };
+            let Some(peer) = self.peers.get(&ike) else {
+                continue;
+            };
             if !peer.mif {
                 continue;
             }
@@ -314,7 +376,9 @@ impl Agent {
     }
 
     fn move_channel(&mut self, ike: IkeId, views: &[path::PathView], now: Instant) {
-        let Some(peer) = self.peers.get(&ike) else { return };
+        let Some(peer) = self.peers.get(&ike) else {
+            return;
+        };
         let current = peer.channel;
         let best = views
             .iter()
@@ -322,7 +386,10 @@ impl Agent {
             .filter(|v| v.local.is_some_and(|l| l != current.local))
             .filter(|v| self.accesses.settings(v.pair.local).is_some_and(|a| a.ike))
             .min_by_key(|v| {
-                let priority = self.accesses.settings(v.pair.local).map_or(u8::MAX, |a| a.priority);
+                let priority = self
+                    .accesses
+                    .settings(v.pair.local)
+                    .map_or(u8::MAX, |a| a.priority);
                 (priority, v.rtt, v.path)
             });
         let Some((view, local, remote)) = best.and_then(|v| Some((v, v.local?, v.remote?))) else {
@@ -330,7 +397,10 @@ impl Agent {
         };
         let channel = ike::Channel {
             local_iface: view.pair.local,
-            ifindex: self.accesses.iface(view.pair.local).map_or(0, |i| i.ifindex),
+            ifindex: self
+                .accesses
+                .iface(view.pair.local)
+                .map_or(0, |i| i.ifindex),
             local,
             remote,
         };
@@ -339,7 +409,8 @@ impl Agent {
         if let Some(peer) = self.peers.get_mut(&ike) {
             peer.channel = channel;
         }
-        self.ike.handle_command(Command::MoveChannel { ike, channel }, now);
+        self.ike
+            .handle_command(Command::MoveChannel { ike, channel }, now);
         self.changed = true;
     }
 
@@ -356,8 +427,13 @@ impl Agent {
                 .filter(|c| c.ike == *ike)
                 .map(|c| (c.name.as_str(), c.pair))
                 .collect();
-            for view in views.iter().filter(|v| v.ike == *ike && v.home && v.up && v.validated) {
-                let (Some(local), Some(remote)) = (view.local, view.remote) else { continue };
+            for view in views
+                .iter()
+                .filter(|v| v.ike == *ike && v.home && v.up && v.validated)
+            {
+                let (Some(local), Some(remote)) = (view.local, view.remote) else {
+                    continue;
+                };
                 // Until the peer's table is known the channel's pair has no name.
                 if view.pair.remote == IfaceId::CHANNEL {
                     continue;
@@ -366,8 +442,13 @@ impl Agent {
                     if !child.accesses.contains(&usize::from(view.access.0)) {
                         continue;
                     }
-                    let unresolved = IfacePair { remote: IfaceId::CHANNEL, ..view.pair };
-                    if have.contains(&(&child.name, view.pair)) || have.contains(&(&child.name, unresolved)) {
+                    let unresolved = IfacePair {
+                        remote: IfaceId::CHANNEL,
+                        ..view.pair
+                    };
+                    if have.contains(&(&child.name, view.pair))
+                        || have.contains(&(&child.name, unresolved))
+                    {
                         continue;
                     }
                     let key = (child.name.clone(), view.pair);
@@ -388,7 +469,13 @@ impl Agent {
                 peer.pending.insert((child.clone(), pair), None);
             }
             self.ike.handle_command(
-                Command::CreateChild { ike, child, pair, local, remote },
+                Command::CreateChild {
+                    ike,
+                    child,
+                    pair,
+                    local,
+                    remote,
+                },
                 now,
             );
         }

@@ -43,7 +43,9 @@ impl ProbeSa {
         packet
             .get_mut(HEADER_LEN..HEADER_LEN + plaintext.len())?
             .copy_from_slice(plaintext);
-        let length = self.outbound.seal(sequence, NEXT_HEADER, plaintext.len(), &mut packet);
+        let length = self
+            .outbound
+            .seal(sequence, NEXT_HEADER, plaintext.len(), &mut packet);
         packet.truncate(length);
         Some(packet)
     }

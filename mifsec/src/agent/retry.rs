@@ -118,14 +118,19 @@ impl Agent {
         let way = ways[retry.tries as usize % ways.len()];
         retry.tries = retry.tries.saturating_add(1);
         // A lone way has as long as the engine's retransmissions.
-        let patience = if ways.len() > 1 { PATIENCE } else { LAST_PAUSE * 3 };
+        let patience = if ways.len() > 1 {
+            PATIENCE
+        } else {
+            LAST_PAUSE * 3
+        };
         retry.progress = Progress::Trying {
             local: way.local,
             until: now + patience,
         };
         let peer = self.config.peers[index].name.clone();
         tracing::info!(peer, from = %way.local.ip(), to = %way.remote.ip(), "connecting");
-        self.ike.handle_command(Command::Initiate { peer, channel: way }, now);
+        self.ike
+            .handle_command(Command::Initiate { peer, channel: way }, now);
     }
 
     /// Stops an attempt without waiting for its end.
@@ -150,7 +155,9 @@ impl Agent {
                 Progress::Due(_) if !self.ways(index).is_empty() => {
                     self.retries[index].progress = Progress::Due(now);
                 }
-                Progress::Trying { local, .. } if !self.ways(index).iter().any(|w| w.local == local) => {
+                Progress::Trying { local, .. }
+                    if !self.ways(index).iter().any(|w| w.local == local) =>
+                {
                     self.abandon(index, now);
                     self.retries[index].progress = Progress::Due(now);
                 }
@@ -175,7 +182,9 @@ impl Agent {
         if *reason == ike::Failure::Deleted {
             return;
         }
-        let Some(index) = self.retry_index(peer) else { return };
+        let Some(index) = self.retry_index(peer) else {
+            return;
+        };
         let ways = u32::try_from(self.ways(index).len().max(1)).unwrap_or(1);
         let pause = self.pause(self.retries[index].tries / ways);
         let retry = &mut self.retries[index];
@@ -185,8 +194,16 @@ impl Agent {
         }
     }
 
-    pub(super) fn retry_closed(&mut self, peer: &str, ike: IkeId, reason: &ike::Failure, now: Instant) {
-        let Some(index) = self.retry_index(peer) else { return };
+    pub(super) fn retry_closed(
+        &mut self,
+        peer: &str,
+        ike: IkeId,
+        reason: &ike::Failure,
+        now: Instant,
+    ) {
+        let Some(index) = self.retry_index(peer) else {
+            return;
+        };
         let pause = self.pause(0);
         let retry = &mut self.retries[index];
         retry.reason = Some(reason.to_string());
@@ -201,7 +218,9 @@ impl Agent {
 
     /// One second doubled `rounds` times, at most a minute, give or take a quarter.
     fn pause(&mut self, rounds: u32) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << rounds.min(6)).min(LAST_PAUSE);
+        let pause = FIRST_PAUSE
+            .saturating_mul(1 << rounds.min(6))
+            .min(LAST_PAUSE);
         let mut octet = [0; 1];
         self.entropy.fill(&mut octet);
         pause.mul_f64(0.75 + f64::from(octet[0]) / 512.0)

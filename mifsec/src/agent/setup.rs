@@ -3,22 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use anyhow::Context as _;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
-use crate::config::{self, Config, OnStop, Routing, Xdp};
+use crate::config::{self, Config, OnStop, Xdp};
 use crate::crypto::SystemEntropy;
 use crate::dataplane::{self, Dataplane};
 use crate::ebpf::{self, Ebpf, XdpChoice};
-use crate::ike::peer::IdentityPattern;
+use crate::ike;
+use crate::ike::config::{ChildConfig, EngineConfig, PeerConfig};
 use crate::ike::selector::TsSpec;
-use crate::ike::{self, ChildConfig, EngineConfig, PeerConfig};
-use crate::io::netlink::{Netlink, State};
+use crate::io::netlink::Netlink;
+use crate::io::ready::Ready;
 use crate::path;
+use anyhow::Context as _;
 
 use super::access::Accesses;
 use super::anchors::Anchors;
@@ -54,7 +52,11 @@ impl Agent {
 
         // The programs need the anchor device; the guard comes before all else.
         let (anchor, anchor_routes) = netlink
-            .ensure_anchor(&config.agent.anchor_device, config.agent.anchor, numbers.anchors)
+            .ensure_anchor(
+                &config.agent.anchor_device,
+                config.agent.anchor,
+                numbers.anchors,
+            )
             .await
             .context("making the anchor device (is this run as root?)")?;
         let mut ebpf = Ebpf::load(&ebpf::Config {
@@ -87,12 +89,23 @@ impl Agent {
             attached.insert(link.index, Ok(mode.to_string()));
         }
 
-        let mut devices = Devices { tun: 0, anchor_routes };
+        let mut devices = Devices {
+            tun: 0,
+            anchor_routes,
+        };
         let lockdown = config.agent.lockdown && !sabotage.no_guard;
+        let workers = workers(&config);
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
-        network::apply(&netlink, numbers, &devices, config.accesses.len(), &wanted, &state)
-            .await
-            .context("routes and rules")?;
+        network::apply(
+            &netlink,
+            numbers,
+            &devices,
+            config.accesses.len(),
+            &wanted,
+            &state,
+        )
+        .await
+        .context("routes and rules")?;
 
         let (dataplane, inputs) = Dataplane::start(&dataplane::Config {
             tun: config.agent.device.clone(),
@@ -116,19 +129,25 @@ impl Agent {
                 config.agent.ike_port
             )
         })?;
-        if let Err(error) = ebpf.set_queues(workers(&config), config.agent.routing == Routing::Manual) {
-            tracing::warn!(%error, "queue steering");
-        }
-
         state = netlink.state().await.context("reading the network")?;
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
-        network::apply(&netlink, numbers, &devices, config.accesses.len(), &wanted, &state)
-            .await
-            .context("routes and rules")?;
+        network::apply(
+            &netlink,
+            numbers,
+            &devices,
+            config.accesses.len(),
+            &wanted,
+            &state,
+        )
+        .await
+        .context("routes and rules")?;
 
+        // Nothing of ours is missing any more: what a predecessor left may go.
+        ebpf.clear_predecessor();
         let programs = ProgramNews::new(&ebpf);
         let (handle, asked, events) = Handle::pair();
-        let engine = ike::Engine::new(engine_config(&config), Box::new(SystemEntropy::default()));
+        let engine = ike::Engine::new(engine_config(&config), Box::new(SystemEntropy::default()))
+            .context("address pools")?;
         let paths = path::Engine::new(
             path::Config {
                 port: config.agent.port,
@@ -179,6 +198,9 @@ impl Agent {
             next_poll: now,
             changed: true,
             guard_dirty: false,
+            guard: rules,
+            queues: workers,
+            queue_table: None,
             routes_dirty: false,
             neighbours_dirty: false,
             totals: super::Totals::default(),
@@ -228,16 +250,16 @@ impl Agent {
     }
 }
 
-/// Readiness of the programs' ring buffers.
+/// Readiness of the programs' ring buffers; the programs outlive it.
 pub(super) struct ProgramNews {
-    events: Option<AsyncFd<OwnedFd>>,
-    log: Option<AsyncFd<OwnedFd>>,
+    events: Option<Ready>,
+    log: Option<Ready>,
 }
 
 impl ProgramNews {
     fn new(ebpf: &Ebpf) -> Self {
         Self {
-            events: watch(ebpf.events_fd()),
+            events: watch(Some(ebpf.events_fd())),
             log: watch(ebpf.log_fd()),
         }
     }
@@ -251,12 +273,11 @@ impl ProgramNews {
     }
 }
 
-fn watch(fd: Option<BorrowedFd<'_>>) -> Option<AsyncFd<OwnedFd>> {
-    let fd = fd?.try_clone_to_owned().ok()?;
-    AsyncFd::with_interest(fd, Interest::READABLE).ok()
+fn watch(fd: Option<BorrowedFd<'_>>) -> Option<Ready> {
+    Ready::new(fd?).ok()
 }
 
-async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
+async fn readable(fd: Option<&Ready>) {
     match fd {
         Some(fd) => match fd.readable().await {
             Ok(mut guard) => guard.clear_ready(),
@@ -304,8 +325,8 @@ fn engine_config(config: &Config) -> EngineConfig {
         request_v6: p.request_v6,
         pool: p.pool.clone(),
         require: match p.require {
-            config::Require::Any => ike::Require::Any,
-            config::Require::Mif => ike::Require::Mif,
+            config::Require::Any => ike::config::Require::Any,
+            config::Require::Mif => ike::config::Require::Mif,
         },
         ike_proposals: p.ike.clone(),
         esp_proposals: p.esp.clone(),
@@ -327,9 +348,9 @@ fn engine_config(config: &Config) -> EngineConfig {
         ike_port: config.agent.ike_port,
         pools: config.pools.iter().map(config::Pool::leases).collect(),
         peers: config.peers.iter().map(peer).collect(),
-        limits: ike::Limits {
+        limits: ike::config::Limits {
             half_open: config.limits.half_open as usize,
-            ..ike::Limits::default()
+            ..ike::config::Limits::default()
         },
         ..EngineConfig::default()
     }

@@ -2,12 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
-
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use std::os::fd::AsFd as _;
 
 use crate::ids::{Arrival, Family};
+use crate::io::ready::Ready;
 use crate::io::udp::{RecvBatch, WildcardSocket};
 
 /// Reads in one call.
@@ -24,17 +22,14 @@ pub(super) struct IkeSocket {
 struct One {
     socket: WildcardSocket,
     /// The same socket once more, for the runtime to watch.
-    ready: AsyncFd<OwnedFd>,
+    ready: Ready,
 }
 
 impl One {
     fn open(family: Family, port: u16) -> io::Result<Self> {
         let socket = WildcardSocket::open(family, port)?;
-        let watched = socket.as_fd().try_clone_to_owned()?;
-        Ok(Self {
-            socket,
-            ready: AsyncFd::with_interest(watched, Interest::READABLE)?,
-        })
+        let ready = Ready::new(socket.as_fd())?;
+        Ok(Self { socket, ready })
     }
 }
 
@@ -82,7 +77,9 @@ impl IkeSocket {
             }
         };
         for index in 0..count {
-            let Some(received) = self.batch.get(index) else { break };
+            let Some(received) = self.batch.get(index) else {
+                break;
+            };
             let arrival = Arrival {
                 ifindex: received.ifindex,
                 local: SocketAddr::new(received.local, self.port),

@@ -57,7 +57,10 @@ pub fn call<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, Co
 ///
 /// # Errors
 /// See [`ControlError`].
-pub fn monitor(path: &Path, mut each: impl FnMut(&str) -> io::Result<()>) -> Result<(), ControlError> {
+pub fn monitor(
+    path: &Path,
+    mut each: impl FnMut(&str) -> io::Result<()>,
+) -> Result<(), ControlError> {
     for line in ask(path, &Request::Monitor)?.lines() {
         let line = line.map_err(|source| unreachable(path, source))?;
         if each(&line).is_err() {

@@ -16,12 +16,12 @@ use crate::agent::{Handle, Question};
 
 use super::{LONGEST_REQUEST, Refusal, Request};
 
-/// Binds `path` and serves it until the runtime ends. A socket file nobody
-/// answers on is replaced; one that is answered is not.
+/// Makes sure `path` can be bound: its directory exists, and no agent has it.
+/// Called before anything is changed on the host.
 ///
 /// # Errors
-/// When the socket cannot be made, or another agent has it.
-pub fn serve(path: &Path, agent: Handle) -> anyhow::Result<()> {
+/// When another agent answers there, or the directory cannot be made.
+pub fn claim(path: &Path) -> anyhow::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)
             .with_context(|| format!("creating {} for the control socket", parent.display()))?;
@@ -34,10 +34,17 @@ pub fn serve(path: &Path, agent: Handle) -> anyhow::Result<()> {
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("replacing {}", path.display()));
+            Err(error).with_context(|| format!("replacing {}", path.display()))
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+/// Binds `path`, after [`claim`], and serves it until the runtime ends.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn serve(path: &Path, agent: Handle) -> anyhow::Result<()> {
     let listener = UnixListener::bind(path)
         .with_context(|| format!("binding the control socket {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
