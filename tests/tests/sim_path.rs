@@ -487,6 +487,7 @@ fn random_life(seed: u64) {
         (link.loss, link.duplicate) = (loss, duplicate);
     }
     world.control_delay = MS * (10 + world.random(300));
+    world.data_every = 40 * MS;
     let mut fresh = 10u8;
     for _ in 0..20 {
         let pause = MS * world.random(1500);
@@ -528,7 +529,7 @@ fn random_life(seed: u64) {
             }
         });
     }
-    world.run(75 * SECOND);
+    world.run(35 * SECOND);
     let (lost_user, lost_gateway) = (world.hosts[USER].data_lost, world.hosts[GATEWAY].data_lost);
     world.run(3 * SECOND);
 

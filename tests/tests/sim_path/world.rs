@@ -127,6 +127,7 @@ pub(crate) struct World {
     random: SeededEntropy,
     pub(crate) control_delay: Duration,
     next_data: Option<Instant>,
+    pub(crate) data_every: Duration,
     /// How often timers were handled at the last time they were.
     timers: u32,
     timers_at: Instant,
@@ -174,6 +175,7 @@ impl World {
             random: SeededEntropy::new(seed),
             control_delay: 20 * MS,
             next_data: Some(start),
+            data_every: DATA_EVERY,
             timers: 0,
             timers_at: start,
             data: true,
@@ -326,7 +328,7 @@ impl World {
                 self.deliver(what);
             }
         } else if data.is_some_and(|at| at <= self.now) {
-            self.next_data = Some(self.now + DATA_EVERY);
+            self.next_data = Some(self.now + self.data_every);
             self.send_data();
         } else {
             for host in &mut self.hosts {
