@@ -23,7 +23,7 @@ fn trace(pair: &Pair, since: usize) -> Vec<(usize, ExchangeType, u32, bool)> {
     pair.log[since..]
         .iter()
         .map(|(_, who, transmit)| {
-            let (header, ..) = Header::decode(&transmit.payload).unwrap();
+            let (header, ..) = Header::decode(&transmit.payload).expect("we send messages");
             (*who, header.exchange, header.message_id, header.response)
         })
         .collect()
