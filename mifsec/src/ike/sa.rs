@@ -274,8 +274,10 @@ impl IkeSa {
         }
         self.release_leases(cx);
         self.timers = TimerTable::default();
-        // Without keys there is no response that could be repeated.
-        if self.keys.is_some() {
+        // Without keys there is no response that could be repeated; after a
+        // timeout nobody is there to ask for one.
+        let timeout = matches!(reason, Failure::Timeout { .. });
+        if self.keys.is_some() && !timeout {
             self.timers
                 .set(TimerKind::Expire, Some(cx.now() + SPENT_LIFETIME));
         }
@@ -285,6 +287,8 @@ impl IkeSa {
             | Phase::Closing {
                 announced: true, ..
             } => cx.event(Event::Closed { ike, reason }),
+            // Nobody came back for it: that is worth a count, not a line.
+            Phase::HalfOpen(_) if timeout => cx.count("ike_half_open_expired"),
             Phase::Connecting { .. } | Phase::HalfOpen(_) | Phase::Closing { .. } => {
                 cx.event(Event::Failed {
                     peer: self.peer_name(),

@@ -102,6 +102,16 @@ impl Create {
             self.release(cx);
             return None;
         }
+        if self.outer.is_some() && sa.mif.is_none() {
+            self.release(cx);
+            cx.event(Event::ChildFailed {
+                ike: sa.id,
+                child: self.config.name.clone(),
+                pair: self.pair,
+                reason: Failure::MifRequired,
+            });
+            return None;
+        }
         self.nonce = cx.nonce();
         let mut payloads = self.offer(sa, cx, true);
         payloads.insert(1, Payload::Nonce(self.nonce.clone()));
