@@ -262,13 +262,17 @@ impl Path {
         now: Instant,
     ) {
         let was_usable = self.remote_usable;
-        self.remote_usable = iface.is_some_and(|iface| iface.state.usable());
+        let family = self.key.family;
+        self.remote_usable = iface.is_some_and(|iface| {
+            let addresses = &mut iface.addresses.iter();
+            iface.state.usable() && addresses.any(|address| Family::of(address.ip) == family)
+        });
         let old_mtu = self.mtu();
         self.remote_mtu = iface.map_or(0, |iface| iface.mtu);
         let reachable = iface
             .into_iter()
             .flat_map(|iface| &iface.addresses)
-            .filter(|address| Family::of(address.ip) == self.key.family && !address.behind_nat)
+            .filter(|address| Family::of(address.ip) == family && !address.behind_nat)
             .take(MAX_REMOTES / 2);
         let active = self.active_remote();
         for address in reachable {
