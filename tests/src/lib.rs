@@ -6,3 +6,9 @@
 
 pub mod lab;
 pub mod sim;
+//! Test harness of mifsec.
+
+pub mod namespace;
+pub mod pump;
+pub mod stamped;
+pub mod tunnel;
