@@ -1,3 +1,6 @@
+//! Test harness of mifsec.
+
+pub mod bpf;
 //! Test harness of mifsec: everything that is not a unit test.
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
