@@ -110,6 +110,8 @@ pub struct Agent {
     next_poll: Instant,
     /// Something the snapshot is made of has changed.
     changed: bool,
+    /// Our interfaces differ from what peers were told.
+    announce_due: bool,
     guard_dirty: bool,
     /// The rules the guard has.
     guard: Vec<SpdRule>,
@@ -260,11 +262,13 @@ impl Agent {
 
     async fn news(&mut self, first: News, watch: &mut Watch) -> anyhow::Result<()> {
         let mut news = vec![first];
+        self.lost(first);
         // One change comes as several messages: read the state once for all.
         tokio::task::yield_now().await;
         while news.len() < 256
             && let Ok(Some(more)) = tokio::time::timeout(Duration::ZERO, watch.next()).await
         {
+            self.lost(more);
             news.push(more);
         }
         if news.iter().any(|n| self.concerns_us(*n)) {
@@ -273,9 +277,30 @@ impl Agent {
         Ok(())
     }
 
+    /// A path that is dead is down before anything is read: each packet counts.
+    fn lost(&mut self, news: News) {
+        let News::Lost(index, address) = news else {
+            return;
+        };
+        if self.sabotage.no_update && !self.peers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for iface in self.accesses.lose(index, address) {
+            self.path.set_local(iface, now);
+            self.changed = true;
+            self.announce_due = true;
+        }
+        self.drain();
+        if self.announce_due {
+            self.announce(now);
+            self.drain();
+        }
+    }
+
     fn concerns_us(&self, news: News) -> bool {
         match news {
-            News::Interface(index) => {
+            News::Interface(index) | News::Lost(index, _) => {
                 let foreign = self.state.links.iter().any(|l| l.index == index)
                     && !self.accesses.indexes().contains(&index)
                     && index != self.devices.tun;

@@ -103,6 +103,29 @@ impl Accesses {
         changed
     }
 
+    /// Takes away what is known to be gone before the state is read: an address
+    /// of a device, or all of them. Returns the interfaces that changed.
+    pub(super) fn lose(&mut self, index: u32, address: Option<IpAddr>) -> Vec<LocalIface> {
+        let mut changed = Vec::new();
+        for local in self.local.values_mut().filter(|l| l.ifindex == index) {
+            let before = local.clone();
+            match address {
+                Some(gone) => local.addresses.retain(|a| *a != gone),
+                None => {
+                    local.addresses.clear();
+                    local.state = IfaceState::Down;
+                }
+            }
+            if local.addresses.is_empty() && local.state != IfaceState::Down {
+                local.state = IfaceState::NoAddress;
+            }
+            if *local != before {
+                changed.push(local.clone());
+            }
+        }
+        changed
+    }
+
     fn note_addresses(&mut self, state: &State, now: Instant) {
         let indexes: Vec<u32> = self.links.iter().flatten().map(|l| l.index).collect();
         let ours = |a: &&Address| indexes.contains(&a.index) && a.usable;

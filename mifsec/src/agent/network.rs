@@ -233,7 +233,7 @@ impl Agent {
         }
         self.state = state;
         self.apply_network().await;
-        if !changed.is_empty() && !frozen {
+        if (!changed.is_empty() || self.announce_due) && !frozen {
             let now = Instant::now();
             for iface in changed {
                 tracing::info!(
@@ -245,6 +245,7 @@ impl Agent {
                 self.path.set_local(iface, now);
             }
             self.changed = true;
+            self.announce_due = false;
             self.drain();
             self.announce(now);
             self.retry_accesses(now);

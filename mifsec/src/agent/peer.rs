@@ -96,8 +96,8 @@ impl Agent {
             ike::Event::PeerMoved {
                 ike,
                 update,
-                observed,
-            } => self.peer_moved(ike, &update, observed, now),
+                observed: _,
+            } => self.peer_moved(ike, &update, now),
             ike::Event::ChannelMoved { ike, observed } => self.channel_moved(ike, observed),
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
@@ -240,8 +240,9 @@ impl Agent {
         self.changed = true;
     }
 
-    fn peer_moved(&mut self, ike: IkeId, update: &UpdateAddrs, observed: Arrival, now: Instant) {
-        if update.flags.has(UpdateFlags::SELECT_PEER) {
+    /// Paths move only in the scope of data; the channel has an event of its own.
+    fn peer_moved(&mut self, ike: IkeId, update: &UpdateAddrs, now: Instant) {
+        if update.flags.has(UpdateFlags::SELECT_PEER) || !update.flags.has(UpdateFlags::TUNNEL) {
             return;
         }
         let moved = RemoteMove {
@@ -257,9 +258,6 @@ impl Agent {
         };
         tracing::info!(ike = ike.0, iface = moved.new_iface.0, old = %moved.old, new = %moved.new.ip, "the peer moves");
         self.path.remote_moved(ike, moved, now);
-        if update.flags.has(UpdateFlags::IKE_CHANNEL) {
-            self.channel_moved(ike, observed);
-        }
         self.changed = true;
     }
 

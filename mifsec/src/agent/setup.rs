@@ -197,6 +197,7 @@ impl Agent {
             active_until: now,
             next_poll: now,
             changed: true,
+            announce_due: false,
             guard_dirty: false,
             guard: rules,
             queues: workers,

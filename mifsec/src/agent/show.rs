@@ -17,6 +17,19 @@ use super::views::{
     SaPath, SaView, SasView, StatusView,
 };
 
+/// What the data plane counts that is no drop.
+const TRAFFIC: [&str; 9] = [
+    "tx_packets",
+    "tx_octets",
+    "rx_packets",
+    "rx_octets",
+    "keepalive",
+    "ike",
+    "probe",
+    "dummy",
+    "socket_errors",
+];
+
 impl Agent {
     pub(super) fn answer(&mut self, asked: Asked) {
         let line = match asked.question {
@@ -144,7 +157,10 @@ impl Agent {
             }
         }
         for (name, count) in self.dataplane.counters() {
-            add(&mut drops, name, count);
+            add(&mut all, name, count);
+            if !TRAFFIC.contains(&name) {
+                add(&mut drops, name, count);
+            }
         }
         let engines = [
             self.ike.counters(),
@@ -154,7 +170,9 @@ impl Agent {
         for (name, count) in engines.into_iter().flatten() {
             add(&mut drops, name, count);
         }
-        all.extend(drops.clone());
+        for (name, count) in &drops {
+            all.entry(name.clone()).or_insert(*count);
+        }
         (drops, all)
     }
 

@@ -16,6 +16,8 @@ mod route;
 mod rule;
 mod state;
 
+use std::net::IpAddr;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use rtnetlink::packet_core::{
@@ -73,6 +75,8 @@ pub struct Watch {
 pub enum News {
     /// Of this interface: link, address or a route over it.
     Interface(u32),
+    /// This interface went down or away, or lost this address: no time to re-read.
+    Lost(u32, Option<IpAddr>),
     /// A rule.
     Rule,
     /// Anything: messages were lost, or a route without interface.
@@ -165,12 +169,16 @@ impl Watch {
             let message = self.messages.next().await?;
             let news = match message.payload {
                 NetlinkPayload::InnerMessage(inner) => match inner {
-                    RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m) => {
-                        News::Interface(m.header.index)
+                    RouteNetlinkMessage::DelLink(m) => News::Lost(m.header.index, None),
+                    RouteNetlinkMessage::NewLink(m) if !state::is_up(&m) => {
+                        News::Lost(m.header.index, None)
                     }
-                    RouteNetlinkMessage::NewAddress(m) | RouteNetlinkMessage::DelAddress(m) => {
-                        News::Interface(m.header.index)
-                    }
+                    RouteNetlinkMessage::NewLink(m) => News::Interface(m.header.index),
+                    RouteNetlinkMessage::NewAddress(m) => News::Interface(m.header.index),
+                    RouteNetlinkMessage::DelAddress(m) => match state::address_of(&m) {
+                        Some(ip) => News::Lost(m.header.index, Some(ip)),
+                        None => News::Interface(m.header.index),
+                    },
                     RouteNetlinkMessage::NewRoute(m) | RouteNetlinkMessage::DelRoute(m) => {
                         match route::interface(&m) {
                             Some(index) => News::Interface(index),

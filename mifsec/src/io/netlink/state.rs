@@ -94,10 +94,7 @@ fn link(message: &RouteNetlinkMessage) -> Option<Link> {
     let mut out = Link {
         index: message.header.index,
         name: String::new(),
-        up: message
-            .header
-            .flags
-            .contains(LinkFlags::Up | LinkFlags::LowerUp),
+        up: is_up(message),
         mtu: 1500,
         layer3: message.header.link_layer_type != LinkLayerType::Ether,
         mac: Vec::new(),
@@ -113,22 +110,39 @@ fn link(message: &RouteNetlinkMessage) -> Option<Link> {
     Some(out)
 }
 
-fn address(message: &RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else {
-        return None;
-    };
+/// Administratively up and with carrier.
+pub(super) fn is_up(message: &LinkMessage) -> bool {
+    message
+        .header
+        .flags
+        .contains(LinkFlags::Up | LinkFlags::LowerUp)
+}
+
+/// The address a message is about. On point-to-point links IFA_ADDRESS is the
+/// other end.
+pub(super) fn address_of(message: &AddressMessage) -> Option<IpAddr> {
     let (mut local, mut address) = (None, None);
-    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => address = Some(*ip),
-            AddressAttribute::Flags(all) => flags = *all,
             _ => {}
         }
     }
-    // On point-to-point links IFA_ADDRESS is the other end.
-    let ip = local.or(address)?;
+    local.or(address)
+}
+
+fn address(message: &RouteNetlinkMessage) -> Option<Address> {
+    let RouteNetlinkMessage::NewAddress(message) = message else {
+        return None;
+    };
+    let ip = address_of(message)?;
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+    for attribute in &message.attributes {
+        if let AddressAttribute::Flags(all) = attribute {
+            flags = *all;
+        }
+    }
     let unfit = flags.intersects(AddressFlags::Dadfailed)
         || (flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic));
     // For IPv6 the bit of "secondary" means temporary.
