@@ -50,7 +50,7 @@ pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
         format!("{late} lost while the WLAN came back")
     });
     judge.switched(up.longest_silence(at), down.longest_silence(at));
-    judge.tcp_moves(&ended.tcp, at);
+    judge.tcp_moves(ended.tcp.as_ref(), at);
     judge.fact(format!(
         "lost {} up, {} down (at most {most:.0} each), both again after {} ms",
         up.lost(),
