@@ -211,21 +211,25 @@ impl Lab {
         self.capture.seen().since(&before)
     }
 
-    /// Waits until the WLAN's part of the octets is as configured, both ways.
-    fn wait_for_weights(&self) -> Result<()> {
+    /// Waits until the WLAN's part of the octets is again what it was, both ways.
+    fn wait_for_shares(&self, before: &Seen) -> Result<()> {
         let deadline = Instant::now() + SETTLE;
+        let ways = [Way::Up, Way::Down];
         loop {
             let seen = self.watch(Duration::from_millis(400));
-            let shares = [Way::Up, Way::Down].map(|way| seen.share(Access::Wlan, way));
-            if shares.iter().all(|share| as_configured(*share)) {
+            let as_before = |way: &Way| {
+                let change = seen.share(Access::Wlan, *way) - before.share(Access::Wlan, *way);
+                change.abs() <= SHARE_TOLERANCE
+            };
+            if ways.iter().all(as_before) {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 bail!(
-                    "after {} s the WLAN carries {:.0} % up and {:.0} % down",
+                    "before: {}; after {} s again: {}",
+                    shares(before),
                     SETTLE.as_secs(),
-                    shares[0],
-                    shares[1]
+                    shares(&seen)
                 );
             }
         }

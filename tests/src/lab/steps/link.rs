@@ -14,16 +14,15 @@ const FLOWS: u16 = 64;
 /// Everything goes over the RAN, then over both again.
 pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     let running = lab.begin(FLOWS)?;
-    let share = lab
-        .watch(Duration::from_millis(300))
-        .share(Access::Wlan, Way::Down);
+    let before = lab.watch(Duration::from_millis(400));
+    let share = before.share(Access::Wlan, Way::Down);
     let at = now_ns();
     event(lab.topology.carrier(Access::Wlan, false), "no carrier")?;
     thread::sleep(Duration::from_millis(600));
     let without = lab.watch(Duration::from_millis(500));
     let back = now_ns();
     event(lab.topology.carrier(Access::Wlan, true), "carrier")?;
-    let again = lab.wait_for_weights();
+    let again = lab.wait_for_shares(&before);
     let returned = now_ns();
     let ended = lab.end(running, judge)?;
     again?;
