@@ -476,18 +476,21 @@ impl Path {
             || Family::of(pair.0) != self.key.family
             || !self.local.usable_addresses().contains(&pair.0)
             || active.is_some_and(|active| active.remote == arrival.remote)
-            || self.candidates.pairs.contains_key(&pair)
         {
             out.count("path_new_source_ignored");
             return;
         }
+        let known = self.candidates.pairs.contains_key(&pair);
         let remote = self
             .candidates
             .remote(arrival.remote, active.map(|active| active.remote));
-        // An ESP packet is never shorter than a probe with its padding cut off.
+        // An ESP packet is hardly ever shorter than a probe.
         remote.receive(PROBE_LEN);
-        remote.from_data = true;
-        self.candidates.pair(pair, now).restart(now);
+        remote.from_data |= !known;
+        let candidate = self.candidates.pair(pair, now);
+        if !known || candidate.state == Validation::Failed {
+            candidate.restart(now);
+        }
         self.propose(out, now);
     }
 
