@@ -333,9 +333,11 @@ fn a_move_gets_through_although_the_gateways_challenges_are_lost() {
     let mut world = settled(17);
     world.data = false;
     world.signalling = false;
-    world.link(WLAN).swallow = 2;
+    world.run(15 * SECOND);
+    // Each of the user's probes is worth a reply and two challenges.
+    world.link(WLAN).swallow = 4;
     world.change(USER, WLAN, |iface| iface.addresses = vec![ip("10.0.9.9")]);
-    world.run(SECOND);
+    world.run(2 * SECOND);
     assert_eq!(world.link(WLAN).swallow, 0);
     let seen = world.seen_at(WLAN);
     assert_eq!(world.view(GATEWAY, 1, WLAN).remote, Some(seen));
