@@ -87,6 +87,7 @@ fn both_accesses_are_validated_soon_and_at_both_ends() {
     let gateway = world.view(GATEWAY, 1, WLAN);
     assert_eq!(gateway.remote, Some(seen));
     assert!(gateway.nat && gateway.channel);
+    assert!(wlan.local_nat && !gateway.local_nat, "it is the user's NAT");
     for host in [USER, GATEWAY] {
         assert_eq!(
             world.count(host, |e| matches!(e, Event::Resolved { .. })),

@@ -178,6 +178,13 @@ impl Engine {
             Rank::default()
         };
         peer.remotes = ifaces.into_iter().map(|iface| (iface.id, iface)).collect();
+        // Where IKE has reached the peer is no mere label, whatever it says.
+        let reached = peer.params.channel.remote_addr.ip();
+        for iface in peer.remotes.values_mut() {
+            for address in &mut iface.addresses {
+                address.behind_nat &= address.ip != reached;
+            }
+        }
         self.resolve_announced(ike);
         let Some(peer) = self.peers.get(&ike) else {
             return;

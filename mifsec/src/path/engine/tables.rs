@@ -165,10 +165,8 @@ impl Engine {
         };
         let remote = peer.params.channel.remote_addr;
         let found = peer.remotes.values().find(|iface| {
-            iface
-                .addresses
-                .iter()
-                .any(|address| address.ip == remote.ip() && !address.behind_nat)
+            let addresses = &mut iface.addresses.iter();
+            addresses.any(|address| address.ip == remote.ip())
         });
         if let Some(id) = found.map(|iface| iface.id) {
             self.resolve(ike, id);

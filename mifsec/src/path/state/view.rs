@@ -21,6 +21,7 @@ impl Path {
                 .and_then(|remote| remote.label)
                 .is_some_and(|label| label != active.remote.ip())
         });
+        let local_nat = self.active.is_some_and(|active| active.nat);
         PathView {
             path: self.index,
             ike: self.key.ike,
@@ -34,7 +35,8 @@ impl Path {
             remote: self
                 .active_remote()
                 .or_else(|| trying.map(|(pair, _)| pair.1)),
-            nat: remote_nat || self.active.is_some_and(|active| active.nat),
+            nat: remote_nat || local_nat,
+            local_nat,
             up: self.up,
             validation,
             validated: self.validated,
