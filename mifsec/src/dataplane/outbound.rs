@@ -103,8 +103,12 @@ impl Outbound {
             .map(|since| *since + HOLD_TIME)
     }
 
-    /// After a new snapshot or a deadline: held packets try again.
+    /// After a new snapshot or a deadline: held packets try again, and keys of
+    /// SAs that may be gone are let go.
     pub(super) fn retry_held(&mut self, outside: &Outside<'_>) {
+        for buffer in &mut self.buffers {
+            buffer.to = None;
+        }
         let bundles = &outside.compiled.snapshot.bundles;
         self.held_since.retain(|spi, _| {
             let mut members = bundles.iter().flat_map(|b| &b.members);
@@ -411,7 +415,8 @@ struct Buffer {
     to: Option<Target>,
 }
 
-/// Where a buffer goes. It keeps the SA, so that no other can be taken for it.
+/// Where a buffer goes, as long as one snapshot is in force. It keeps the SA, so
+/// that no other can be taken for it.
 struct Target {
     sa: Arc<OutboundSa>,
     anchor: std::net::SocketAddr,
@@ -451,20 +456,13 @@ impl Buffer {
         self.tos = tos;
         self.segment = 0;
         self.closed = false;
-        match &mut self.to {
-            Some(to) if Arc::ptr_eq(&to.sa, &member.sa) => {
-                to.anchor = member.anchor;
-                to.access = member.access;
-                to.path = member.path;
-            }
-            to => {
-                *to = Some(Target {
-                    sa: Arc::clone(&member.sa),
-                    anchor: member.anchor,
-                    access: member.access,
-                    path: member.path,
-                });
-            }
+        if !self.is_for(member) {
+            self.to = Some(Target {
+                sa: Arc::clone(&member.sa),
+                anchor: member.anchor,
+                access: member.access,
+                path: member.path,
+            });
         }
     }
 
