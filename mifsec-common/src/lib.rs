@@ -26,7 +26,6 @@ mod user;
 
 pub use addr::Addr;
 pub use event::EventRecord;
-pub use maps::Settings;
 pub use path::{PathEntry, PathKey, PathStats};
 pub use reason::Reason;
 pub use sa::{SaIn, SaOut, SaOutKey};

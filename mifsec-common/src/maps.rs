@@ -1,4 +1,4 @@
-//! Names of the maps, their default sizes, and the settings of a loaded instance.
+//! Names of the maps and globals, their sizes, and the small values.
 
 /// Outbound SAs: hash, [`crate::SaOutKey`] → [`crate::SaOut`].
 pub const SA_OUT: &str = "SA_OUT";
@@ -34,8 +34,23 @@ pub const EVENT_RATE: &str = "EVENT_RATE";
 /// `mif_queue`: [`QueueSettings`], array of one.
 pub const QUEUE: &str = "QUEUE";
 
-/// Name of the global with the [`Settings`].
-pub const SETTINGS: &str = "SETTINGS";
+/// Globals, written before the programs are loaded so that the verifier sees
+/// constants: [`crate::ABI_VERSION`] of the object.
+pub const GLOBAL_ABI: &str = "ABI";
+/// Global: only packets of this user's sockets may use the anchors.
+pub const GLOBAL_UID: &str = "UID";
+/// Global: IKE_SA_INIT requests per second from everybody.
+pub const GLOBAL_INIT_RATE_ALL: &str = "INIT_RATE_ALL";
+/// Global: IKE_SA_INIT requests per second from one IPv4 address or IPv6 /64.
+pub const GLOBAL_INIT_RATE: &str = "INIT_RATE";
+/// Global: 1 when native ESP with an unknown SPI is dropped, because nobody
+/// else does IPsec on this host.
+pub const GLOBAL_EXCLUSIVE: &str = "EXCLUSIVE";
+
+/// Default of [`GLOBAL_INIT_RATE_ALL`].
+pub const DEFAULT_INIT_RATE_ALL: u32 = 10_000;
+/// Default of [`GLOBAL_INIT_RATE`]: whole ISPs sit behind one CGNAT address.
+pub const DEFAULT_INIT_RATE: u32 = 1_000;
 
 /// Default number of SAs each way.
 pub const DEFAULT_SAS: u32 = 4096;
@@ -74,34 +89,6 @@ pub const fn slots(paths: u32) -> u32 {
 #[must_use]
 pub const fn spd_state(table: u32, rules: u32) -> u32 {
     (table << 31) | rules
-}
-
-/// Constants of an instance, written once before the programs are loaded, so
-/// that the verifier sees them as constants.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(C)]
-pub struct Settings {
-    /// [`crate::ABI_VERSION`] of the object.
-    pub abi: u32,
-    /// Only packets of this user's sockets may use the anchors.
-    pub uid: u32,
-    /// IKE_SA_INIT per second from everybody.
-    pub ike_rate_all: u32,
-    /// IKE_SA_INIT per second from one IPv4 address or IPv6 /64.
-    pub ike_rate: u32,
-    /// 1: native ESP with an unknown SPI is dropped; nobody else does IPsec here.
-    pub exclusive: u32,
-}
-
-impl Settings {
-    /// What an instance has when nothing is said.
-    pub const DEFAULT: Self = Self {
-        abi: crate::ABI_VERSION,
-        uid: 0,
-        ike_rate_all: 10_000,
-        ike_rate: 1_000,
-        exclusive: 0,
-    };
 }
 
 /// [`QueueSettings::mode`]: by the flow, as the steering table does.
@@ -166,7 +153,6 @@ impl Bucket {
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 20);
     assert!(size_of::<QueueSettings>() == 8 + crate::steering::BUCKETS);
     assert!(size_of::<Bucket>() == 8);
 };

@@ -44,8 +44,9 @@ pub struct SpdEntry {
     pub direction: u8,
     /// [`BYPASS`], [`PROTECT_TUNNEL`], [`PROTECT_TRANSPORT`] or [`DISCARD`].
     pub action: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// [`FAMILY_V4`](crate::path::FAMILY_V4) or `FAMILY_V6`: a `::/0` must not
+    /// match v4-mapped addresses.
+    pub family: u8,
 }
 
 const _: () = {

@@ -18,7 +18,6 @@ pod!(
     crate::SaIn,
     crate::SaOut,
     crate::SaOutKey,
-    crate::Settings,
     crate::SpdEntry,
     crate::maps::Bucket,
     crate::maps::QueueSettings,
