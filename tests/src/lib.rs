@@ -1,6 +1,3 @@
-//! Test harness of mifsec.
-
-pub mod bpf;
 //! Test harness of mifsec: everything that is not a unit test.
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
@@ -14,9 +11,5 @@ pub mod lab;
 pub mod namespace;
 pub mod pump;
 pub mod sim;
-//! Test harness of mifsec.
-
-pub mod namespace;
-pub mod pump;
 pub mod stamped;
 pub mod tunnel;
