@@ -16,6 +16,8 @@ pub mod checksum;
 pub mod egress;
 pub mod guard;
 pub mod ingress;
+#[cfg(test)]
+mod testing;
 
 /// What becomes of a packet that is not redirected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -142,7 +142,11 @@ impl IkeSa {
 
     /// Our SPI, by which messages find this IKE SA.
     pub(super) fn own_spi(&self) -> IkeSpi {
-        if self.initiator { self.spi_i } else { self.spi_r }
+        if self.initiator {
+            self.spi_i
+        } else {
+            self.spi_r
+        }
     }
 
     /// Both SPIs, initiator's first.
@@ -152,7 +156,10 @@ impl IkeSa {
 
     /// Name of the peer's configuration; empty while unknown.
     pub(super) fn peer_name(&self) -> String {
-        self.peer.as_ref().map(|peer| peer.name.clone()).unwrap_or_default()
+        self.peer
+            .as_ref()
+            .map(|peer| peer.name.clone())
+            .unwrap_or_default()
     }
 
     /// Whether requests other than IKE_SA_INIT and IKE_AUTH may be made.
@@ -267,8 +274,10 @@ impl IkeSa {
         }
         self.release_leases(cx);
         self.timers = TimerTable::default();
-        // Without keys there is no response that could be repeated.
-        if self.keys.is_some() {
+        // Without keys there is no response that could be repeated; after a
+        // timeout nobody is there to ask for one.
+        let timeout = matches!(reason, Failure::Timeout { .. });
+        if self.keys.is_some() && !timeout {
             self.timers
                 .set(TimerKind::Expire, Some(cx.now() + SPENT_LIFETIME));
         }
@@ -278,6 +287,8 @@ impl IkeSa {
             | Phase::Closing {
                 announced: true, ..
             } => cx.event(Event::Closed { ike, reason }),
+            // Nobody came back for it: that is worth a count, not a line.
+            Phase::HalfOpen(_) if timeout => cx.count("ike_half_open_expired"),
             Phase::Connecting { .. } | Phase::HalfOpen(_) | Phase::Closing { .. } => {
                 cx.event(Event::Failed {
                     peer: self.peer_name(),

@@ -102,14 +102,16 @@ fn consider(
     cx: &mut Context,
     payloads: &Payloads,
     nonces: &Nonces<'_>,
-) -> Result<Vec<Payload>, Refusal> {
+) -> Result<Vec<Payload>, Box<Refusal>> {
     let with_ke = !nonces.in_auth;
     let mut pair = sa.channel_pair();
-    let refuse = |kind: NotifyType, reason: Option<Failure>, pair| Refusal {
-        notify: Notify::new(kind, Vec::new()),
-        reason,
-        child: String::new(),
-        pair,
+    let refuse = |kind: NotifyType, reason: Option<Failure>, pair| {
+        Box::new(Refusal {
+            notify: Notify::new(kind, Vec::new()),
+            reason,
+            child: String::new(),
+            pair,
+        })
     };
     if sa.children.len() >= cx.limits.children {
         let reason = Failure::Limit { what: "Child SAs" };
@@ -129,17 +131,19 @@ fn consider(
     let wanted =
         narrow(sa, payloads, pair, outer).ok_or_else(|| failed(NotifyType::TS_UNACCEPTABLE))?;
     if let Some((kind, reason)) = duplicate(sa, &wanted) {
-        return Err(Refusal {
+        return Err(Box::new(Refusal {
             child: wanted.config.name,
-            ..refuse(kind, reason, pair)
-        });
+            ..*refuse(kind, reason, pair)
+        }));
     }
     let (g_ir, ke) = match chosen.suite.ke {
         None => (None, None),
         Some(group) => {
-            let (secret, ke) = agree(group, payloads).map_err(|notify| Refusal {
-                notify,
-                ..refuse(NotifyType::INVALID_KE_PAYLOAD, None, pair)
+            let (secret, ke) = agree(group, payloads).map_err(|notify| {
+                Box::new(Refusal {
+                    notify,
+                    ..*refuse(NotifyType::INVALID_KE_PAYLOAD, None, pair)
+                })
             })?;
             (Some(secret), Some(ke))
         }
@@ -162,8 +166,8 @@ fn outer_addrs(
     if !mif.features.has(Features::OUTER_NEG) {
         return Err(mif_error::MIF_UNSUPPORTED);
     }
-    let mut outer = OuterAddrs::decode(&notify.data, &cx.address_policy(), !sa.initiator)
-        .map_err(|error| {
+    let mut outer =
+        OuterAddrs::decode(&notify.data, &cx.address_policy(), !sa.initiator).map_err(|error| {
             cx.count(error.reason());
             error.notify_type()
         })?;
@@ -218,7 +222,11 @@ fn narrow(
 /// R49).
 fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>)> {
     let name = &wanted.config.name;
-    let in_flight = sa.outbound.tasks().chain(sa.queue.iter()).chain(&sa.postponed);
+    let in_flight = sa
+        .outbound
+        .tasks()
+        .chain(sa.queue.iter())
+        .chain(&sa.postponed);
     let crossing = in_flight.filter_map(|task| match task {
         Task::Child(create) => Some(create),
         _ => None,
@@ -227,7 +235,9 @@ fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>
     // is the one that is carried out (RFC 7296 2.25 leaves the winner open).
     if sa.initiator
         && wanted.outer.is_some()
-        && crossing.into_iter().any(|create| create.is_for(name, wanted.pair))
+        && crossing
+            .into_iter()
+            .any(|create| create.is_for(name, wanted.pair))
     {
         return Some((NotifyType::TEMPORARY_FAILURE, None));
     }
