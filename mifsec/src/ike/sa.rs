@@ -12,13 +12,13 @@
 mod children;
 mod exchange;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::Aead;
-use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi};
+use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi, Spi};
 
 use super::config::PeerConfig;
 use super::engine::Context;
@@ -59,6 +59,9 @@ pub(super) struct IkeSa {
     pub(super) postponed: Vec<Task>,
     pub(super) timers: TimerTable,
     pub(super) children: BTreeMap<ChildId, Child>,
+    /// SPIs the peer deleted while the response that names them may still be on
+    /// its way to us.
+    pub(super) early_deletes: BTreeSet<Spi>,
     pub(super) mif: Option<interfaces::Mif>,
     /// Ours (initiator) or the peer's (responder).
     pub(super) leases: Vec<IpAddr>,
@@ -135,6 +138,7 @@ impl IkeSa {
             postponed: Vec::new(),
             timers: TimerTable::default(),
             children: BTreeMap::new(),
+            early_deletes: BTreeSet::new(),
             mif: None,
             leases: Vec::new(),
         }

@@ -290,7 +290,9 @@ impl IkeSa {
                 self.queue.push(task);
             }
         }
-        if self.timers.take_due(TimerKind::Dpd, now) && self.outbound.is_empty() {
+        // A request in flight is a question about its life already.
+        let dpd = self.timers.take_due(TimerKind::Dpd, now);
+        if dpd && self.is_established() && self.outbound.is_empty() {
             self.queue.push(Task::Liveness);
         }
         self.pump(cx);

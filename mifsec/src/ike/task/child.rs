@@ -30,10 +30,11 @@ use super::{Payloads, Received, Task, delete};
 
 pub(in crate::ike) use accept::{accept, respond};
 
-/// Wait before asking again what was refused for the moment (RFC 7296 2.25).
-const RETRY_AFTER: Duration = Duration::from_millis(300);
-/// How often it is asked again.
-const MAX_ATTEMPTS: u32 = 5;
+/// First wait before asking again what was refused for the moment
+/// (RFC 7296 2.25); it doubles.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often it is asked at all.
+const MAX_ATTEMPTS: u32 = 7;
 
 /// Nonces of the exchange that makes a Child SA.
 pub(in crate::ike) struct Nonces<'a> {
@@ -195,11 +196,14 @@ impl Create {
         if let Some(error) = payloads.error()
             && self.attempts < MAX_ATTEMPTS
         {
+            // Our table, or a Delete of the path's former member, may still be on
+            // its way to the peer.
+            let on_its_way = error.kind == mif_error::MIF_UNKNOWN_INTERFACE
+                || error.kind == mif_error::MIF_SELECTOR_EXISTS && self.config.bundle;
             match error.kind {
-                // Our table may still be on its way to the peer.
-                NotifyType::TEMPORARY_FAILURE | mif_error::MIF_UNKNOWN_INTERFACE => {
-                    sa.timers
-                        .set(TimerKind::Retry, Some(cx.now() + RETRY_AFTER));
+                kind if kind == NotifyType::TEMPORARY_FAILURE || on_its_way => {
+                    let wait = RETRY_AFTER * 2u32.pow(self.attempts - 1);
+                    sa.timers.hasten(TimerKind::Retry, cx.now() + wait);
                     return sa.postponed.push(Task::Child(self));
                 }
                 NotifyType::INVALID_KE_PAYLOAD if self.take_group(error, sa) => {
@@ -241,7 +245,18 @@ impl Create {
         payloads: &Payloads,
         nonces: &Nonces<'_>,
     ) {
-        match self.agreed(sa, payloads, nonces) {
+        let outcome = self.agreed(sa, payloads, nonces);
+        let outcome = outcome.and_then(|new| match sa.early_deletes.remove(&new.spi_out) {
+            true => Err(Refusal {
+                reason: Failure::DeletedByPeer,
+                installed: false,
+            }),
+            false => Ok(new),
+        });
+        if !sa.outbound.tasks().any(Task::makes_child) {
+            sa.early_deletes.clear();
+        }
+        match outcome {
             Ok(new) => sa.install(new, cx),
             Err(refusal) => {
                 let selectors = Failure::SelectorsExist;
