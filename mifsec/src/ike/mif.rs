@@ -287,6 +287,24 @@ mod tests {
     }
 
     #[test]
+    fn of_a_path_only_the_senders_address_is_judged() {
+        let own = AddressPolicy {
+            own: vec![ip("192.0.2.9")],
+            ..policy()
+        };
+        let outer = OuterAddrs {
+            init_iface: IfaceId(1),
+            resp_iface: IfaceId(1),
+            flags: OuterFlags::ANY_RESPONDER,
+            initiator: Maddr::new(ip("198.51.100.1"), 0),
+            responder: Maddr::new(ip("192.0.2.9"), 0),
+        };
+        let data = outer.notify().data;
+        assert_eq!(OuterAddrs::decode(&data, &own, true), Ok(outer));
+        assert!(OuterAddrs::decode(&data, &own, false).is_err());
+    }
+
+    #[test]
     fn an_address_behind_a_nat_may_look_like_ours() {
         let own = AddressPolicy {
             own: vec![ip("192.168.1.2")],

@@ -328,6 +328,22 @@ fn more_of_anything_than_we_accept_is_refused() {
     assert!(too_many(&vec![Payload::VendorId(Vec::new()); 65]));
 }
 
+/// The attribute's top bit is reserved (RFC 7296 3.15.1).
+#[test]
+fn the_reserved_bit_of_a_configuration_attribute_is_ignored() {
+    let Body::Clear(payloads) = decode(&lone(47, 0, &unhex("01000000 80010000"))).unwrap().1 else {
+        panic!("in clear");
+    };
+    let expected = Payload::Config(Config {
+        kind: ConfigType::REQUEST,
+        attributes: vec![Attribute {
+            kind: AttributeType::INTERNAL_IP4_ADDRESS,
+            value: Vec::new(),
+        }],
+    });
+    assert_eq!(payloads, [expected]);
+}
+
 #[test]
 fn nonces_too_short_or_long_are_refused() {
     for (len, ok) in [(15, false), (16, true), (256, true), (257, false)] {
