@@ -32,7 +32,7 @@ mod window;
 pub use engine::Engine;
 pub use error::Failure;
 pub use event::{
-    Channel, ChildSa, ChildView, Command, Event, IkeSaView, IkeState, MifSession, ProbeKeys,
+    Channel, ChildSa, ChildView, Command, Event, IkeSaView, IkeState, MifSession, Nat, ProbeKeys,
     SaRequest, Transmit,
 };
 pub use timer::TimerKind;

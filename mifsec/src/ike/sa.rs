@@ -23,9 +23,8 @@ use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi, Spi};
 use super::config::PeerConfig;
 use super::engine::Context;
 use super::error::Failure;
-use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, SaRequest, Transmit};
+use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
 use super::keymat::IkeKeys;
-use super::task::natd::Nat;
 use super::task::{Queue, Task, auth, delete, interfaces};
 use super::timer::{TimerKind, TimerTable};
 use super::window::{Inbound, Outbound};
@@ -359,6 +358,7 @@ impl IkeSa {
             mif: self.mif.is_some(),
             leases: self.leases.clone(),
             channel: self.channel,
+            nat: self.nat,
             children: self
                 .children
                 .iter()
