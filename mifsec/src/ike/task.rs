@@ -144,16 +144,15 @@ impl Task {
 pub(super) struct Queue(VecDeque<Task>);
 
 impl Queue {
-    /// Adds a task behind those of its priority. An announcement or a sign of
-    /// life that still waits serves for another one too.
+    /// Adds a task behind those of its priority. One that still waits and would
+    /// have the same result serves for both; the last address wins.
     pub(super) fn push(&mut self, task: Task) {
-        let waiting = |queued: &Task| {
-            matches!(
-                (queued, &task),
-                (Task::Announce(_), Task::Announce(_)) | (Task::Liveness, Task::Liveness)
-            )
+        let serves = |queued: &mut Task| match (queued, &task) {
+            (Task::Announce(_), Task::Announce(_)) | (Task::Liveness, Task::Liveness) => true,
+            (Task::Update(queued), Task::Update(update)) => queued.absorb(update),
+            _ => false,
         };
-        if !self.0.iter().any(waiting) {
+        if !self.0.iter_mut().any(serves) {
             self.0.push_back(task);
         }
     }

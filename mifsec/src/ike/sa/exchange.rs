@@ -321,3 +321,43 @@ impl IkeSa {
         }
     }
 }
+
+#[cfg(test)]
+impl IkeSa {
+    /// A request as this end would seal it, out of its turn.
+    pub(in crate::ike) fn forge(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        let id = self.outbound.next_id();
+        self.outbound.skip();
+        self.seal(exchange, id, false, payloads)
+    }
+
+    /// What the other end sealed.
+    pub(in crate::ike) fn read(&self, bytes: &[u8]) -> Option<Vec<Payload>> {
+        let Ok((_, Body::Protected(sealed))) = message::decode(bytes) else {
+            return None;
+        };
+        sealed.open(&self.keys.as_ref()?.inbound).ok()
+    }
+
+    /// A request whose inner chain is these octets, beginning with a payload of
+    /// this type.
+    pub(in crate::ike) fn forge_raw(&mut self, first: u8, chain: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = self.forge(ExchangeType::INFORMATIONAL, &[])?;
+        bytes.truncate(message::HEADER_LEN + 4);
+        let keys = self.keys.as_mut()?;
+        keys.iv += 1;
+        let mut inner = [chain, &[0]].concat();
+        let body = u16::try_from(4 + 8 + inner.len() + 16).ok()?;
+        let total = u32::from(body) + 28;
+        bytes[24..28].copy_from_slice(&total.to_be_bytes());
+        bytes[28] = first;
+        bytes[30..32].copy_from_slice(&body.to_be_bytes());
+        let iv = keys.iv.to_be_bytes();
+        let icv = keys.outbound.seal(iv, &bytes, &mut inner);
+        Some([&bytes[..], &iv, &inner, &icv].concat())
+    }
+}

@@ -318,7 +318,7 @@ fn authenticate_responder(
 }
 
 /// What the configuration demands and the peer does not have.
-fn lacking(sa: &IkeSa) -> Option<Failure> {
+pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
     let require = sa.peer.as_ref().map_or(Require::Any, |peer| peer.require);
     let lacks = matches!(require, Require::Mif | Require::Mobike) && sa.mif.is_none();
     lacks.then_some(Failure::MifRequired)

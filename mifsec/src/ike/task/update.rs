@@ -39,6 +39,19 @@ impl Update {
             || self.flags.has(channel) && other.flags.has(channel)
     }
 
+    /// Takes over a later address of the same interface, if `self` was not sent.
+    pub(super) fn absorb(&mut self, later: &Self) -> bool {
+        let ifaces = [later.old_iface, later.new_iface, self.new_iface];
+        let same = ifaces.iter().all(|iface| *iface == self.old_iface)
+            && self.flags.has(UpdateFlags::TUNNEL)
+            && self.flags == later.flags
+            && self.txn.is_none();
+        if same {
+            (self.new, self.grace) = (later.new, later.grace);
+        }
+        same
+    }
+
     /// The request; nothing for a peer that cannot follow.
     pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &Context) -> Option<Vec<Payload>> {
         let mif = sa.mif.as_mut()?;
