@@ -6,8 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod checksum;
+pub mod ip;
 mod reader;
+mod transport;
 mod writer;
 
+pub use checksum::{Checksum, adjust};
 pub use reader::{Reader, Truncated};
+pub use transport::{TCP_HEADER_LEN, Tcp, UDP_HEADER_LEN, Udp};
 pub use writer::Writer;

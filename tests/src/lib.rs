@@ -2,7 +2,14 @@
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
 //! watches it from the router and judges what it saw. [`sim`] runs two IKE
-//! engines against each other in virtual time.
+//! engines against each other in virtual time, [`bpf`] the programs by
+//! BPF_PROG_TEST_RUN; [`tunnel`], [`pump`] and [`stamped`] measure the data
+//! plane between two [`namespace`]s.
 
+pub mod bpf;
 pub mod lab;
+pub mod namespace;
+pub mod pump;
 pub mod sim;
+pub mod stamped;
+pub mod tunnel;

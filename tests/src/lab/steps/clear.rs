@@ -47,7 +47,7 @@ fn over(
     let tcp = Tcp::start(topology, attachment.address)?;
     let start = crate::lab::sys::now_ns();
     let load = Load::start(topology, plan(attachment))?;
-    thread::sleep(Duration::from_millis(1000));
+    thread::sleep(Duration::from_millis(1300));
     let outcome = load.stop();
     let tcp = tcp.stop();
     let seen = capture.seen().since(&before);

@@ -1,0 +1,75 @@
+//! What a path may reach while it works: queues, randomness, the arrival table.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::types::{Event, Transmit};
+use crate::crypto::Entropy;
+use crate::ids::{Arrival, PathIndex};
+
+pub(super) struct Output {
+    pub(super) transmits: VecDeque<Transmit>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) entropy: Box<dyn Entropy>,
+    pub(super) counters: BTreeMap<&'static str, u64>,
+    /// Who claims an arrival; the last one owns it. More than one does when
+    /// interfaces are merged, or when a peer is back before its old SA is gone.
+    arrivals: BTreeMap<Arrival, Vec<PathIndex>>,
+    /// Origin of the clock in our probes.
+    epoch: Option<Instant>,
+}
+
+impl Output {
+    pub(super) fn new(entropy: Box<dyn Entropy>) -> Self {
+        Self {
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            entropy,
+            counters: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            epoch: None,
+        }
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub(super) fn count(&mut self, reason: &'static str) {
+        *self.counters.entry(reason).or_insert(0) += 1;
+    }
+
+    pub(super) fn clock_us(&mut self, now: Instant) -> u64 {
+        let epoch = *self.epoch.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(epoch).as_micros();
+        u64::try_from(elapsed).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn claim(&mut self, arrival: Arrival, path: PathIndex) {
+        let claims = self.arrivals.entry(arrival).or_default();
+        if claims.last() == Some(&path) {
+            return;
+        }
+        claims.retain(|claim| *claim != path);
+        claims.push(path);
+        self.event(Event::ArrivalAdded { arrival, path });
+    }
+
+    pub(super) fn release(&mut self, arrival: Arrival, path: PathIndex) {
+        let Some(claims) = self.arrivals.get_mut(&arrival) else {
+            return;
+        };
+        let owner = claims.last().copied();
+        claims.retain(|claim| *claim != path);
+        let heir = claims.last().copied();
+        if heir.is_none() {
+            self.arrivals.remove(&arrival);
+        }
+        if owner == Some(path) {
+            self.event(match heir {
+                Some(path) => Event::ArrivalAdded { arrival, path },
+                None => Event::ArrivalRemoved { arrival },
+            });
+        }
+    }
+}

@@ -1,0 +1,916 @@
+//! One path: which addresses it uses, which it might, and whether it is up.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::candidates::{Candidates, Pair, Rank};
+use super::liveness::{Liveness, Verdict};
+use super::output::Output;
+use super::probe::{PROBE_LEN, PathId, Probe, ProbeKind};
+use super::timing::{
+    CHALLENGE_FIRST, FAILED_PAUSE, FAILED_PAUSE_HOME, GRACE, KEEPALIVE_INTERVAL, MAX_REMOTES,
+};
+use super::types::{
+    Activity, DownReason, Entry, Event, LocalIface, PathView, Probing, RemoteIface, RemoteMove,
+    TimerKind, Transmit, TransmitKind, Validation,
+};
+use crate::ids::{AccessId, Arrival, Family, IfacePair, IkeId, PathIndex};
+
+/// Our addresses tried for one path, of those an interface has.
+const MAX_LOCALS: usize = 2;
+
+/// What of a [`LocalIface`] concerns paths of one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Local {
+    access: AccessId,
+    ifindex: u32,
+    usable: bool,
+    mtu: u16,
+    addresses: Vec<IpAddr>,
+    next_hop: Option<IpAddr>,
+    layer3: bool,
+    probing: Probing,
+}
+
+impl Local {
+    fn of(iface: &LocalIface, family: Family) -> Self {
+        Self {
+            access: iface.access,
+            ifindex: iface.ifindex,
+            usable: iface.state.usable(),
+            mtu: iface.mtu,
+            addresses: iface
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| Family::of(*address) == family)
+                .collect(),
+            next_hop: match family {
+                Family::V4 => iface.next_hop_v4.map(IpAddr::from),
+                Family::V6 => iface.next_hop_v6.map(IpAddr::from),
+            },
+            layer3: iface.layer3,
+            probing: iface.probing,
+        }
+    }
+
+    /// What can be sent from, best first.
+    fn usable_addresses(&self) -> &[IpAddr] {
+        if self.usable { &self.addresses } else { &[] }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Active {
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// The peer sees us by another address.
+    nat: bool,
+}
+
+impl Active {
+    fn pair(self) -> Pair {
+        (self.local.ip(), self.remote)
+    }
+}
+
+/// What names a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) ike: IkeId,
+    pub(super) pair: IfacePair,
+    pub(super) family: Family,
+}
+
+pub(super) struct Path {
+    index: PathIndex,
+    key: Key,
+    initiator: bool,
+    probes: bool,
+    port: u16,
+    local: Local,
+    remote_usable: bool,
+    remote_mtu: u16,
+    active: Option<Active>,
+    up: bool,
+    why_down: Option<DownReason>,
+    validated: bool,
+    watched: bool,
+    candidates: Candidates,
+    live: Liveness,
+    old_arrivals: VecDeque<(Instant, Arrival)>,
+    /// When anything last left on the path, for the keepalive.
+    last_tx: Option<Instant>,
+    /// What was last said of being home; `None` before it was validated.
+    told_home: Option<bool>,
+}
+
+impl Path {
+    pub(super) fn new(
+        index: PathIndex,
+        key: Key,
+        initiator: bool,
+        probes: bool,
+        port: u16,
+        iface: &LocalIface,
+    ) -> Self {
+        Self {
+            index,
+            key,
+            initiator,
+            probes,
+            port,
+            local: Local::of(iface, key.family),
+            remote_usable: true,
+            remote_mtu: 0,
+            active: None,
+            up: false,
+            why_down: None,
+            validated: false,
+            watched: false,
+            candidates: Candidates::default(),
+            live: Liveness::new(iface.probing),
+            old_arrivals: VecDeque::new(),
+            last_tx: None,
+            told_home: None,
+        }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    pub(super) fn is_validated(&self) -> bool {
+        self.validated
+    }
+
+    pub(super) fn is_told_home(&self) -> bool {
+        self.told_home == Some(true)
+    }
+
+    pub(super) fn ifindex(&self) -> u32 {
+        self.local.ifindex
+    }
+
+    pub(super) fn active_remote(&self) -> Option<SocketAddr> {
+        self.active.map(|active| active.remote)
+    }
+
+    /// The IKE channel's path: IKE itself has validated it.
+    pub(super) fn adopt_channel(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        nat: bool,
+        out: &mut Output,
+        now: Instant,
+    ) {
+        let entry = self.candidates.remote(remote, None);
+        entry.announce();
+        entry.prove(now);
+        self.active = Some(Active { local, remote, nat });
+        self.validated = true;
+        // The responder's first probe would overtake its IKE_AUTH response.
+        let delay = if self.initiator {
+            Duration::ZERO
+        } else {
+            CHALLENGE_FIRST
+        };
+        self.live.start(None, false, now + delay, now);
+        self.last_tx = Some(now);
+        out.claim(self.arrival(local, remote), self.index);
+        if self.local.usable_addresses().contains(&local.ip()) {
+            self.set_up(out);
+        } else {
+            self.set_down(DownReason::LocalAddress, out, now);
+            self.write_entry(out);
+        }
+        self.propose(out, now);
+    }
+
+    /// The interface of the channel turned out to be this one.
+    pub(super) fn resolve(&mut self, pair: IfacePair) {
+        self.key.pair = pair;
+    }
+
+    pub(super) fn set_local(&mut self, iface: &LocalIface, out: &mut Output, now: Instant) {
+        let local = Local::of(iface, self.key.family);
+        if local == self.local {
+            return;
+        }
+        let old = std::mem::replace(&mut self.local, local);
+        self.live.set_probing(self.local.probing);
+        let usable: Vec<_> = self.local.usable_addresses().to_vec();
+        self.candidates
+            .pairs
+            .retain(|(address, _), _| usable.contains(address));
+
+        if let Some(active) = self.active {
+            let had = old.usable_addresses().contains(&active.local.ip());
+            let has = usable.contains(&active.local.ip());
+            if old.ifindex != self.local.ifindex {
+                let arrival = self.arrival(active.local, active.remote);
+                let before = Arrival {
+                    ifindex: old.ifindex,
+                    ..arrival
+                };
+                out.release(before, self.index);
+                out.claim(arrival, self.index);
+            }
+            if has && !had && self.remote_usable {
+                // The address is back: ask again, one answer is enough.
+                if self.probes {
+                    self.live.take_down(false, now);
+                } else {
+                    self.set_up(out);
+                }
+            } else if !has {
+                let why = if usable.is_empty() {
+                    DownReason::LocalInterface
+                } else {
+                    DownReason::LocalAddress
+                };
+                self.live.take_down(true, now);
+                self.set_down(why, out, now);
+            } else if self.up
+                && (old.ifindex, old.mtu, old.next_hop, old.layer3)
+                    != (
+                        self.local.ifindex,
+                        self.local.mtu,
+                        self.local.next_hop,
+                        self.local.layer3,
+                    )
+            {
+                self.write_entry(out);
+            }
+        }
+        self.propose(out, now);
+    }
+
+    /// `iface` is `None` when the peer no longer announces it. `newest` is the
+    /// rank of an address that was not known before.
+    pub(super) fn set_remote(
+        &mut self,
+        iface: Option<&RemoteIface>,
+        newest: Rank,
+        out: &mut Output,
+        now: Instant,
+    ) {
+        let was_usable = self.remote_usable;
+        let family = self.key.family;
+        self.remote_usable = iface.is_some_and(|iface| {
+            let addresses = &mut iface.addresses.iter();
+            iface.state.usable() && addresses.any(|address| Family::of(address.ip) == family)
+        });
+        let old_mtu = self.mtu();
+        self.remote_mtu = iface.map_or(0, |iface| iface.mtu);
+        let reachable = iface
+            .into_iter()
+            .flat_map(|iface| &iface.addresses)
+            .filter(|address| Family::of(address.ip) == family && !address.behind_nat)
+            .take(MAX_REMOTES / 2);
+        let active = self.active_remote();
+        for address in reachable {
+            let remote = self.remote_addr(address.ip, address.port);
+            let known = self.candidates.remotes.contains_key(&remote);
+            let entry = self.candidates.remote(remote, active);
+            entry.announce();
+            entry.label = Some(address.ip);
+            if !known && entry.rank == Rank::default() {
+                entry.rank = newest;
+            }
+        }
+        if was_usable && !self.remote_usable {
+            self.candidates.pairs.clear();
+            self.live.take_down(true, now);
+            self.set_down(DownReason::RemoteInterface, out, now);
+        } else if !was_usable && self.remote_usable && self.active_has_local() {
+            self.live.take_down(false, now);
+        } else if self.up && self.mtu() != old_mtu {
+            self.write_entry(out);
+        }
+        self.propose(out, now);
+    }
+
+    /// The peer says where its interface is now.
+    pub(super) fn remote_moved(
+        &mut self,
+        moved: &RemoteMove,
+        rank: Rank,
+        out: &mut Output,
+        now: Instant,
+    ) {
+        if Family::of(moved.new.ip) == self.key.family && !moved.new.behind_nat {
+            let remote = self.remote_addr(moved.new.ip, moved.new.port);
+            let active = self.active_remote();
+            let entry = self.candidates.remote(remote, active);
+            entry.announce();
+            entry.label = Some(moved.new.ip);
+            entry.rank = entry.rank.max(rank);
+        }
+        if let Some(active) = self.active
+            && moved.old_is_dead
+            && Family::of(moved.old) == self.key.family
+        {
+            let label = self
+                .candidates
+                .remotes
+                .get(&active.remote)
+                .and_then(|remote| remote.label)
+                .unwrap_or(active.remote.ip());
+            // A probe from the new address may have been here first.
+            let is_old = label == moved.old || !self.has_label(moved.old);
+            if is_old && label != moved.new.ip {
+                self.live.take_down(true, now);
+                self.set_down(DownReason::RemoteAddress, out, now);
+            }
+        }
+        self.propose(out, now);
+    }
+
+    fn has_label(&self, label: IpAddr) -> bool {
+        self.candidates
+            .remotes
+            .values()
+            .any(|remote| remote.label == Some(label))
+    }
+
+    /// Whether to keep asking about it when nothing is wrong.
+    pub(super) fn watch(&mut self, watched: bool, now: Instant) {
+        self.watched = watched;
+        if self.probes && self.active.is_some() {
+            self.live.watch(watched, now);
+        }
+    }
+
+    /// Says that it is validated, and whether it is home, when that is news.
+    pub(super) fn tell_home(&mut self, home: bool, out: &mut Output) {
+        if !self.validated || self.told_home == Some(home) {
+            return;
+        }
+        let first = self.told_home.is_none();
+        self.told_home = Some(home);
+        if first || home {
+            out.event(Event::Validated {
+                ike: self.key.ike,
+                pair: self.key.pair,
+                path: self.index,
+                home,
+            });
+        }
+    }
+
+    /// A challenge of the peer; `newest` when none with a higher sequence
+    /// number has been seen on this path.
+    pub(super) fn challenged(
+        &mut self,
+        arrival: Arrival,
+        probe: &Probe,
+        sequence: u64,
+        octets: usize,
+        out: &mut Output,
+        now: Instant,
+    ) {
+        let active = self.active;
+        let newest = self
+            .candidates
+            .remotes
+            .values()
+            .all(|remote| remote.rank.sequence < sequence);
+        let remote = self
+            .candidates
+            .remote(arrival.remote, active.map(|active| active.remote));
+        remote.receive(octets);
+        remote.label = Some(probe.observed.ip());
+        let rank = Rank {
+            sequence,
+            announced: false,
+        };
+        remote.rank = remote.rank.max(rank);
+        let pair = (arrival.local.ip(), arrival.remote);
+        match active {
+            Some(active) if active.pair() == pair => {
+                if !self.up && self.remote_usable && self.active_has_local() && self.live_paused() {
+                    // It was said to be gone, and is not.
+                    self.live.take_down(false, now);
+                }
+                self.live.heard(now);
+            }
+            Some(active) if active.remote == arrival.remote && self.up => self.live.remind(now),
+            _ if newest && self.local.usable_addresses().contains(&pair.0) => {
+                let candidate = self.candidates.pair(pair, now);
+                if !candidate.is_fresh(now) {
+                    candidate.restart(now);
+                }
+            }
+            _ => {}
+        }
+        if let Some(candidate) = self.candidates.pairs.get_mut(&pair) {
+            candidate.heard = true;
+        }
+        self.propose(out, now);
+    }
+
+    fn live_paused(&self) -> bool {
+        self.why_down == Some(DownReason::RemoteAddress)
+    }
+
+    /// An answer. Returns whether the token was one of ours.
+    pub(super) fn answered(
+        &mut self,
+        arrival: Arrival,
+        probe: &Probe,
+        sequence: u64,
+        out: &mut Output,
+        now: Instant,
+    ) -> bool {
+        let nat = |local: SocketAddr| probe.observed != local;
+        if let Some(active) = &mut self.active {
+            let pair = active.pair();
+            if let Some(verdict) = self.live.answered(probe.token, now) {
+                if arrival.local.ip() == pair.0 {
+                    active.nat = nat(active.local);
+                }
+                if let Some(remote) = self.candidates.remotes.get_mut(&pair.1) {
+                    remote.prove(now);
+                }
+                if verdict == Verdict::Returned && self.remote_usable && self.active_has_local() {
+                    self.set_up(out);
+                }
+                return true;
+            }
+        }
+        let Some(pair) = self.candidates.answer(probe.token, now) else {
+            return false;
+        };
+        let local = SocketAddr::new(pair.0, self.port);
+        if let Some(candidate) = self.candidates.pairs.get_mut(&pair) {
+            candidate.nat = nat(local);
+        }
+        if let Some(remote) = self.candidates.remotes.get_mut(&pair.1) {
+            remote.prove(now);
+            if std::mem::take(&mut remote.from_data) {
+                let rank = Rank {
+                    sequence,
+                    announced: false,
+                };
+                remote.rank = remote.rank.max(rank);
+            }
+        }
+        self.choose(out, now);
+        self.propose(out, now);
+        true
+    }
+
+    /// Data from an address we did not know, on an SA of this path.
+    pub(super) fn new_source(&mut self, arrival: Arrival, out: &mut Output, now: Instant) {
+        let pair = (arrival.local.ip(), arrival.remote);
+        let active = self.active;
+        if !self.probes
+            || arrival.ifindex != self.local.ifindex
+            || Family::of(pair.0) != self.key.family
+            || !self.local.usable_addresses().contains(&pair.0)
+            || active.is_some_and(|active| active.remote == arrival.remote)
+            || self.candidates.pairs.contains_key(&pair)
+        {
+            out.count("path_new_source_ignored");
+            return;
+        }
+        let remote = self
+            .candidates
+            .remote(arrival.remote, active.map(|active| active.remote));
+        // An ESP packet is never shorter than a probe with its padding cut off.
+        remote.receive(PROBE_LEN);
+        remote.from_data = true;
+        self.candidates.pair(pair, now).restart(now);
+        self.propose(out, now);
+    }
+
+    /// Returns whether data has passed.
+    pub(super) fn activity(&mut self, activity: Activity, now: Instant) -> bool {
+        let (passed, sent) = self.live.activity(activity, now);
+        if sent {
+            self.last_tx = Some(now);
+        }
+        passed
+    }
+
+    pub(super) fn set_active_until(&mut self, until: Instant, now: Instant) {
+        self.live.set_active_until(until, now);
+    }
+
+    pub(super) fn timeout(&mut self, out: &mut Output, now: Instant) {
+        while let Some((due, arrival)) = self.old_arrivals.front().copied()
+            && due <= now
+        {
+            self.old_arrivals.pop_front();
+            out.release(arrival, self.index);
+        }
+        if self.probes && self.active.is_some() {
+            let (verdict, probe) = self.live.timeout(now);
+            if verdict == Verdict::Died {
+                self.set_down(DownReason::Unanswered, out, now);
+                self.propose(out, now);
+            }
+            if probe {
+                self.probe_active(out, now);
+            }
+        }
+        self.challenge_due(out, now);
+        if let Some((due, _)) = self.keepalive()
+            && due <= now
+            && let Some(active) = self.active
+        {
+            self.last_tx = Some(now);
+            out.transmits.push_back(Transmit {
+                ike: self.key.ike,
+                path: self.index,
+                ifindex: self.local.ifindex,
+                local: active.local,
+                remote: active.remote,
+                kind: TransmitKind::Keepalive,
+            });
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Instant, TimerKind)> {
+        let challenge = self
+            .candidates
+            .next_at()
+            .map(|at| (at, TimerKind::Challenge));
+        let grace = self
+            .old_arrivals
+            .front()
+            .map(|(at, _)| (*at, TimerKind::Grace));
+        let live = (self.probes && self.active.is_some())
+            .then(|| self.live.deadline())
+            .flatten();
+        [challenge, grace, live, self.keepalive()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A reply has been sent to an address of this path.
+    pub(super) fn replied(&mut self, remote: SocketAddr, now: Instant) -> bool {
+        let allowed = self
+            .candidates
+            .remotes
+            .get_mut(&remote)
+            .is_none_or(|remote| remote.spend(now));
+        if allowed && self.active_remote() == Some(remote) {
+            self.last_tx = Some(now);
+        }
+        allowed
+    }
+
+    pub(super) fn remove(&mut self, out: &mut Output) {
+        if let Some(active) = self.active.take() {
+            let arrival = self.arrival(active.local, active.remote);
+            out.release(arrival, self.index);
+        }
+        for (_, arrival) in std::mem::take(&mut self.old_arrivals) {
+            out.release(arrival, self.index);
+        }
+        out.event(Event::Removed { path: self.index });
+    }
+
+    pub(super) fn view(&self, channel: bool) -> PathView {
+        let trying = self.candidates.pairs.iter().next();
+        let validation = match self.active {
+            Some(_) if self.live.is_doubted() => Validation::Suspect,
+            Some(_) if self.up => Validation::Validated,
+            Some(_) if self.live.is_dead() => Validation::Failed,
+            Some(_) => Validation::Validated,
+            None => trying.map_or(Validation::Unvalidated, |(_, pair)| pair.state),
+        };
+        let remote_nat = self.active.is_some_and(|active| {
+            let label = self.candidates.remotes.get(&active.remote);
+            label
+                .and_then(|remote| remote.label)
+                .is_some_and(|label| label != active.remote.ip())
+        });
+        PathView {
+            path: self.index,
+            ike: self.key.ike,
+            access: self.local.access,
+            pair: self.key.pair,
+            family: self.key.family,
+            local: self
+                .active
+                .map(|active| active.local)
+                .or_else(|| trying.map(|(pair, _)| SocketAddr::new(pair.0, self.port))),
+            remote: self
+                .active_remote()
+                .or_else(|| trying.map(|(pair, _)| pair.1)),
+            nat: remote_nat || self.active.is_some_and(|active| active.nat),
+            up: self.up,
+            validation,
+            validated: self.validated,
+            channel,
+            home: self.told_home == Some(true),
+            rtt: self.live.rtt().smoothed(),
+            loss_ppm: self.live.loss_ppm(),
+            mtu: self.mtu(),
+        }
+    }
+
+    /// Sees that the pair the path should be using is in use or being tried:
+    /// our best address with the address the peer wants or, while the path is
+    /// down, everything that might work.
+    fn propose(&mut self, out: &mut Output, now: Instant) {
+        if !self.probes || !self.remote_usable {
+            return;
+        }
+        let active = self.active.filter(|_| self.up).map(Active::pair);
+        let locals = self.local.usable_addresses();
+        let wanted: Vec<Pair> = match (active, locals.first()) {
+            (Some(active), Some(local)) => self
+                .candidates
+                .wanted(Some(active.1))
+                .map(|remote| (*local, remote))
+                .into_iter()
+                .filter(|pair| *pair != active)
+                .collect(),
+            _ => locals
+                .iter()
+                .take(MAX_LOCALS)
+                .flat_map(|local| self.candidates.remotes.keys().map(|r| (*local, *r)))
+                // A dead pair is the business of its liveness.
+                .filter(|pair| self.active.map(Active::pair) != Some(*pair))
+                .collect(),
+        };
+        for pair in &wanted {
+            let candidate = self.candidates.pair(*pair, now);
+            if candidate.state == Validation::Validated && !candidate.is_fresh(now) {
+                candidate.restart(now);
+            }
+        }
+        // What is neither wanted nor on its way is not tried again.
+        self.candidates.pairs.retain(|pair, candidate| {
+            wanted.contains(pair)
+                || matches!(
+                    candidate.state,
+                    Validation::Validating | Validation::Unvalidated
+                )
+                || candidate.is_fresh(now)
+        });
+        self.choose(out, now);
+        self.challenge_due(out, now);
+    }
+
+    /// Uses the best validated pair.
+    fn choose(&mut self, out: &mut Output, now: Instant) {
+        let active = self.active.filter(|_| self.up).map(Active::pair);
+        let best = self
+            .candidates
+            .best(self.local.usable_addresses(), active, now);
+        if let Some(best) = best.filter(|best| Some(*best) != active)
+            && self.remote_usable
+        {
+            self.flip(best, out, now);
+        }
+    }
+
+    fn flip(&mut self, pair: Pair, out: &mut Output, now: Instant) {
+        let Some(candidate) = self.candidates.pairs.remove(&pair) else {
+            return;
+        };
+        let local = SocketAddr::new(pair.0, self.port);
+        let old = self.active.replace(Active {
+            local,
+            remote: pair.1,
+            nat: candidate.nat,
+        });
+        let arrival = self.arrival(local, pair.1);
+        if let Some(old) = old.filter(|old| old.pair() != pair) {
+            let gone = self.arrival(old.local, old.remote);
+            self.old_arrivals.push_back((now + GRACE, gone));
+            while self.old_arrivals.len() > MAX_REMOTES {
+                if let Some((_, oldest)) = self.old_arrivals.pop_front() {
+                    out.release(oldest, self.index);
+                }
+            }
+        }
+        self.old_arrivals.retain(|(_, old)| *old != arrival);
+        out.claim(arrival, self.index);
+        self.live
+            .start(candidate.rtt, candidate.heard, now + CHALLENGE_FIRST, now);
+        self.live.watch(self.watched, now);
+        self.last_tx = Some(now);
+        self.validated = true;
+        if self.up {
+            self.write_entry(out);
+        } else {
+            self.set_up(out);
+        }
+        if let Some(old) = old.filter(|old| old.local.ip() != pair.0) {
+            out.event(Event::LocalMoved {
+                ike: self.key.ike,
+                pair: self.key.pair,
+                old: old.local.ip(),
+                new: pair.0,
+                behind_nat: candidate.nat,
+            });
+        }
+    }
+
+    fn challenge_due(&mut self, out: &mut Output, now: Instant) {
+        let first = self
+            .live
+            .rtt()
+            .smoothed()
+            .map_or(CHALLENGE_FIRST, |_| self.live.answer_timeout())
+            .max(CHALLENGE_FIRST);
+        let pause = if self.watched || self.active.is_some() {
+            FAILED_PAUSE_HOME
+        } else {
+            FAILED_PAUSE
+        };
+        let due: Vec<Pair> = self
+            .candidates
+            .pairs
+            .iter()
+            .filter(|(_, candidate)| candidate.next_at.is_some_and(|at| at <= now))
+            .map(|(pair, _)| *pair)
+            .collect();
+        for pair in due {
+            let (Some(candidate), Some(remote)) = (
+                self.candidates.pairs.get_mut(&pair),
+                self.candidates.remotes.get_mut(&pair.1),
+            ) else {
+                self.candidates.pairs.remove(&pair);
+                continue;
+            };
+            let (gap, beyond) = candidate.attempt(first, pause);
+            candidate.next_at = Some(now + gap);
+            if beyond {
+                remote.grant_one();
+            }
+            if !remote.spend(now) {
+                out.count("path_amplification_bound");
+                continue;
+            }
+            let token = out.entropy.u64();
+            candidate.challenged(token, now);
+            self.send_challenge(SocketAddr::new(pair.0, self.port), pair.1, token, out, now);
+        }
+    }
+
+    fn probe_active(&mut self, out: &mut Output, now: Instant) {
+        let Some(active) = self.active else {
+            return;
+        };
+        let (token, jitter) = (out.entropy.u64(), out.entropy.u32());
+        self.live.probed(token, jitter, now);
+        self.last_tx = Some(now);
+        self.send_challenge(active.local, active.remote, token, out, now);
+    }
+
+    fn send_challenge(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        token: u64,
+        out: &mut Output,
+        now: Instant,
+    ) {
+        let probe = Probe {
+            kind: ProbeKind::Challenge,
+            path: self.path_id(),
+            token,
+            sent_us: out.clock_us(now),
+            echo_us: 0,
+            observed: local,
+            behind_nat: self
+                .active
+                .is_some_and(|active| active.nat && active.local == local),
+        };
+        out.transmits.push_back(Transmit {
+            ike: self.key.ike,
+            path: self.index,
+            ifindex: self.local.ifindex,
+            local,
+            remote,
+            kind: TransmitKind::Probe(probe.encode()),
+        });
+    }
+
+    pub(super) fn path_id(&self) -> PathId {
+        path_id(self.key.pair, self.initiator)
+    }
+
+    fn set_up(&mut self, out: &mut Output) {
+        let was = std::mem::replace(&mut self.up, true);
+        self.why_down = None;
+        self.write_entry(out);
+        if !was {
+            out.event(Event::Up {
+                ike: self.key.ike,
+                pair: self.key.pair,
+                path: self.index,
+            });
+        }
+    }
+
+    fn set_down(&mut self, why: DownReason, out: &mut Output, now: Instant) {
+        self.why_down = Some(why);
+        if why != DownReason::Unanswered && self.active.is_some() && !self.live.is_dead() {
+            self.live.take_down(true, now);
+        }
+        if !std::mem::replace(&mut self.up, false) {
+            return;
+        }
+        self.write_entry(out);
+        out.event(Event::Down {
+            ike: self.key.ike,
+            pair: self.key.pair,
+            path: self.index,
+            why,
+        });
+    }
+
+    fn write_entry(&self, out: &mut Output) {
+        let Some(active) = self.active else {
+            return;
+        };
+        out.event(Event::Entry {
+            path: self.index,
+            entry: Entry {
+                up: self.up,
+                ifindex: self.local.ifindex,
+                local: active.local,
+                remote: active.remote,
+                next_hop: self.local.next_hop.unwrap_or(active.remote.ip()),
+                mtu: self.mtu(),
+                layer3: self.local.layer3,
+            },
+        });
+    }
+
+    fn keepalive(&self) -> Option<(Instant, TimerKind)> {
+        let active = self.active?;
+        let last = self.last_tx?;
+        let kept = self.up && active.nat && (self.watched || !self.probes);
+        kept.then(|| (last + KEEPALIVE_INTERVAL, TimerKind::Keepalive))
+    }
+
+    fn active_has_local(&self) -> bool {
+        self.active
+            .is_some_and(|active| self.local.usable_addresses().contains(&active.local.ip()))
+    }
+
+    fn mtu(&self) -> u16 {
+        match self.remote_mtu {
+            0 => self.local.mtu,
+            remote => self.local.mtu.min(remote),
+        }
+    }
+
+    fn remote_addr(&self, ip: IpAddr, port: u16) -> SocketAddr {
+        SocketAddr::new(ip, if port == 0 { self.port } else { port })
+    }
+
+    fn arrival(&self, local: SocketAddr, remote: SocketAddr) -> Arrival {
+        Arrival {
+            ifindex: self.local.ifindex,
+            local,
+            remote,
+        }
+    }
+}
+
+/// A pair as the wire names it.
+pub(super) fn path_id(pair: IfacePair, initiator: bool) -> PathId {
+    if initiator {
+        PathId {
+            initiator: pair.local,
+            responder: pair.remote,
+        }
+    } else {
+        PathId {
+            initiator: pair.remote,
+            responder: pair.local,
+        }
+    }
+}
+
+/// The pair a path id means to us.
+pub(super) fn pair_of(path: PathId, initiator: bool) -> IfacePair {
+    if initiator {
+        IfacePair {
+            local: path.initiator,
+            remote: path.responder,
+        }
+    } else {
+        IfacePair {
+            local: path.responder,
+            remote: path.initiator,
+        }
+    }
+}
