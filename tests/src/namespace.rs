@@ -47,6 +47,16 @@ impl Namespace {
         ip(&all)
     }
 
+    /// Runs `tc` with `arguments` on the namespace.
+    ///
+    /// # Errors
+    /// What it said.
+    pub fn tc(&self, arguments: &[&str]) -> Result<()> {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments);
+        run("tc", &all)
+    }
+
     /// Runs `work` on a thread inside the namespace and waits for it. Threads it
     /// starts and descriptors it opens belong to the namespace.
     ///
@@ -83,13 +93,17 @@ impl Drop for Namespace {
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip")
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program)
         .args(arguments)
         .output()
-        .context("cannot run `ip`")?;
+        .with_context(|| format!("cannot run `{program}`"))?;
     if !output.status.success() {
         bail!(
-            "ip {}: {}",
+            "{program} {}: {}",
             arguments.join(" "),
             String::from_utf8_lossy(&output.stderr).trim()
         );

@@ -3,10 +3,11 @@
 //! device the veth itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use mifsec::crypto::{AeadAlgorithm, Secret};
 use mifsec::dataplane::{Bundle, Config, Dataplane, Inbound, Inputs, Member, Selector, Snapshot};
 use mifsec::esp::{InboundSa, OutboundSa, SaParams};
@@ -132,6 +133,10 @@ impl End {
             }
             namespace.ip(&arguments)?;
         }
+        for v6 in [false, true] {
+            namespace.run(|| settled(Tunnel::inner(index, v6)))?;
+            namespace.run(|| settled(Tunnel::outer(index, v6)))?;
+        }
         let snapshot = snapshot(index, ifindex, options)?;
         dataplane.install(Snapshot {
             bundles: Vec::new(),
@@ -240,6 +245,22 @@ fn snapshot(index: usize, ifindex: u32, options: Options) -> Result<Snapshot> {
         accesses: HashSet::from([ifindex]),
         ..Snapshot::default()
     })
+}
+
+/// Waits until the kernel takes packets for `address` as its own: the route of a
+/// new IPv6 address is made by a work queue, later than `ip` returns.
+fn settled(address: IpAddr) -> Result<()> {
+    let socket =
+        UdpSocket::bind(SocketAddr::new(address, 0)).with_context(|| format!("bind {address}"))?;
+    socket.connect(socket.local_addr()?)?;
+    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if socket.send(b"?").is_ok() && socket.recv(&mut [0; 1]).is_ok() {
+            return Ok(());
+        }
+    }
+    bail!("{address} never became an address of this namespace")
 }
 
 /// A veth with both families between the namespaces. The neighbours are known

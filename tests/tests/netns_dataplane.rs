@@ -452,6 +452,47 @@ fn without_a_usable_path_or_policy_nothing_leaves() {
 }
 
 #[test]
+fn a_drop_behind_the_socket_is_counted() {
+    let tunnel = start(Options::default());
+    let [a, _] = &tunnel.ends;
+    let none = [
+        "qdisc", "replace", "dev", DEVICE, "root", "pfifo", "limit", "0",
+    ];
+    a.namespace.tc(&none).unwrap();
+    say(a, SocketAddr::new(Tunnel::inner(1, false), 9), b"x");
+    eventually("dropped", || a.count("egress_dropped") >= 1);
+}
+
+#[test]
+fn a_full_access_costs_its_packets_and_stops_nobody() {
+    let mut tunnel = start(Options::default());
+    let [a, _] = &mut tunnel.ends;
+    let slow = [
+        "qdisc", "replace", "dev", DEVICE, "root", "tbf", "rate", "1mbit", "burst", "70kb",
+        "limit", "100mb",
+    ];
+    a.namespace.tc(&slow).unwrap();
+    let to = SocketAddr::new(Tunnel::inner(1, false), 9);
+    a.namespace
+        .run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            eventually("full", || {
+                for _ in 0..500 {
+                    let _ = socket.send_to(&[1; 1400], to);
+                }
+                a.count("access_full") > 0
+            });
+            Ok(())
+        })
+        .unwrap();
+    // The workers are not waiting for it: a new snapshot takes effect at once.
+    a.snapshot.bundles.clear();
+    a.install();
+    say(a, to, b"x");
+    eventually("no policy", || a.count("no_policy") >= 1);
+}
+
+#[test]
 fn a_small_path_cuts_tcp_clamps_and_answers_what_does_not_fit() {
     let tunnel = start(Options {
         mtu: 1280,

@@ -12,9 +12,9 @@ use std::time::Duration;
 use mifsec::ids::{Arrival, Family, IfaceId};
 use mifsec::path::probe::{PROBE_LEN, PathId, Probe, ProbeKind};
 use mifsec::path::timing::{
-    KEEPALIVE_INTERVAL, QUESTION_AFTER, RETURN_AFTER, RETURN_INTERVAL, STANDBY_INTERVAL,
+    GRACE, KEEPALIVE_INTERVAL, QUESTION_AFTER, RETURN_AFTER, RETURN_INTERVAL, STANDBY_INTERVAL,
 };
-use mifsec::path::{DownReason, Event, IfaceState, Probing};
+use mifsec::path::{DownReason, Event, IfaceState, Probing, RemoteAddr, RemoteMove};
 use world::{DATA_EVERY, Link, MS, World, addr, ip};
 
 const USER: usize = 0;
@@ -87,6 +87,7 @@ fn both_accesses_are_validated_soon_and_at_both_ends() {
     let gateway = world.view(GATEWAY, 1, WLAN);
     assert_eq!(gateway.remote, Some(seen));
     assert!(gateway.nat && gateway.channel);
+    assert!(wlan.local_nat && !gateway.local_nat, "it is the user's NAT");
     for host in [USER, GATEWAY] {
         assert_eq!(
             world.count(host, |e| matches!(e, Event::Resolved { .. })),
@@ -326,6 +327,98 @@ fn a_probe_that_was_held_back_moves_nothing() {
         world.view(GATEWAY, 1, WWAN).remote,
         Some(addr("100.64.0.5"))
     );
+}
+
+#[test]
+fn a_move_gets_through_although_the_gateways_challenges_are_lost() {
+    let mut world = settled(17);
+    world.data = false;
+    world.signalling = false;
+    world.run(15 * SECOND);
+    // Each of the user's probes is worth a reply and two challenges.
+    world.link(WLAN).swallow = 4;
+    world.change(USER, WLAN, |iface| iface.addresses = vec![ip("10.0.9.9")]);
+    world.run(2 * SECOND);
+    assert_eq!(world.link(WLAN).swallow, 0);
+    let seen = world.seen_at(WLAN);
+    assert_eq!(world.view(GATEWAY, 1, WLAN).remote, Some(seen));
+}
+
+#[test]
+fn what_is_in_flight_from_the_old_address_still_belongs_to_the_path() {
+    let mut world = settled(18);
+    let path = world.view(GATEWAY, 1, WWAN).path;
+    let old = at_gateway("100.64.0.5");
+    world.change(USER, WWAN, |iface| iface.addresses = vec![ip("100.64.9.9")]);
+    world.run(SECOND);
+    let arrivals = &world.hosts[GATEWAY].arrivals;
+    assert_eq!(arrivals.get(&at_gateway("100.64.9.9")), Some(&path));
+    assert_eq!(arrivals.get(&old), Some(&path));
+    world.run(GRACE);
+    assert_eq!(world.hosts[GATEWAY].arrivals.get(&old), None);
+}
+
+#[test]
+fn a_dead_address_is_left_at_once_when_the_peer_says_so() {
+    let mut world = settled(19);
+    let mut moved = RemoteMove {
+        old_iface: IfaceId(WLAN),
+        new_iface: IfaceId(WLAN),
+        old: ip("10.0.0.5"),
+        new: RemoteAddr {
+            ip: ip("10.0.9.9"),
+            port: 0,
+            behind_nat: true,
+        },
+        old_is_dead: false,
+    };
+    let now = world.now;
+    let engine = &mut world.hosts[GATEWAY].engine;
+    engine.remote_moved(world::IKE, moved, now);
+    world.run(MS);
+    assert!(world.view(GATEWAY, 1, WLAN).up, "it did not say so");
+    moved.old_is_dead = true;
+    let now = world.now;
+    let engine = &mut world.hosts[GATEWAY].engine;
+    engine.remote_moved(world::IKE, moved, now);
+    world.run(MS);
+    assert!(!world.view(GATEWAY, 1, WLAN).up);
+    assert!(world.view(GATEWAY, 1, WWAN).up, "another interface's");
+    assert_eq!(downs(&world, GATEWAY), [DownReason::RemoteAddress]);
+    // It was not true, as the peer's next packets from there show.
+    world.run(2 * SECOND);
+    assert!(world.view(GATEWAY, 1, WLAN).up);
+}
+
+#[test]
+fn the_news_of_a_move_may_come_after_the_move() {
+    let mut world = settled(20);
+    world.control_delay = 400 * MS;
+    world.change(USER, WLAN, |iface| iface.addresses = vec![ip("10.0.9.9")]);
+    world.run(100 * MS);
+    let seen = world.seen_at(WLAN);
+    assert_eq!(world.view(GATEWAY, 1, WLAN).remote, Some(seen));
+    world.run(2 * SECOND);
+    assert_eq!(downs(&world, GATEWAY), []);
+}
+
+#[test]
+fn a_peer_that_still_asks_the_old_address_is_reminded() {
+    let mut world = settled(21);
+    world.data = false;
+    let new = ip("100.64.9.9");
+    world.change(USER, WWAN, |iface| iface.addresses.insert(0, new));
+    world.run(30 * SECOND);
+    let before = world.hosts[USER].probes_from[&new];
+    let sequence = world.take_sequence(GATEWAY);
+    let arrival = Arrival {
+        ifindex: 11,
+        local: addr("100.64.0.5"),
+        remote: addr("203.0.113.1"),
+    };
+    world.probe(USER, arrival, sequence, &challenge(99, "203.0.113.1"));
+    world.run(30 * MS);
+    assert!(world.hosts[USER].probes_from[&new] > before);
 }
 
 #[test]

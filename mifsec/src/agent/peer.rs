@@ -358,10 +358,10 @@ impl Agent {
                 .iface(peer.channel.local_iface)
                 .is_none_or(|i| !i.addresses.contains(&peer.channel.local.ip()));
             let current = views.iter().find(|v| v.ike == ike && v.channel);
-            if current.is_some_and(|v| v.up) && !local_gone || !(peer.initiator || local_gone) {
-                continue;
+            let dead = peer.initiator && !current.is_some_and(|v| v.up);
+            if local_gone || dead {
+                self.move_channel(ike, views, now);
             }
-            self.move_channel(ike, views, now);
         }
     }
 

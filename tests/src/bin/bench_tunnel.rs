@@ -31,6 +31,9 @@ struct Args {
     /// ChaCha20-Poly1305 instead of AES-128-GCM
     #[arg(long)]
     chacha: bool,
+    /// Measure the tunnel alone, for a profiler
+    #[arg(long)]
+    alone: bool,
     /// Print the data planes' counters
     #[arg(long)]
     counters: bool,
@@ -51,28 +54,39 @@ fn main() -> Result<()> {
     })?;
     let [a, b] = &tunnel.ends;
     let time = Duration::from_secs(args.seconds.max(1));
-    let measure =
-        |address| pump::tcp(&a.namespace, &b.namespace, address, time, false).map(|p| p.gigabits());
+    let measure = |address| {
+        let before = processor_time();
+        let pumped = pump::tcp(&a.namespace, &b.namespace, address, time, false)?;
+        let spent = processor_time().saturating_sub(before);
+        Ok::<_, anyhow::Error>(Measured {
+            gigabits: pumped.gigabits(),
+            cost: spent.as_secs_f64() * 1e9 / pumped.octets.max(1) as f64,
+        })
+    };
     println!(
-        "one TCP flow, Gbit/s; {algorithm:?}, {} workers",
+        "one TCP flow, {algorithm:?}, {} workers; Gbit/s, processor seconds per gigaoctet",
         args.workers
     );
+    if args.alone {
+        println!("{}", measure(Tunnel::inner(1, args.v6))?);
+        return Ok(());
+    }
     println!(
-        "{:>5} {:>8} {:>8} {:>6}",
-        "round", "plain", "tunnel", "ratio"
+        "{:>6} {:>7} {:>6} {:>7} {:>6} {:>6}",
+        "round", "plain", "cost", "tunnel", "cost", "ratio"
     );
     let (mut plain, mut through) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds.max(1) {
-        let direct = measure(Tunnel::outer(1, args.v6))?;
-        let tunnelled = measure(Tunnel::inner(1, args.v6))?;
-        let ratio = tunnelled / direct;
-        println!("{round:>5} {direct:>8.2} {tunnelled:>8.2} {ratio:>6.2}");
-        plain.push(direct);
-        through.push(tunnelled);
+        plain.push(measure(Tunnel::outer(1, args.v6))?);
+        through.push(measure(Tunnel::inner(1, args.v6))?);
+        if let (Some(plain), Some(through)) = (plain.last(), through.last()) {
+            let ratio = through.gigabits / plain.gigabits;
+            println!("{round:>6} {plain} {through} {ratio:>6.2}");
+        }
     }
     let (plain, through) = (median(plain)?, median(through)?);
-    let ratio = through / plain;
-    println!("{:>5} {plain:>8.2} {through:>8.2} {ratio:>6.2}", "median");
+    let ratio = through.gigabits / plain.gigabits;
+    println!("median {plain} {through} {ratio:>6.2}");
     if args.counters {
         for end in &tunnel.ends {
             let seen: Vec<_> = end.counters().into_iter().filter(|(_, n)| *n > 0).collect();
@@ -82,7 +96,40 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> Result<f64> {
-    values.sort_by(f64::total_cmp);
+/// One measurement.
+#[derive(Clone, Copy)]
+struct Measured {
+    gigabits: f64,
+    /// Processor seconds of this process per gigaoctet: what is left of the
+    /// comparison when the machine is busy with other things.
+    cost: f64,
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>7.2} {:>6.2}", self.gigabits, self.cost)
+    }
+}
+
+fn median(mut values: Vec<Measured>) -> Result<Measured> {
+    values.sort_by(|a, b| a.gigabits.total_cmp(&b.gigabits));
     values.get(values.len() / 2).copied().context("no rounds")
+}
+
+/// User and system time of all threads so far.
+fn processor_time() -> Duration {
+    // SAFETY: `rusage` is a C struct of integers, for which zeros are a value,
+    // and getrusage writes one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    [usage.ru_utime, usage.ru_stime]
+        .into_iter()
+        .map(|t| {
+            Duration::from_secs(t.tv_sec.unsigned_abs())
+                + Duration::from_micros(t.tv_usec.unsigned_abs())
+        })
+        .sum()
 }

@@ -245,10 +245,6 @@ fn nobody_moves_what_is_not_his() {
             Notify::new(status::MIF_ADD_INTERFACE, vec![1, 2, 3]),
             mif_error::MIF_UNSUPPORTED,
         ),
-        (
-            Notify::new(status::MIF_UPDATE_ADDRS, vec![1, 2, 3]),
-            NotifyType::INVALID_SYNTAX,
-        ),
     ] {
         assert_eq!(notified(Some(two.tell(notify))), expected);
     }
