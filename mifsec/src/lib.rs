@@ -7,8 +7,16 @@
 //! `ebpf` are the only modules with system calls, `agent` and `dataplane` the
 //! only ones that know tokio or threads. `cargo xtask tidy` checks this.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod crypto;
+pub mod dataplane;
+pub mod ebpf;
 pub mod esp;
 pub mod ids;
+pub mod ike;
+pub mod io;
 pub mod path;
 pub mod wire;

@@ -1,2 +1,61 @@
-//! Developer tasks.
-fn main() {}
+//! The developer's and newcomer's one entry: `cargo xtask run` on a fresh
+//! machine installs what is missing, builds, and shows the main job.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool talks to its user"
+)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod ci;
+mod cmd;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need; does nothing twice
+    Setup(setup::Args),
+    /// Run the lab (no arguments), or `run -- agent --config FILE` on this host
+    Run(run::Args),
+    /// Run the tests: all of them, one kind, or those whose name matches
+    Test(test::Args),
+    /// Everything a change must pass, in order
+    Ci,
+    /// The repository's own rules
+    Tidy,
+    /// Print benchmark tables (release build)
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup(args) => setup::run(&args),
+        Task::Run(args) => run::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+        Task::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What `mif_guard` decides: whether a clear packet may cross an access.
+//!
+//! The rules are those of the SPD; the first match decides, no match passes.
+//! Where a packet does not say enough (a later fragment has no ports), a
+//! PROTECT or DISCARD rule that could match does match, and a BYPASS rule does
+//! not. Without rules everything passes.
+//!
+//! Exempt, because the tunnel itself needs it: ESP and our UDP ports, neighbour
+//! discovery, DHCP, link-local remotes, multicast and broadcast.
+
+use mifsec_common::maps::PORT_FOREIGN;
+use mifsec_common::octets::Octets;
+use mifsec_common::parse::{Fragment, Ip, Unreadable, ethernet, has_ports, ip, protocol};
+use mifsec_common::path::{FAMILY_V4, FAMILY_V6};
+use mifsec_common::spd::{BYPASS, DISCARD, MAX_RULES, OUT};
+use mifsec_common::{Reason, SpdEntry};
+
+use crate::Verdict;
+
+/// What the hook knows about the packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// Whether the packet begins with an Ethernet header, else with IP.
+    pub ethernet: bool,
+    /// [`OUT`] or [`mifsec_common::spd::IN`].
+    pub direction: u8,
+}
+
+/// The maps behind the decision.
+pub trait World {
+    /// Table in force: index of its first rule, number of rules.
+    fn table(&self) -> (u32, u32);
+    /// A rule by its index in `SPD`.
+    fn rule(&self, index: u32) -> Option<&SpdEntry>;
+    /// The `PORT_` value of a UDP port.
+    fn port(&self, port: [u8; 2]) -> u64;
+    /// Counts a reason.
+    fn count(&self, reason: Reason, n: u64);
+}
+
+/// Judges one packet.
+#[inline(always)]
+pub fn judge<P: Octets + ?Sized, W: World>(packet: &P, meta: &Meta, world: &W) -> Verdict {
+    let (first, rules) = world.table();
+    if rules == 0 {
+        return Verdict::Pass;
+    }
+    match classify(packet, meta, world) {
+        Ok(None) => Verdict::Pass,
+        Ok(Some(flow)) => apply(&flow, meta.direction, first, rules, world),
+        Err(_) => {
+            // It says it is IP and nobody can say which: no way to be sure it
+            // is not protected.
+            world.count(Reason::GUARD_MALFORMED, 1);
+            Verdict::Drop
+        }
+    }
+}
+
+/// What rules are matched against.
+struct Flow {
+    local: [u32; 4],
+    remote: [u32; 4],
+    family: u8,
+    protocol: u8,
+    /// Local and remote port.
+    ports: Option<(u16, u16)>,
+    /// The protocol is not known.
+    opaque: bool,
+    /// There are ports and this part of the packet does not show them.
+    hidden_ports: bool,
+}
+
+/// Reads the packet; `None` when it is exempt or not IP.
+#[inline(always)]
+fn classify<P: Octets + ?Sized, W: World>(
+    packet: &P,
+    meta: &Meta,
+    world: &W,
+) -> Result<Option<Flow>, Unreadable> {
+    let network = if meta.ethernet {
+        let Some(at) = ethernet(packet)? else {
+            return Ok(None);
+        };
+        at
+    } else {
+        0
+    };
+    let ip = ip(packet, network)?;
+    let out = meta.direction == OUT;
+    if ip.protocol == protocol::ESP && !ip.opaque {
+        return Ok(None);
+    }
+    let (local, remote) = if out {
+        (ip.src, ip.dst)
+    } else {
+        (ip.dst, ip.src)
+    };
+    let mut ports = None;
+    let shows_transport = !matches!(ip.fragment, Fragment::Later) && !ip.opaque;
+    if shows_transport && has_ports(ip.protocol) {
+        if let Some([s0, s1, d0, d1]) = packet.load::<4>(ip.transport) {
+            let (near, far) = if out {
+                ([s0, s1], [d0, d1])
+            } else {
+                ([d0, d1], [s0, s1])
+            };
+            if ip.protocol == protocol::UDP
+                && (world.port(near) != PORT_FOREIGN
+                    || is_dhcp(u16::from_be_bytes(near), u16::from_be_bytes(far)))
+            {
+                return Ok(None);
+            }
+            ports = Some((u16::from_be_bytes(near), u16::from_be_bytes(far)));
+        }
+    } else if shows_transport && ip.protocol == protocol::ICMPV6 && !ip.v4 {
+        // Neighbour discovery (RFC 4861).
+        if let Some([133..=137]) = packet.load::<1>(ip.transport) {
+            return Ok(None);
+        }
+    }
+    if is_multicast(&ip) || is_link_local(ip.v4, remote.0) {
+        return Ok(None);
+    }
+    Ok(Some(Flow {
+        local: local.words(),
+        remote: remote.words(),
+        family: if ip.v4 { FAMILY_V4 } else { FAMILY_V6 } as u8,
+        protocol: ip.protocol,
+        ports,
+        opaque: ip.opaque,
+        hidden_ports: ports.is_none() && (ip.opaque || has_ports(ip.protocol)),
+    }))
+}
+
+/// DHCP between client and server, both families.
+#[inline(always)]
+const fn is_dhcp(a: u16, b: u16) -> bool {
+    matches!((a, b), (67 | 68, 67 | 68) | (546, 547) | (547, 546))
+}
+
+#[inline(always)]
+fn is_multicast(ip: &Ip) -> bool {
+    let [first, .., a, b, c, d] = ip.dst.0;
+    if ip.v4 {
+        a & 0xf0 == 0xe0 || [a, b, c, d] == [255; 4]
+    } else {
+        first == 0xff
+    }
+}
+
+#[inline(always)]
+fn is_link_local(v4: bool, address: [u8; 16]) -> bool {
+    let [a, b, .., c, d, _, _] = address;
+    if v4 {
+        [c, d] == [169, 254]
+    } else {
+        a == 0xfe && b & 0xc0 == 0x80
+    }
+}
+
+#[inline(always)]
+fn apply<W: World>(flow: &Flow, direction: u8, first: u32, rules: u32, world: &W) -> Verdict {
+    let mut i = 0;
+    while i < MAX_RULES {
+        if i >= rules {
+            return Verdict::Pass;
+        }
+        let Some(rule) = world.rule(first + i) else {
+            return Verdict::Pass;
+        };
+        i += 1;
+        if rule.direction != direction || rule.family != flow.family || !addresses(rule, flow) {
+            continue;
+        }
+        let certain = match selects(rule, flow) {
+            Selects::No => continue,
+            Selects::Yes => true,
+            Selects::Perhaps => false,
+        };
+        if rule.action == BYPASS {
+            if certain {
+                return Verdict::Pass;
+            }
+            continue;
+        }
+        let reason = if rule.action == DISCARD {
+            Reason::DISCARD
+        } else if !certain {
+            Reason::CLEAR_FRAGMENT
+        } else if direction == OUT {
+            Reason::CLEAR_OUT
+        } else {
+            Reason::CLEAR_IN
+        };
+        world.count(reason, 1);
+        return Verdict::Drop;
+    }
+    Verdict::Pass
+}
+
+#[inline(always)]
+fn addresses(rule: &SpdEntry, flow: &Flow) -> bool {
+    let outside = |a: [u32; 4], net: [u32; 4], mask: [u32; 4]| {
+        let ([a0, a1, a2, a3], [n0, n1, n2, n3], [m0, m1, m2, m3]) = (a, net, mask);
+        ((a0 ^ n0) & m0) | ((a1 ^ n1) & m1) | ((a2 ^ n2) & m2) | ((a3 ^ n3) & m3)
+    };
+    let local = outside(flow.local, rule.local.words(), rule.local_mask.words());
+    let remote = outside(flow.remote, rule.remote.words(), rule.remote_mask.words());
+    local | remote == 0
+}
+
+enum Selects {
+    No,
+    Yes,
+    Perhaps,
+}
+
+/// Whether protocol and ports of a flow are a rule's.
+#[inline(always)]
+fn selects(rule: &SpdEntry, flow: &Flow) -> Selects {
+    if rule.protocol != 0 && rule.protocol != flow.protocol && !flow.opaque {
+        return Selects::No;
+    }
+    let doubt = rule.protocol != 0 && flow.opaque;
+    let ([l0, l1], [r0, r1]) = (rule.local_ports, rule.remote_ports);
+    let any_port = l0 == 0 && l1 == u16::MAX && r0 == 0 && r1 == u16::MAX;
+    if !any_port {
+        match flow.ports {
+            Some((local, remote)) => {
+                if local < l0 || local > l1 || remote < r0 || remote > r1 {
+                    return Selects::No;
+                }
+            }
+            None if flow.hidden_ports => return Selects::Perhaps,
+            // ICMP and the like have no ports: only a rule for all ports is theirs.
+            None => return Selects::No,
+        }
+    }
+    if doubt {
+        Selects::Perhaps
+    } else {
+        Selects::Yes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! The two ways a program reads a packet.
+
+use core::ptr;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
+use mifsec_common::octets::Octets;
+
+/// Direct access to the linear part. Any helper that may move the packet ends
+/// its life: take a new one after it.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    start: usize,
+    end: usize,
+}
+
+impl Linear {
+    #[inline(always)]
+    pub(crate) fn xdp(ctx: &XdpContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
+    }
+
+    /// The first `front` octets, pulled into the linear part when they are not there.
+    #[inline(always)]
+    pub(crate) fn tc(ctx: &TcContext, front: u32) -> Self {
+        let linear = Self::tc_as_is(ctx);
+        if linear.start + front as usize <= linear.end || ctx.len() as usize <= linear.len() {
+            return linear;
+        }
+        // A refusal leaves the linear part as it was; reads beyond it fail.
+        let _ = ctx.pull_data(front.min(ctx.len()));
+        Self::tc_as_is(ctx)
+    }
+
+    #[inline(always)]
+    pub(crate) fn tc_as_is(ctx: &TcContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Writes `octets` at `offset`; false beyond the end.
+    #[inline(always)]
+    pub(crate) fn store<T: Copy>(&self, offset: usize, octets: T) -> bool {
+        if self.start + offset + size_of::<T>() > self.end {
+            return false;
+        }
+        // SAFETY: inside the linear part, which the kernel makes writable before
+        // a program that writes to it runs.
+        unsafe { ptr::write_unaligned((self.start + offset) as *mut T, octets) };
+        true
+    }
+}
+
+impl Octets for Linear {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if self.start + offset + N > self.end {
+            return None;
+        }
+        // SAFETY: inside the linear part.
+        Some(unsafe { ptr::read_unaligned((self.start + offset) as *const [u8; N]) })
+    }
+}
+
+/// Reads by helper: for programs that have no direct access, or whose offsets
+/// the verifier could not follow. Sees the whole packet, not just its linear part.
+pub(crate) struct Loaded<C>(pub(crate) C);
+
+/// A context that is a `__sk_buff`.
+pub(crate) trait Skb {
+    fn skb(&self) -> *const core::ffi::c_void;
+}
+
+impl Skb for &TcContext {
+    #[inline(always)]
+    fn skb(&self) -> *const core::ffi::c_void {
+        self.as_ptr()
+    }
+}
+
+impl Skb for &SkBuffContext {
+    #[inline(always)]
+    fn skb(&self) -> *const core::ffi::c_void {
+        self.as_ptr()
+    }
+}
+
+impl<C: Skb> Octets for Loaded<C> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut octets = [0u8; N];
+        // SAFETY: the helper writes N octets into N octets of stack.
+        let failed = unsafe {
+            bpf_skb_load_bytes(
+                self.0.skb(),
+                offset as u32,
+                octets.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        (failed == 0).then_some(octets)
+    }
+}

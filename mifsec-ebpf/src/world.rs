@@ -1,0 +1,265 @@
+//! The maps as the decisions see them.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use mifsec_common::event::{self, EventRecord};
+use mifsec_common::maps::{Bucket, port_word};
+use mifsec_common::spd::MAX_RULES;
+use mifsec_common::{Addr, NO_PATH, PathEntry, PathKey, Reason, SaOut, SaOutKey, SpdEntry};
+use mifsec_ebpf::{egress, guard, ingress};
+
+use crate::maps::{
+    EVENT_RATE, EVENTS, EXCLUSIVE, IKE_RATE, IKE_RATE_ALL, INIT_RATE, INIT_RATE_ALL, LOCAL,
+    PATH_IN, PATH_SLOT, PATH_STATS, PATHS, PORTS, REASONS, SA_IN, SA_OUT, SPD, SPD_STATE,
+};
+
+/// The maps of this object.
+pub(crate) struct Maps;
+
+/// Counts a reason on this CPU.
+#[inline(always)]
+pub(crate) fn count(reason: Reason, n: u64) {
+    if let Some(counter) = REASONS.get_ptr_mut(reason.0) {
+        // SAFETY: this CPU's own counter; programs of one CPU do not preempt
+        // each other in a way that costs more than a count.
+        unsafe { *counter += n };
+    }
+}
+
+impl egress::World for Maps {
+    #[inline(always)]
+    fn sa_out(&self, key: &SaOutKey) -> Option<&SaOut> {
+        // SAFETY: values are replaced whole by user space; a torn read picks a
+        // path index of the old or the new value, both valid.
+        unsafe { SA_OUT.get(key) }
+    }
+
+    #[inline(always)]
+    fn path(&self, index: u32) -> Option<&PathEntry> {
+        let slot = PATH_SLOT.get_ptr(index)?;
+        // SAFETY: an aligned word that user space stores with release.
+        let slot = unsafe { slot.read_volatile() };
+        // The load of the entry depends on the slot's value, which is all the
+        // order a reader needs. A slot is not rewritten for 100 ms after the flip.
+        PATHS.get(slot)
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason, n: u64) {
+        count(reason, n);
+    }
+
+    #[inline(always)]
+    fn sent(&self, path: u32, packets: u64, octets: u64) {
+        if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
+            // SAFETY: aligned words of a map value, shared with other CPUs.
+            unsafe {
+                add(&raw mut (*stats).tx_packets, packets);
+                add(&raw mut (*stats).tx_octets, octets);
+                (*stats).tx_last = now();
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn oversize(&self, path: u32, entry: &PathEntry, key: &SaOutKey, size: u32) {
+        if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
+            // SAFETY: as above.
+            unsafe { add(&raw mut (*stats).tx_drops, 1) };
+        }
+        report(EventRecord {
+            time: now(),
+            kind: event::OVERSIZE,
+            ifindex: entry.ifindex,
+            spi: key.spi,
+            path,
+            local: entry.src,
+            remote: entry.dst,
+            remote_port: entry.dport,
+            reserved: [0; 2],
+            size,
+        });
+    }
+
+    #[inline(always)]
+    fn no_path(&self, key: &SaOutKey) {
+        report(EventRecord {
+            time: now(),
+            kind: event::NO_PATH_USABLE,
+            ifindex: 0,
+            spi: key.spi,
+            path: NO_PATH,
+            local: key.anchor,
+            remote: Addr::NONE,
+            remote_port: [0; 2],
+            reserved: [0; 2],
+            size: 0,
+        });
+    }
+}
+
+impl ingress::World for Maps {
+    #[inline(always)]
+    fn port(&self, port: [u8; 2]) -> u64 {
+        port_kind(port)
+    }
+
+    #[inline(always)]
+    fn knows_spi(&self, spi: [u8; 4]) -> bool {
+        SA_IN.get_ptr(spi).is_some()
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: &Addr) -> bool {
+        LOCAL.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn path_in(&self, key: &PathKey) -> Option<u32> {
+        // SAFETY: an aligned word.
+        unsafe { PATH_IN.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn received(&self, path: u32, packets: u64, octets: u64) {
+        if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
+            // SAFETY: aligned words of a map value, shared with other CPUs.
+            unsafe {
+                add(&raw mut (*stats).rx_packets, packets);
+                add(&raw mut (*stats).rx_octets, octets);
+                (*stats).rx_last = now();
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn admit_ike(&self, source: &Addr, v4: bool) -> Result<(), Reason> {
+        let now = now();
+        let key = ingress::rate_key(source, v4);
+        if let Some(bucket) = IKE_RATE.get_ptr_mut(key) {
+            // SAFETY: one word; racing CPUs cost a token.
+            if !unsafe { (*bucket).take(now, INIT_RATE.load()) } {
+                return Err(Reason::IKE_LIMIT);
+            }
+        } else {
+            let mut bucket = Bucket { drained: 0 };
+            if !bucket.take(now, INIT_RATE.load()) {
+                return Err(Reason::IKE_LIMIT);
+            }
+            // A full LRU map makes room; a race with another CPU is its first token.
+            let _ = IKE_RATE.insert(key, bucket, 0);
+        }
+        if let Some(all) = IKE_RATE_ALL.get_ptr_mut(0) {
+            // SAFETY: as above.
+            if !unsafe { (*all).take(now, INIT_RATE_ALL.load()) } {
+                return Err(Reason::IKE_LIMIT_ALL);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason, n: u64) {
+        count(reason, n);
+    }
+
+    #[inline(always)]
+    fn new_source(&self, key: &PathKey, spi: [u8; 4]) {
+        report(EventRecord {
+            time: now(),
+            kind: event::NEW_SOURCE,
+            ifindex: key.ifindex,
+            spi,
+            path: NO_PATH,
+            local: key.local,
+            remote: key.remote,
+            remote_port: key.remote_port,
+            reserved: [0; 2],
+            size: 0,
+        });
+    }
+
+    #[inline(always)]
+    fn exclusive(&self) -> bool {
+        EXCLUSIVE.load() != 0
+    }
+}
+
+impl guard::World for Maps {
+    #[inline(always)]
+    fn table(&self) -> (u32, u32) {
+        let Some(state) = SPD_STATE.get_ptr(0) else {
+            return (0, 0);
+        };
+        // SAFETY: an aligned word that user space stores with release.
+        let state = unsafe { state.read_volatile() };
+        ((state >> 31) * MAX_RULES, state & 0x7fff_ffff)
+    }
+
+    #[inline(always)]
+    fn rule(&self, index: u32) -> Option<&SpdEntry> {
+        SPD.get(index)
+    }
+
+    #[inline(always)]
+    fn port(&self, port: [u8; 2]) -> u64 {
+        port_kind(port)
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason, n: u64) {
+        count(reason, n);
+    }
+}
+
+#[inline(always)]
+fn port_kind(port: [u8; 2]) -> u64 {
+    let (word, shift) = port_word(u16::from_be_bytes(port));
+    PORTS.get(word).map_or(0, |bits| (bits >> shift) & 3)
+}
+
+/// Reports an event unless its kind had its share of this second on this CPU.
+#[inline(always)]
+fn report(record: EventRecord) {
+    let Some(rate) = EVENT_RATE.get_ptr_mut(record.kind) else {
+        return;
+    };
+    // The shift stands for a division: about a second.
+    let second = record.time >> 30;
+    // SAFETY: this CPU's own value.
+    let [since, count_in] = unsafe { *rate };
+    let used = if since == second { count_in } else { 0 };
+    if used >= event::RATE || EVENTS.output::<EventRecord>(&record, 0).is_err() {
+        count(Reason::EVENT_LOST, 1);
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { *rate = [second, used + 1] };
+}
+
+/// `CLOCK_MONOTONIC` at the last tick.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no arguments, no effects.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Adds to a counter that other CPUs add to.
+///
+/// # Safety
+/// `counter` points into a live map value and is aligned.
+#[inline(always)]
+unsafe fn add(counter: *mut u64, n: u64) {
+    // The target has 64-bit atomic adds, but no compare-and-swap, which the
+    // standard library wants before it offers any.
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: by contract.
+    unsafe {
+        use core::intrinsics::{AtomicOrdering, atomic_xadd};
+        atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(counter, n);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: by contract; never run.
+    unsafe {
+        *counter += n;
+    }
+}

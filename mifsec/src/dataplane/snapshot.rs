@@ -1,0 +1,443 @@
+//! The SAD and SPD as the workers see them: immutable, replaced whole.
+//!
+//! The agent builds a [`Snapshot`]; [`Published`] compiles it (host index over
+//! the ordered bundles) and hands it out by generation number. A worker looks at
+//! one atomic per batch and takes the lock only when the number changed.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mifsec_common::steering;
+
+use crate::esp::{InboundSa, OutboundSa};
+use crate::ids::{AccessId, Arrival, PathIndex, Spi};
+
+use super::packet::Inner;
+
+/// One range of packets: addresses, protocol, ports (RFC 7296 3.13.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// First and last address, of one family.
+    pub addresses: RangeInclusive<IpAddr>,
+    /// IP protocol; 0 = any.
+    pub protocol: u8,
+    /// Ports; `0..=65535` = any. A packet without ports matches only "any".
+    pub ports: RangeInclusive<u16>,
+}
+
+/// One service of one peer: equal selectors over one Child SA per path.
+#[derive(Clone)]
+pub struct Bundle {
+    /// What the inner source must match.
+    pub local: Vec<Selector>,
+    /// What the inner destination must match.
+    pub remote: Vec<Selector>,
+    /// The Child SAs, in the order `table` was built for.
+    pub members: Vec<Member>,
+    /// Flow hash to member.
+    pub table: steering::Table,
+}
+
+/// One outbound SA of a bundle.
+#[derive(Clone)]
+pub struct Member {
+    /// The SA.
+    pub sa: Arc<OutboundSa>,
+    /// Where its ESP is sent: the anchor address, of the path's family.
+    pub anchor: SocketAddr,
+    /// Whose send socket it uses.
+    pub access: AccessId,
+    /// The path it is homed on.
+    pub path: PathIndex,
+    /// MTU of that path, octets, outer headers included.
+    pub mtu: u16,
+    /// Whether the path can carry data now.
+    pub usable: bool,
+    /// Share of the flows.
+    pub weight: u32,
+    /// Responder: not before the first valid inbound packet, or 1 s.
+    pub held: bool,
+}
+
+/// One inbound SA.
+#[derive(Clone)]
+pub struct Inbound {
+    /// The SA.
+    pub sa: Arc<InboundSa>,
+    /// What the inner destination must match.
+    pub ts_local: Vec<Selector>,
+    /// What the inner source must match.
+    pub ts_remote: Vec<Selector>,
+    /// The path it is homed on.
+    pub path: PathIndex,
+    /// Tell the agent of the first valid packet ([`super::Input::FirstPacket`]).
+    pub notify_first: bool,
+}
+
+/// Everything a worker needs to know; replaced whole.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// In order of precedence.
+    pub bundles: Vec<Bundle>,
+    /// The SAD.
+    pub inbound: HashMap<Spi, Inbound>,
+    /// SPIs whose packets go to the agent.
+    pub probes: HashSet<Spi>,
+    /// SPIs we named in a request that is not answered yet: packets are held.
+    pub larval: HashSet<Spi>,
+    /// Which path an arrival belongs to.
+    pub arrivals: HashMap<Arrival, PathIndex>,
+    /// Kernel indexes of the accesses; what arrives elsewhere is dropped.
+    pub accesses: HashSet<u32>,
+}
+
+/// The least MTU a path is believed to have (RFC 791 3.2): below it nothing works.
+const MIN_PATH_MTU: u16 = 576;
+/// Outer IPv4 and IPv6 header with UDP.
+const OUTER_V4: usize = 28;
+const OUTER_V6: usize = 48;
+
+impl Selector {
+    /// Everything from and to one address.
+    #[must_use]
+    pub const fn host(address: IpAddr) -> Self {
+        Self {
+            addresses: address..=address,
+            protocol: 0,
+            ports: 0..=u16::MAX,
+        }
+    }
+
+    /// Every address in `addresses`, any protocol and port.
+    #[must_use]
+    pub const fn range(addresses: RangeInclusive<IpAddr>) -> Self {
+        Self {
+            addresses,
+            protocol: 0,
+            ports: 0..=u16::MAX,
+        }
+    }
+
+    fn matches(&self, address: IpAddr, protocol: u8, port: Option<u16>) -> bool {
+        // `IpAddr` orders all of IPv4 before IPv6, so a range of one family
+        // never contains an address of the other.
+        self.addresses.contains(&address)
+            && (self.protocol == 0 || self.protocol == protocol)
+            && match port {
+                Some(port) => self.ports.contains(&port),
+                None => self.ports == (0..=u16::MAX),
+            }
+    }
+
+    fn is_host(&self) -> Option<IpAddr> {
+        (self.addresses.start() == self.addresses.end()).then(|| *self.addresses.start())
+    }
+}
+
+/// Whether a packet lies within the selectors of both ends.
+pub(super) fn selected(inner: &Inner, source: &[Selector], destination: &[Selector]) -> bool {
+    let ports = inner.ports;
+    source
+        .iter()
+        .any(|s| s.matches(inner.source, inner.protocol, ports.map(|p| p.0)))
+        && destination
+            .iter()
+            .any(|s| s.matches(inner.destination, inner.protocol, ports.map(|p| p.1)))
+}
+
+impl Member {
+    /// The largest inner packet a path of this MTU and family carries.
+    fn inner_mtu(&self) -> usize {
+        let outer = if self.anchor.is_ipv4() {
+            OUTER_V4
+        } else {
+            OUTER_V6
+        };
+        let room = usize::from(self.mtu.max(MIN_PATH_MTU)).saturating_sub(outer);
+        // What is sealed is a multiple of 4 octets: go down until it fits.
+        (room.saturating_sub(40)..=room)
+            .rev()
+            .find(|len| OutboundSa::sealed_len(*len) <= room)
+            .unwrap_or(0)
+    }
+}
+
+/// A snapshot with what the look-ups need.
+pub(super) struct Compiled {
+    pub(super) generation: u64,
+    pub(super) snapshot: Snapshot,
+    /// Bundles whose remote selectors are all single hosts, by host.
+    hosts: HashMap<IpAddr, Vec<usize>>,
+    /// The others, in order.
+    ordered: Vec<usize>,
+    /// Largest inner packet of each bundle: its flows may change members.
+    mtus: Vec<usize>,
+}
+
+impl Compiled {
+    fn new(generation: u64, snapshot: Snapshot) -> Self {
+        let mut hosts: HashMap<IpAddr, Vec<usize>> = HashMap::new();
+        let mut ordered = Vec::new();
+        for (index, bundle) in snapshot.bundles.iter().enumerate() {
+            let addresses: Option<Vec<IpAddr>> =
+                bundle.remote.iter().map(Selector::is_host).collect();
+            match addresses {
+                Some(addresses) if !addresses.is_empty() => {
+                    for address in addresses {
+                        let entry = hosts.entry(address).or_default();
+                        if entry.last() != Some(&index) {
+                            entry.push(index);
+                        }
+                    }
+                }
+                _ => ordered.push(index),
+            }
+        }
+        let mtus = snapshot
+            .bundles
+            .iter()
+            .map(|bundle| {
+                let usable = bundle.members.iter().filter(|m| m.usable);
+                let least = usable.map(Member::inner_mtu).min();
+                least.or_else(|| bundle.members.iter().map(Member::inner_mtu).min())
+            })
+            .map(|mtu| mtu.unwrap_or(usize::from(MIN_PATH_MTU) - OUTER_V6))
+            .collect();
+        Self {
+            generation,
+            snapshot,
+            hosts,
+            ordered,
+            mtus,
+        }
+    }
+
+    /// The bundle an outbound packet belongs to and the largest inner packet it
+    /// takes: the exact host first (a gateway's lease), then the order given.
+    pub(super) fn lookup(&self, inner: &Inner) -> Option<(&Bundle, usize)> {
+        let host = self.hosts.get(&inner.destination).into_iter().flatten();
+        host.chain(&self.ordered).find_map(|index| {
+            let bundle = self.snapshot.bundles.get(*index)?;
+            selected(inner, &bundle.local, &bundle.remote)
+                .then(|| Some((bundle, *self.mtus.get(*index)?)))?
+        })
+    }
+
+    /// The largest packet that could answer an inbound one, for its MSS.
+    pub(super) fn reverse_mtu(&self, inner: &Inner) -> Option<usize> {
+        let answer = Inner {
+            source: inner.destination,
+            destination: inner.source,
+            ports: inner
+                .ports
+                .map(|(source, destination)| (destination, source)),
+            ..*inner
+        };
+        self.lookup(&answer).map(|(_, mtu)| mtu)
+    }
+}
+
+/// Where the newest snapshot is found.
+pub(super) struct Published {
+    generation: AtomicU64,
+    current: Mutex<Arc<Compiled>>,
+}
+
+impl Published {
+    pub(super) fn new() -> Self {
+        Self {
+            generation: AtomicU64::new(0),
+            current: Mutex::new(Arc::new(Compiled::new(0, Snapshot::default()))),
+        }
+    }
+
+    /// Replaces the snapshot and returns its number.
+    pub(super) fn publish(&self, snapshot: Snapshot) -> u64 {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = current.generation + 1;
+        *current = Arc::new(Compiled::new(generation, snapshot));
+        self.generation.store(generation, Ordering::Release);
+        generation
+    }
+
+    /// The newest snapshot.
+    pub(super) fn current(&self) -> Arc<Compiled> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Brings `have` up to date; whether it changed.
+    pub(super) fn refresh(&self, have: &mut Arc<Compiled>) -> bool {
+        let newer = self.generation.load(Ordering::Acquire) != have.generation;
+        if newer {
+            *have = self.current();
+        }
+        newer
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::packet::tests::{build, tcp, udp};
+    use super::super::packet::{TCP, UDP};
+    use super::*;
+    use crate::crypto::{AeadAlgorithm, Secret};
+    use crate::esp::SaParams;
+
+    /// An outbound SA with a fixed key.
+    pub(in super::super) fn outbound(spi: u32) -> Arc<OutboundSa> {
+        Arc::new(
+            OutboundSa::new(&SaParams {
+                spi: Spi(spi),
+                algorithm: AeadAlgorithm::Aes128Gcm16,
+                keymat: &Secret::new(vec![7; 20]),
+                esn: true,
+                replay_window: 1024,
+            })
+            .unwrap(),
+        )
+    }
+
+    /// A usable member on an IPv4 path.
+    pub(in super::super) fn member(spi: u32) -> Member {
+        Member {
+            sa: outbound(spi),
+            anchor: "240.0.0.9:4500".parse().unwrap(),
+            access: AccessId(0),
+            path: PathIndex(0),
+            mtu: 1500,
+            usable: true,
+            weight: 1,
+            held: false,
+        }
+    }
+
+    /// A bundle of `members` for everything between two selectors.
+    pub(in super::super) fn bundle(
+        local: Selector,
+        remote: Selector,
+        members: Vec<Member>,
+    ) -> Bundle {
+        let table = steering::table(
+            &members
+                .iter()
+                .map(|m| steering::Member {
+                    weight: m.weight,
+                    usable: m.usable,
+                })
+                .collect::<Vec<_>>(),
+        );
+        Bundle {
+            local: vec![local],
+            remote: vec![remote],
+            members,
+            table,
+        }
+    }
+
+    fn any_v4() -> Selector {
+        Selector::range("0.0.0.0".parse().unwrap()..="255.255.255.255".parse().unwrap())
+    }
+
+    fn spi(compiled: &Compiled, packet: &[u8]) -> Option<u32> {
+        let inner = Inner::parse(packet).unwrap();
+        let (bundle, _) = compiled.lookup(&inner)?;
+        bundle.members.first().map(|m| m.sa.spi().0)
+    }
+
+    #[test]
+    fn the_exact_host_wins_then_the_order() {
+        let host = Selector::host("198.51.100.2".parse().unwrap());
+        let snapshot = Snapshot {
+            bundles: vec![
+                bundle(any_v4(), any_v4(), vec![member(256)]),
+                bundle(any_v4(), any_v4(), vec![member(257)]),
+                bundle(any_v4(), host, vec![member(258)]),
+            ],
+            ..Snapshot::default()
+        };
+        let mut compiled = Compiled::new(1, snapshot);
+        let packet = build(false, UDP, 0, &udp(b"x"));
+        assert_eq!(spi(&compiled, &packet), Some(258));
+        compiled.hosts.clear();
+        assert_eq!(spi(&compiled, &packet), Some(256));
+        let v6 = build(true, UDP, 0, &udp(b"x"));
+        assert_eq!(spi(&compiled, &v6), None);
+    }
+
+    #[test]
+    fn protocol_and_ports_narrow_a_selector() {
+        let web = Selector {
+            protocol: TCP,
+            ports: 80..=80,
+            ..any_v4()
+        };
+        let inner = |protocol, t: &[u8]| Inner::parse(&build(false, protocol, 0, t)).unwrap();
+        let any = [any_v4()];
+        let to_web = inner(TCP, &tcp(0, 0x10, &[], b"x"));
+        assert!(selected(&to_web, &any, std::slice::from_ref(&web)));
+        assert!(!selected(&to_web, std::slice::from_ref(&web), &any));
+        let dns = inner(UDP, &udp(b"x"));
+        assert!(!selected(&dns, &any, std::slice::from_ref(&web)));
+        // What shows no port does not match a port.
+        let mut fragment = build(false, TCP, 0, &tcp(0, 0x10, &[], b"x"));
+        fragment[7] = 1;
+        let fragment = Inner::parse(&fragment).unwrap();
+        assert!(!selected(&fragment, &any, std::slice::from_ref(&web)));
+        assert!(selected(&fragment, &any, &any));
+    }
+
+    #[test]
+    fn the_inner_mtu_fills_the_path_and_never_exceeds_it() {
+        for mtu in 576..1600 {
+            for anchor in ["240.0.0.9:4500", "[fd6d:6966::9]:4500"] {
+                let member = Member {
+                    mtu,
+                    anchor: anchor.parse().unwrap(),
+                    ..member(256)
+                };
+                let outer = if member.anchor.is_ipv4() { 28 } else { 48 };
+                let inner = member.inner_mtu();
+                assert!(outer + OutboundSa::sealed_len(inner) <= usize::from(mtu));
+                assert!(outer + OutboundSa::sealed_len(inner + 1) > usize::from(mtu));
+            }
+        }
+    }
+
+    #[test]
+    fn a_bundle_takes_the_least_mtu_of_its_usable_members() {
+        let small = Member {
+            mtu: 1280,
+            ..member(257)
+        };
+        let unusable = Member {
+            mtu: 600,
+            usable: false,
+            ..member(258)
+        };
+        let members = vec![member(256), small, unusable];
+        let snapshot = Snapshot {
+            bundles: vec![bundle(any_v4(), any_v4(), members)],
+            ..Snapshot::default()
+        };
+        let compiled = Compiled::new(1, snapshot);
+        let packet = build(false, UDP, 0, &udp(b"x"));
+        let inner = Inner::parse(&packet).unwrap();
+        assert_eq!(compiled.lookup(&inner).unwrap().1, 1218);
+        assert_eq!(compiled.reverse_mtu(&inner), Some(1218));
+    }
+
+    #[test]
+    fn a_reader_sees_each_generation_once() {
+        let published = Published::new();
+        let mut have = published.current();
+        assert!(!published.refresh(&mut have));
+        assert_eq!(published.publish(Snapshot::default()), 1);
+        assert_eq!(published.publish(Snapshot::default()), 2);
+        assert!(published.refresh(&mut have));
+        assert_eq!(have.generation, 2);
+        assert!(!published.refresh(&mut have));
+    }
+}

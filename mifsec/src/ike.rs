@@ -1,0 +1,38 @@
+//! IKEv2 (RFC 7296) with the multiple-interface extension, as sans-IO values:
+//! octets and time go in, octets, requests and events come out.
+//!
+//! The codec half ([`message`], [`mif`], [`proposal`], [`selector`],
+//! [`keymat`]) knows layouts, numbers and key derivation and keeps no state.
+//! [`lease`] and [`peer`] are the gateway's pools and the peer authorisation
+//! database. The [`Engine`] is the state: it finds the IKE SA a message belongs
+//! to; the IKE SA owns windows, keys and timers; what one end asks of the other is
+//! a task with a build and a process step. Nothing here opens a socket, reads a
+//! clock or draws randomness that it was not given.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+mod engine;
+mod error;
+mod event;
+pub mod keymat;
+pub mod lease;
+pub mod message;
+pub mod mif;
+pub mod peer;
+pub mod proposal;
+mod sa;
+pub mod selector;
+mod task;
+#[cfg(test)]
+mod testing;
+mod timer;
+mod window;
+
+pub use engine::Engine;
+pub use error::Failure;
+pub use event::{
+    Channel, ChildSa, ChildView, Command, Event, IkeSaView, IkeState, MifSession, Nat, ProbeKeys,
+    SaRequest, Transmit,
+};
+pub use timer::TimerKind;

@@ -1,0 +1,168 @@
+//! What the engine is told at start: peers, children, pools, timing, limits.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::lease::PoolConfig;
+use super::peer::{Identity, IdentityPattern, PadEntry, PskSource};
+use super::proposal::{EspProposal, IkeProposal};
+use super::selector::TsSpec;
+
+/// The whole configuration of one [`Engine`](super::Engine).
+pub struct EngineConfig {
+    /// UDP port of everything after IKE_SA_INIT, 4500 unless configured.
+    pub port: u16,
+    /// UDP port of IKE_SA_INIT, 500 unless configured.
+    pub ike_port: u16,
+    /// Timing of requests.
+    pub retransmit: RetransmitConfig,
+    /// Inner addresses to lease.
+    pub pools: Vec<PoolConfig>,
+    /// Who may connect and whom to connect to; the first that matches counts.
+    pub peers: Vec<PeerConfig>,
+    /// Bounds on what peers can make us hold.
+    pub limits: Limits,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            port: 4500,
+            ike_port: 500,
+            retransmit: RetransmitConfig::default(),
+            pools: Vec::new(),
+            peers: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// When a request without response is sent again (RFC 7296 2.4 leaves the
+/// timing open): after `initial`, then `base` times longer each time, never
+/// more than `limit`, at most `tries` times.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetransmitConfig {
+    /// Wait before the first retransmission.
+    pub initial: Duration,
+    /// Factor from one wait to the next.
+    pub base: f64,
+    /// Retransmissions before the peer counts as dead.
+    pub tries: u32,
+    /// Longest wait.
+    pub limit: Duration,
+}
+
+impl Default for RetransmitConfig {
+    /// Half a second first: the channel of a multi-access host moves instead of waiting.
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(500),
+            base: 1.8,
+            tries: 8,
+            limit: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Bounds on state and work a peer can cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Half-open IKE SAs we hold as responder.
+    pub half_open: usize,
+    /// Half-open IKE SAs from which on a COOKIE is asked for (RFC 7296 2.6).
+    pub cookie_threshold: usize,
+    /// How long a half-open IKE SA may wait for IKE_AUTH.
+    pub half_open_lifetime: Duration,
+    /// IKE SAs in total.
+    pub ike_sas: usize,
+    /// Child SAs of one IKE SA.
+    pub children: usize,
+    /// Interfaces a peer may announce.
+    pub interfaces: usize,
+    /// Window we offer by SET_WINDOW_SIZE (RFC 7296 2.3).
+    pub window: u32,
+    /// Longest IKE message accepted.
+    pub message: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            half_open: 1024,
+            cookie_threshold: 64,
+            half_open_lifetime: Duration::from_secs(30),
+            ike_sas: 65_536,
+            children: 64,
+            interfaces: 16,
+            window: 8,
+            message: 16_384,
+        }
+    }
+}
+
+/// What a peer must support to be kept (protocol 3.12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Require {
+    /// IKEv2-MIF.
+    Mif,
+    /// At least MOBIKE; until MOBIKE is implemented only MIF satisfies it.
+    Mobike,
+    /// Anything.
+    #[default]
+    Any,
+}
+
+/// One peer, or a template of many.
+pub struct PeerConfig {
+    /// Its name in commands, events and logs.
+    pub name: String,
+    /// Its addresses; empty for a responder's template.
+    pub remote: Vec<IpAddr>,
+    /// Who we are to it.
+    pub local_id: Identity,
+    /// Whom we accept.
+    pub remote_id: IdentityPattern,
+    /// The secret, or one per identity.
+    pub psk: PskSource,
+    /// Initiator: ask for an inner IPv4 address.
+    pub request_v4: bool,
+    /// Initiator: ask for an inner IPv6 address.
+    pub request_v6: bool,
+    /// Responder: the pool to lease from.
+    pub pool: Option<String>,
+    /// What it must support.
+    pub require: Require,
+    /// Offers for the IKE SA, best first.
+    pub ike_proposals: Vec<IkeProposal>,
+    /// Offers for Child SAs, best first.
+    pub esp_proposals: Vec<EspProposal>,
+    /// Quiet time after which the peer is asked for a sign of life.
+    pub dpd: Option<Duration>,
+    /// Its Child SAs; an initiator makes the first one in IKE_AUTH.
+    pub children: Vec<ChildConfig>,
+}
+
+impl PadEntry for std::sync::Arc<PeerConfig> {
+    fn local_id(&self) -> &Identity {
+        &self.local_id
+    }
+
+    fn remote_id(&self) -> &IdentityPattern {
+        &self.remote_id
+    }
+}
+
+/// One Child SA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildConfig {
+    /// Its name in commands, events and logs.
+    pub name: String,
+    /// What is behind us.
+    pub local_ts: Vec<TsSpec>,
+    /// What is behind the peer.
+    pub remote_ts: Vec<TsSpec>,
+    /// One inner address over all paths: equal selectors allowed (feature 13).
+    pub bundle: bool,
+    /// Packets of the replay window.
+    pub replay_window: u32,
+}

@@ -1,0 +1,258 @@
+//! The IKEv2 engine: finds the IKE SA a message belongs to, admits new ones,
+//! carries out commands. Datagrams, commands and time go in by `handle_*`;
+//! after each input everything is drained by `poll_event`, `poll_sa_request`,
+//! `poll_transmit`, in that order, and then `poll_timeout` says when to call
+//! [`Engine::handle_timeout`]. No socket, clock, lock or runtime.
+//!
+//! Invariants: nothing unauthenticated changes an established IKE SA; message
+//! ids only grow; an inbound SPI is unique while its SA lives; state that
+//! unauthenticated peers can cause is bounded; whatever has no effect is counted.
+
+mod accept;
+mod command;
+mod context;
+mod cookie;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::crypto::Entropy;
+use crate::ids::{Arrival, IkeId, IkeSpi};
+
+use super::config::EngineConfig;
+use super::error::DropReason;
+use super::event::{Command, Event, IkeSaView, SaRequest, Transmit};
+use super::lease::PoolError;
+use super::message::{self, Body, DecodeError, ExchangeType, Header, NotifyType, Payload};
+use super::sa::IkeSa;
+use super::timer::TimerKind;
+
+pub(in crate::ike) use context::Context;
+
+/// All IKE SAs of this host.
+pub struct Engine {
+    cx: Context,
+    /// By our own SPI.
+    by_spi: BTreeMap<IkeSpi, IkeId>,
+    /// Half-open IKE SAs by the peer's SPI and address: what finds a repeated
+    /// IKE_SA_INIT, and what is bounded.
+    half_open: BTreeMap<(IkeSpi, SocketAddr), IkeId>,
+    deadlines: BTreeSet<(Instant, TimerKind, IkeId)>,
+    deadline_of: BTreeMap<IkeId, (Instant, TimerKind)>,
+    cookies: cookie::CookieJar,
+    last_refusal: Option<Instant>,
+    next_id: u64,
+}
+
+impl Engine {
+    /// An engine without IKE SAs.
+    ///
+    /// # Errors
+    /// [`PoolError`] for a pool that cannot lease.
+    pub fn new(config: EngineConfig, entropy: Box<dyn Entropy>) -> Result<Self, PoolError> {
+        Ok(Self {
+            cx: Context::new(config, entropy)?,
+            by_spi: BTreeMap::new(),
+            half_open: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            deadline_of: BTreeMap::new(),
+            cookies: cookie::CookieJar::default(),
+            last_refusal: None,
+            next_id: 1,
+        })
+    }
+
+    /// Takes an IKE message, without the non-ESP marker.
+    pub fn handle_datagram(&mut self, arrival: Arrival, bytes: &[u8], now: Instant) {
+        self.cx.begin(now);
+        if bytes.len() > self.cx.limits.message {
+            return self.cx.drop(DropReason::Oversized);
+        }
+        let (header, body) = match message::decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.refuse_undecodable(&error, arrival, bytes),
+        };
+        if header.exchange == ExchangeType::IKE_SA_INIT && !header.response {
+            return match body {
+                Body::Clear(payloads) => self.accept(&header, payloads, bytes, arrival),
+                Body::Protected(_) => self.cx.drop(DropReason::Unexpected),
+            };
+        }
+        let (own, peers) = if header.initiator {
+            (header.spi_r, header.spi_i)
+        } else {
+            (header.spi_i, header.spi_r)
+        };
+        let Some(id) = self.by_spi.get(&own).copied() else {
+            return self.cx.drop(DropReason::UnknownSpi);
+        };
+        self.step(id, |sa, cx| {
+            let known = if sa.initiator { sa.spi_r } else { sa.spi_i };
+            if known == peers || known == IkeSpi(0) {
+                sa.receive(&header, body, bytes, arrival, cx);
+            } else {
+                cx.drop(DropReason::UnknownSpi);
+            }
+        });
+    }
+
+    /// Takes a decision of the agent.
+    pub fn handle_command(&mut self, command: Command, now: Instant) {
+        self.cx.begin(now);
+        self.command(command);
+    }
+
+    /// Lets time pass: retransmission, liveness, expiry.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.cx.begin(now);
+        let now = self.cx.now();
+        let due: Vec<_> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, ..)| *at <= now)
+            .map(|(.., id)| *id)
+            .collect();
+        for id in due {
+            self.step(id, |sa, cx| sa.handle_timeout(cx));
+        }
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.cx.poll_transmit()
+    }
+
+    /// The next thing the data plane must do.
+    pub fn poll_sa_request(&mut self) -> Option<SaRequest> {
+        self.cx.poll_request()
+    }
+
+    /// The next news.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.cx.poll_event()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and for what. While
+    /// output waits this is the time of the last input, so that a driver that
+    /// only follows deadlines drains it too.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, TimerKind)> {
+        if let Some(last) = self.cx.undrained() {
+            return Some((last, TimerKind::Drain));
+        }
+        self.deadlines.first().map(|(at, kind, _)| (*at, *kind))
+    }
+
+    /// All IKE SAs, oldest first.
+    #[must_use]
+    pub fn views(&self) -> Vec<IkeSaView> {
+        self.cx.sas.values().filter_map(|sa| sa.view()).collect()
+    }
+
+    /// Input that had no effect, by reason.
+    #[must_use]
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        self.cx.counters().clone()
+    }
+
+    /// Lets one IKE SA take a step and notes what became of it and of others.
+    fn step(&mut self, id: IkeId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
+        if let Some(mut sa) = self.cx.sas.remove(&id) {
+            step(&mut sa, &mut self.cx);
+            self.cx.sas.insert(id, sa);
+            self.settle(id);
+        }
+        for other in self.cx.take_touched() {
+            self.settle(other);
+        }
+    }
+
+    /// Keeps the indices true to what an IKE SA is now.
+    fn settle(&mut self, id: IkeId) {
+        let Some(sa) = self.cx.sas.get(&id) else {
+            return;
+        };
+        if sa.is_authenticated() || sa.is_gone() {
+            self.half_open.retain(|_, half_open| *half_open != id);
+        }
+        let deadline = sa.next_deadline();
+        if sa.is_gone() {
+            self.by_spi.remove(&sa.own_spi());
+            self.cx.sas.remove(&id);
+        }
+        let previous = match deadline {
+            Some(deadline) => self.deadline_of.insert(id, deadline),
+            None => self.deadline_of.remove(&id),
+        };
+        if let Some((at, kind)) = previous {
+            self.deadlines.remove(&(at, kind, id));
+        }
+        if let Some((at, kind)) = deadline {
+            self.deadlines.insert((at, kind, id));
+        }
+    }
+
+    /// Adds an IKE SA and lets it take its first step.
+    fn add(&mut self, sa: IkeSa, first: impl FnOnce(&mut IkeSa, &mut Context)) {
+        let id = sa.id;
+        self.by_spi.insert(sa.own_spi(), id);
+        self.cx.sas.insert(id, Box::new(sa));
+        self.step(id, first);
+    }
+
+    fn next_id(&mut self) -> IkeId {
+        let id = IkeId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
+    /// An IKE SPI none of our IKE SAs has.
+    fn fresh_spi(&mut self) -> IkeSpi {
+        loop {
+            let spi = self.cx.ike_spi();
+            if !self.by_spi.contains_key(&spi) {
+                return spi;
+            }
+        }
+    }
+
+    /// Counts what is no message. A request for another major version, or with a
+    /// critical payload before there are keys, gets an unprotected answer
+    /// (RFC 7296 2.5); the rest is silence.
+    fn refuse_undecodable(&mut self, error: &DecodeError, arrival: Arrival, bytes: &[u8]) {
+        self.cx.count(error.reason());
+        let header = match (error, Header::decode(bytes)) {
+            (DecodeError::Version(header, version), _) if *version > 2 => *header,
+            (DecodeError::UnsupportedCritical(_), Ok((header, ..)))
+                if header.exchange == ExchangeType::IKE_SA_INIT =>
+            {
+                header
+            }
+            _ => return,
+        };
+        if !header.response {
+            self.answer_in_clear(&header, arrival, Payload::Notify(error.notify()));
+        }
+    }
+
+    /// An unprotected response: never longer than 3 times a request's header.
+    fn answer_in_clear(&mut self, request: &Header, arrival: Arrival, payload: Payload) {
+        let header = Header {
+            response: true,
+            initiator: !request.initiator,
+            higher_version: false,
+            ..*request
+        };
+        let bytes = message::encode_clear(&header, &[payload]);
+        self.cx.reply(arrival, bytes);
+    }
+
+    /// An unprotected error notify.
+    fn refuse(&mut self, request: &Header, arrival: Arrival, kind: NotifyType, data: Vec<u8>) {
+        let notify = message::Notify::new(kind, data);
+        self.answer_in_clear(request, arrival, Payload::Notify(notify));
+    }
+}

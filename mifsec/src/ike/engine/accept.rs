@@ -1,0 +1,216 @@
+//! IKE_SA_INIT as its responder (RFC 7296 1.2, 2.6, 2.7): nothing is kept before
+//! the request is acceptable and, under load, its sender has shown that it
+//! receives at its address.
+
+use std::time::Duration;
+
+use crate::crypto::{KeGroup, PrivateKey};
+use crate::ids::{Arrival, IkeSpi};
+use crate::ike::error::{DropReason, Failure};
+use crate::ike::event::{Channel, Event};
+use crate::ike::keymat::IkeKeys;
+use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
+use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
+use crate::ike::sa::{IkeSa, Keys, Phase};
+use crate::ike::task::auth::{HalfOpen, Initial};
+use crate::ike::task::{Payloads, natd};
+use crate::ike::timer::TimerKind;
+
+use super::Engine;
+
+/// Refusals of unauthenticated requests are reported at most this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// A request worth an answer.
+struct Offer<'a> {
+    header: &'a Header,
+    arrival: Arrival,
+    bytes: &'a [u8],
+    payloads: &'a Payloads,
+    ke: &'a Ke,
+    ni: &'a [u8],
+}
+
+impl Engine {
+    /// Takes an IKE_SA_INIT request.
+    pub(super) fn accept(
+        &mut self,
+        header: &Header,
+        payloads: Vec<Payload>,
+        bytes: &[u8],
+        arrival: Arrival,
+    ) {
+        let fresh = header.initiator
+            && header.message_id == 0
+            && header.spi_r == IkeSpi(0)
+            && header.spi_i != IkeSpi(0);
+        if !fresh {
+            return self.cx.drop(DropReason::Unexpected);
+        }
+        if let Some(id) = self.half_open.get(&(header.spi_i, arrival.remote)).copied() {
+            return self.repeat(id, bytes, arrival);
+        }
+        let payloads = Payloads(payloads);
+        let (Some(offers), Some(ke), Some(ni)) = (payloads.sa(), payloads.ke(), payloads.nonce())
+        else {
+            return self.cx.drop(DropReason::Malformed);
+        };
+        if !self.admit(header, &payloads, ni, arrival) {
+            return;
+        }
+        let Ok(chosen) = proposal::select_ike(&self.proposals_for(arrival), offers) else {
+            self.cx.drop(DropReason::NoProposal);
+            self.report(Failure::NoIkeProposal);
+            return self.refuse(header, arrival, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
+        };
+        let group = chosen.suite.ke;
+        if ke.group != group.number() {
+            let wanted = group.number().to_be_bytes().to_vec();
+            return self.refuse(header, arrival, NotifyType::INVALID_KE_PAYLOAD, wanted);
+        }
+        let offer = Offer {
+            header,
+            arrival,
+            bytes,
+            payloads: &payloads,
+            ke,
+            ni,
+        };
+        if !self.open(&offer, &chosen, group) {
+            self.cx.drop(DropReason::Malformed);
+        }
+    }
+
+    /// The same request again gets the same response (RFC 7296 2.1). Another one
+    /// under the same SPI is not its sender's.
+    fn repeat(&mut self, id: crate::ids::IkeId, bytes: &[u8], arrival: Arrival) {
+        let response = self.cx.sas.get(&id).and_then(|sa| match &sa.phase {
+            Phase::HalfOpen(half_open) if half_open.initial.request == bytes => {
+                Some(half_open.initial.response.clone())
+            }
+            _ => None,
+        });
+        match response {
+            Some(response) => {
+                self.cx.drop(DropReason::Duplicate);
+                self.cx.reply(arrival, response);
+            }
+            None => self.cx.drop(DropReason::Unexpected),
+        }
+    }
+
+    /// Bounds on state, and the cookie under load (RFC 7296 2.6).
+    fn admit(&mut self, header: &Header, payloads: &Payloads, ni: &[u8], arrival: Arrival) -> bool {
+        let limits = self.cx.limits;
+        if self.half_open.len() >= limits.half_open || self.cx.sas.len() >= limits.ike_sas {
+            self.cx.drop(DropReason::HalfOpenFull);
+            return false;
+        }
+        if self.half_open.len() < limits.cookie_threshold {
+            return true;
+        }
+        let now = self.cx.now();
+        let shown = payloads.notify(NotifyType::COOKIE).is_some_and(|cookie| {
+            self.cookies
+                .check(&cookie.data, ni, arrival.remote, header.spi_i, now)
+        });
+        if !shown {
+            self.cx.drop(DropReason::Cookie);
+            let entropy = self.cx.entropy();
+            let cookie = self
+                .cookies
+                .make(ni, arrival.remote, header.spi_i, entropy, now);
+            self.refuse(header, arrival, NotifyType::COOKIE, cookie);
+        }
+        shown
+    }
+
+    /// Who it is shows in IKE_AUTH: until then any peer's algorithms will do that
+    /// may come from this address.
+    fn proposals_for(&self, arrival: Arrival) -> Vec<IkeProposal> {
+        let mut proposals: Vec<IkeProposal> = Vec::new();
+        for peer in &self.cx.peers {
+            if peer.remote.is_empty() || peer.remote.contains(&arrival.remote.ip()) {
+                for proposal in &peer.ike_proposals {
+                    if !proposals.contains(proposal) {
+                        proposals.push(proposal.clone());
+                    }
+                }
+            }
+        }
+        proposals
+    }
+
+    /// Answers and keeps a half-open IKE SA; `false` for a public value that is
+    /// none.
+    fn open(&mut self, offer: &Offer<'_>, chosen: &Chosen<IkeSuite>, group: KeGroup) -> bool {
+        let Ok(private) = PrivateKey::generate(group) else {
+            return true;
+        };
+        let public = private.public().to_vec();
+        let Ok(shared) = private.agree(&offer.ke.data) else {
+            return false;
+        };
+        let spis = (offer.header.spi_i, self.fresh_spi());
+        let Arrival { local, remote, .. } = offer.arrival;
+        let nr = self.cx.nonce();
+        let mut payloads = vec![
+            Payload::Sa(proposal::answer_ike(chosen, &[])),
+            Payload::Ke(Ke {
+                group: group.number(),
+                data: public,
+            }),
+            Payload::Nonce(nr.clone()),
+        ];
+        payloads.extend(natd::build(spis.0, spis.1, local, remote));
+        let header = Header {
+            spi_r: spis.1,
+            response: true,
+            initiator: false,
+            higher_version: false,
+            ..*offer.header
+        };
+        let response = message::encode_clear(&header, &payloads);
+        let keys = IkeKeys::derive(chosen.suite, &shared, (offer.ni, &nr), spis);
+        let phase = Phase::HalfOpen(Box::new(HalfOpen {
+            initial: Initial {
+                request: offer.bytes.to_vec(),
+                response: response.clone(),
+                ni: offer.ni.to_vec(),
+                nr,
+            },
+        }));
+        let channel = Channel {
+            local_iface: self.cx.iface_of(local.ip()),
+            ifindex: offer.arrival.ifindex,
+            local,
+            remote,
+        };
+        let id = self.next_id();
+        let mut sa = IkeSa::new(id, false, spis, channel, phase);
+        // The hashes of the request were made with a responder SPI of 0.
+        sa.nat = natd::detect(offer.payloads, spis.0, IkeSpi(0), local, remote);
+        sa.keys = Keys::new(keys, false);
+        sa.inbound.answered(0, response.clone());
+        let expiry = self.cx.now() + self.cx.limits.half_open_lifetime;
+        sa.timers.set(TimerKind::Expire, Some(expiry));
+        self.half_open.insert((spis.0, remote), id);
+        self.add(sa, |_, _| {});
+        self.cx.reply(offer.arrival, response);
+        true
+    }
+
+    /// One line for the operator, not one per packet.
+    fn report(&mut self, reason: Failure) {
+        let now = self.cx.now();
+        let recent = |last| now.duration_since(last) < REPORT_EVERY;
+        if !self.last_refusal.is_some_and(recent) {
+            self.last_refusal = Some(now);
+            self.cx.event(Event::Failed {
+                peer: String::new(),
+                ike: None,
+                reason,
+            });
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The agent's commands. One for an IKE SA that is gone has no effect: its
+//! `Closed` and the command crossed.
+
+use crate::ids::{ChildId, IfacePair, IkeSpi};
+use crate::ike::error::Failure;
+use crate::ike::event::{Channel, Command, Event};
+use crate::ike::mif::UpdateFlags;
+use crate::ike::sa::{IkeSa, Phase};
+use crate::ike::task::child::Create;
+use crate::ike::task::init::Init;
+use crate::ike::task::update::{Update, maddr};
+use crate::ike::task::{Task, delete, interfaces};
+
+use super::{Context, Engine};
+
+impl Engine {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Initiate { peer, channel } => self.initiate(peer, channel),
+            Command::SetInterfaces { ifaces } => {
+                if self.cx.ifaces != ifaces {
+                    self.cx.ifaces = ifaces;
+                    self.cx.epoch = self.cx.epoch.wrapping_add(1);
+                    let ids: Vec<_> = self.cx.sas.keys().copied().collect();
+                    for id in ids {
+                        self.step(id, interfaces::announce);
+                    }
+                }
+            }
+            Command::CreateChild {
+                ike,
+                child,
+                pair,
+                local,
+                remote,
+            } => self.step(ike, |sa, cx| {
+                let configured = sa
+                    .peer
+                    .as_ref()
+                    .and_then(|peer| peer.children.iter().find(|c| c.name == child));
+                let Some(config) = configured.cloned() else {
+                    let peer = sa.peer_name();
+                    let reason = Failure::UnknownChildName {
+                        peer,
+                        name: child.clone(),
+                    };
+                    return cx.event(Event::ChildFailed {
+                        ike,
+                        child,
+                        pair,
+                        reason,
+                    });
+                };
+                if sa.is_established() {
+                    let create = Create::on_path(config, sa, pair, (local, remote));
+                    sa.submit(Task::Child(Box::new(create)), cx);
+                }
+            }),
+            Command::UpdateAddresses { ike, .. } | Command::MoveChannel { ike, .. } => {
+                self.step(ike, |sa, cx| {
+                    if sa.is_established() {
+                        move_away(sa, cx, command);
+                    }
+                });
+            }
+            Command::ChannelRemote { ike, remote } => self.step(ike, |sa, cx| {
+                let channel = Channel {
+                    remote,
+                    ..sa.channel
+                };
+                sa.move_channel(channel, cx);
+            }),
+            Command::ResolveChannel { ike, local, remote } => {
+                self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
+            }
+            Command::DeleteChild { child } => self.delete_child(child),
+            Command::DeleteIke { ike } => {
+                self.step(ike, |sa, cx| sa.begin_closing(Failure::Deleted, cx));
+            }
+            Command::CheckLiveness { ike } => self.step(ike, |sa, cx| {
+                // Any request in flight is a question about its life already.
+                if sa.is_established() && sa.outbound.is_empty() {
+                    sa.submit(Task::Liveness, cx);
+                }
+            }),
+            Command::PeerAlive { ike } => self.step(ike, |sa, cx| sa.alive(cx)),
+        }
+    }
+
+    fn initiate(&mut self, name: String, mut channel: Channel) {
+        let peer = self.cx.peers.iter().find(|peer| peer.name == name).cloned();
+        let Some(peer) = peer else {
+            let reason = Failure::UnknownPeerName { name: name.clone() };
+            return self.fail(name, reason);
+        };
+        let first = peer.ike_proposals.first().and_then(|p| p.groups.first());
+        let Some(group) = first.copied() else {
+            return self.fail(name, Failure::NoIkeProposal);
+        };
+        let Some(init) = Init::new(group, &mut self.cx) else {
+            return self.fail(name, Failure::Entropy);
+        };
+        channel.local.set_port(self.cx.ike_port);
+        channel.remote.set_port(self.cx.ike_port);
+        let spis = (self.fresh_spi(), IkeSpi(0));
+        let phase = Phase::Connecting { refused: None };
+        let mut sa = IkeSa::new(self.next_id(), true, spis, channel, phase);
+        sa.peer = Some(peer);
+        self.add(sa, |sa, cx| sa.submit(Task::Init(Box::new(init)), cx));
+    }
+
+    fn fail(&mut self, peer: String, reason: Failure) {
+        self.cx.event(Event::Failed {
+            peer,
+            ike: None,
+            reason,
+        });
+    }
+
+    fn delete_child(&mut self, child: ChildId) {
+        let owner = self
+            .cx
+            .sas
+            .values()
+            .find(|sa| sa.children.contains_key(&child))
+            .map(|sa| sa.id);
+        if let Some(ike) = owner {
+            self.step(ike, |sa, cx| {
+                if let Some(child) = sa.children.get_mut(&child).filter(|c| !c.deleting) {
+                    child.deleting = true;
+                    let target = delete::Target::Child(child.id);
+                    sa.submit(Task::Delete(target), cx);
+                }
+            });
+        }
+    }
+}
+
+/// Our own side moves first, then the peer is told: its answer changes nothing
+/// here.
+fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
+    let (update, channel) = match command {
+        Command::UpdateAddresses {
+            old_iface,
+            new_iface,
+            old,
+            new,
+            behind_nat,
+            old_is_dead,
+            grace,
+            channel,
+            ..
+        } => {
+            let manner = if old_is_dead {
+                UpdateFlags::OLD_IS_DEAD
+            } else {
+                UpdateFlags::MAKE_BEFORE_BREAK
+            };
+            sa.rebind(cx, |pair| IfacePair {
+                local: if pair.local == old_iface {
+                    new_iface
+                } else {
+                    pair.local
+                },
+                ..pair
+            });
+            let update = Update {
+                txn: None,
+                flags: UpdateFlags::TUNNEL.with(manner),
+                grace,
+                old_iface,
+                new_iface,
+                old: maddr(old, 0, false),
+                new: maddr(new, cx.port, behind_nat),
+                epoch: None,
+            };
+            (update, channel)
+        }
+        Command::MoveChannel { channel, .. } => {
+            let update = Update {
+                txn: None,
+                flags: UpdateFlags::default(),
+                grace: std::time::Duration::ZERO,
+                old_iface: sa.channel.local_iface,
+                new_iface: channel.local_iface,
+                old: maddr(sa.channel.local.ip(), 0, false),
+                new: maddr(channel.local.ip(), cx.port, false),
+                epoch: None,
+            };
+            (update, Some(channel))
+        }
+        _ => return,
+    };
+    let flags = match channel {
+        Some(channel) => {
+            sa.move_channel(channel, cx);
+            update.flags.with(UpdateFlags::IKE_CHANNEL)
+        }
+        None => update.flags,
+    };
+    sa.submit(Task::Update(Box::new(Update { flags, ..update })), cx);
+}

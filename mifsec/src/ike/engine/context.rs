@@ -1,0 +1,236 @@
+//! What an IKE SA sees of the engine around it while it takes a step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::crypto::Entropy;
+use crate::ids::{Arrival, ChildId, IfaceId, IkeId, IkeSpi, Spi};
+use crate::ike::config::{EngineConfig, Limits, PeerConfig, RetransmitConfig};
+use crate::ike::error::{DropReason, Failure};
+use crate::ike::event::{Event, SaRequest, Transmit};
+use crate::ike::lease::{Pool, PoolError};
+use crate::ike::mif::{AddressPolicy, InterfaceRecord};
+use crate::ike::sa::IkeSa;
+
+/// Octets of our nonces: half the key of the largest PRF is the least
+/// (RFC 7296 2.10).
+const NONCE_LEN: usize = 32;
+
+/// Configuration, randomness, the other IKE SAs, and the output queues.
+pub(in crate::ike) struct Context {
+    pub(in crate::ike) peers: Vec<Arc<PeerConfig>>,
+    pub(in crate::ike) limits: Limits,
+    pub(in crate::ike) retransmit: RetransmitConfig,
+    pub(in crate::ike) port: u16,
+    pub(in crate::ike) ike_port: u16,
+    pub(in crate::ike) pools: BTreeMap<String, Pool>,
+    /// All IKE SAs but the one that takes the step.
+    pub(in crate::ike) sas: BTreeMap<IkeId, Box<IkeSa>>,
+    /// Our own interfaces, as announced.
+    pub(in crate::ike) ifaces: Vec<InterfaceRecord>,
+    /// Number of that table.
+    pub(in crate::ike) epoch: u32,
+    /// Other IKE SAs this step changed.
+    touched: Vec<IkeId>,
+    entropy: Box<dyn Entropy>,
+    now: Option<Instant>,
+    spis: BTreeSet<Spi>,
+    next_child: u64,
+    transmits: VecDeque<Transmit>,
+    requests: VecDeque<SaRequest>,
+    events: VecDeque<Event>,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+impl Context {
+    /// An engine without IKE SAs.
+    pub(super) fn new(config: EngineConfig, entropy: Box<dyn Entropy>) -> Result<Self, PoolError> {
+        let pools = config
+            .pools
+            .into_iter()
+            .map(|pool| Ok((pool.name.clone(), Pool::new(pool)?)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            peers: config.peers.into_iter().map(Arc::new).collect(),
+            limits: config.limits,
+            retransmit: config.retransmit,
+            port: config.port,
+            ike_port: config.ike_port,
+            pools,
+            sas: BTreeMap::new(),
+            ifaces: Vec::new(),
+            epoch: 0,
+            entropy,
+            now: None,
+            spis: BTreeSet::new(),
+            next_child: 1,
+            transmits: VecDeque::new(),
+            requests: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: BTreeMap::new(),
+            touched: Vec::new(),
+        })
+    }
+
+    /// Starts a step. Time never goes back, whatever the driver passes.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.now = Some(self.now.map_or(now, |last| last.max(now)));
+    }
+
+    /// The time of this step.
+    pub(in crate::ike) fn now(&self) -> Instant {
+        self.now
+            .expect("every input passes the time before anything runs")
+    }
+
+    /// The time of the last step while its output waits to be drained.
+    pub(super) fn undrained(&self) -> Option<Instant> {
+        let waiting =
+            !(self.transmits.is_empty() && self.requests.is_empty() && self.events.is_empty());
+        self.now.filter(|_| waiting)
+    }
+
+    pub(in crate::ike) fn transmit(&mut self, transmit: Transmit) {
+        self.transmits.push_back(transmit);
+    }
+
+    /// Sends a response to where its request came from (protocol 3.8).
+    pub(in crate::ike) fn reply(&mut self, arrival: Arrival, payload: Vec<u8>) {
+        self.transmit(Transmit {
+            ifindex: arrival.ifindex,
+            local: arrival.local,
+            remote: arrival.remote,
+            payload,
+        });
+    }
+
+    pub(in crate::ike) fn request(&mut self, request: SaRequest) {
+        self.requests.push_back(request);
+    }
+
+    pub(in crate::ike) fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Counts input that had no effect.
+    pub(in crate::ike) fn drop(&mut self, reason: DropReason) {
+        self.count(reason.name());
+    }
+
+    pub(in crate::ike) fn count(&mut self, name: &'static str) {
+        let counter = self.counters.entry(name).or_default();
+        *counter = counter.saturating_add(1);
+    }
+
+    pub(super) fn counters(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counters
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    pub(super) fn poll_request(&mut self) -> Option<SaRequest> {
+        self.requests.pop_front()
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A fresh nonce.
+    pub(in crate::ike) fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; NONCE_LEN];
+        self.entropy.fill(&mut nonce);
+        nonce
+    }
+
+    pub(super) fn entropy(&mut self) -> &mut dyn Entropy {
+        self.entropy.as_mut()
+    }
+
+    /// An IKE SPI of ours; 0 is no SPI.
+    pub(super) fn ike_spi(&mut self) -> IkeSpi {
+        loop {
+            let spi = self.entropy.u64();
+            if spi != 0 {
+                return IkeSpi(spi);
+            }
+        }
+    }
+
+    /// An inbound SPI no live SA has; values below 256 are reserved (RFC 4303 2.1).
+    pub(in crate::ike) fn allocate_spi(&mut self) -> Spi {
+        loop {
+            let spi = Spi(self.entropy.u32());
+            if spi.0 >= 256 && self.spis.insert(spi) {
+                return spi;
+            }
+        }
+    }
+
+    /// Gives an inbound SPI back.
+    pub(in crate::ike) fn release_spi(&mut self, spi: Spi) {
+        self.spis.remove(&spi);
+    }
+
+    /// A handle no Child SA had before.
+    pub(in crate::ike) fn child_id(&mut self) -> ChildId {
+        let id = ChildId(self.next_child);
+        self.next_child += 1;
+        id
+    }
+
+    /// Ends other IKE SAs of this identity that we are the responder of
+    /// (RFC 7296 2.4).
+    pub(in crate::ike) fn close_others(&mut self, remote_id: &str) {
+        let same = |sa: &IkeSa| !sa.initiator && sa.remote_id == remote_id && sa.is_authenticated();
+        let ids: Vec<_> = self
+            .sas
+            .iter()
+            .filter(|(_, sa)| same(sa))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            if let Some(mut sa) = self.sas.remove(&id) {
+                sa.close(Failure::Replaced, self);
+                self.sas.insert(id, sa);
+                self.touched.push(id);
+            }
+        }
+    }
+
+    /// IKE SAs other than the stepping one that changed since the last call.
+    pub(super) fn take_touched(&mut self) -> Vec<IkeId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Which of our interfaces has this address; [`IfaceId::CHANNEL`] if none.
+    pub(in crate::ike) fn iface_of(&self, address: IpAddr) -> IfaceId {
+        self.ifaces
+            .iter()
+            .find(|iface| iface.addresses.iter().any(|maddr| maddr.ip == address))
+            .map_or(IfaceId::CHANNEL, |iface| iface.id)
+    }
+
+    /// Which addresses a peer may name. An address of ours is never a peer's,
+    /// except a private one: both ends may be behind NATs with the same inside.
+    pub(in crate::ike) fn address_policy(&self) -> AddressPolicy {
+        let is_private = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => ip.is_private(),
+            IpAddr::V6(ip) => ip.is_unique_local(),
+        };
+        AddressPolicy {
+            own: self
+                .ifaces
+                .iter()
+                .flat_map(|iface| iface.addresses.iter().map(|maddr| maddr.ip))
+                .filter(|ip| !is_private(ip))
+                .collect(),
+            max_ifaces: u8::try_from(self.limits.interfaces).unwrap_or(u8::MAX),
+            ..AddressPolicy::default()
+        }
+    }
+}

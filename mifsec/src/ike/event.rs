@@ -1,0 +1,365 @@
+//! What goes into the engine besides datagrams, and what comes out.
+//!
+//! Commands are decisions of the agent, events are news for it, SA requests are
+//! what the data plane must do. After each input drain events first, SA requests
+//! second, transmits last: a peer is known before its Child SAs come, and a
+//! responder's SA is installed before the reply that names it leaves. None of
+//! these types knows a socket; addresses say where a datagram is to leave and
+//! arrive.
+
+mod view;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::crypto::{AeadAlgorithm, Secret};
+use crate::ids::{Arrival, ChildId, IfaceId, IfacePair, IkeId, Spi};
+
+use super::error::Failure;
+use super::mif::{InterfaceRecord, UpdateAddrs};
+use super::selector::TrafficSelector;
+
+pub use view::{ChildView, IkeSaView, IkeState};
+
+/// The address pair that carries the IKE SA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channel {
+    /// Our interface on it; [`IfaceId::CHANNEL`] when not known.
+    pub local_iface: IfaceId,
+    /// Kernel index of the interface to send from; 0 leaves it to the routes.
+    pub ifindex: u32,
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port as seen from here.
+    pub remote: SocketAddr,
+}
+
+/// Who sat behind a NAT when the IKE SA was set up (RFC 7296 2.23).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Nat {
+    /// We did.
+    pub local: bool,
+    /// The peer did.
+    pub remote: bool,
+}
+
+/// A datagram to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Kernel index of the interface to leave by; 0 leaves it to the routes.
+    pub ifindex: u32,
+    /// Source; its port says which socket. On the NAT-T port the sender puts
+    /// the non-ESP marker (RFC 3948 2.2) in front.
+    pub local: SocketAddr,
+    /// Destination.
+    pub remote: SocketAddr,
+    /// The IKE message, without marker.
+    pub payload: Vec<u8>,
+}
+
+/// A decision of the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Set up an IKE SA with a configured peer. IKE_SA_INIT uses the engine's
+    /// `ike_port` at both ends, everything after it `port`, whatever ports
+    /// `channel` names (RFC 4555 3.3: MOBIKE peers float even without NAT).
+    Initiate {
+        /// Name of the peer's configuration.
+        peer: String,
+        /// Where from and where to.
+        channel: Channel,
+    },
+    /// The complete table of our interfaces. Announced to every MIF peer when it
+    /// differs from the last one.
+    SetInterfaces {
+        /// All announced interfaces.
+        ifaces: Vec<InterfaceRecord>,
+    },
+    /// A further Child SA on a chosen path (MIF_OUTER_ADDRS, BUNDLE if configured).
+    CreateChild {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Name of the child's configuration.
+        child: String,
+        /// Its path.
+        pair: IfacePair,
+        /// Our outer address on it.
+        local: IpAddr,
+        /// The peer's outer address on it.
+        remote: IpAddr,
+    },
+    /// One of our interfaces moved: MIF_UPDATE_ADDRS for all Child SAs on it.
+    UpdateAddresses {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface that was used.
+        old_iface: IfaceId,
+        /// The interface used from now; the same for a new address on it.
+        new_iface: IfaceId,
+        /// The address that was used.
+        old: IpAddr,
+        /// The address used from now.
+        new: IpAddr,
+        /// Whether a NAT is known to sit in front of `new`.
+        behind_nat: bool,
+        /// The old address no longer receives.
+        old_is_dead: bool,
+        /// How long the peer accepts the old address after its switch.
+        grace: Duration,
+        /// Set when the IKE channel was on `old` and moves too.
+        channel: Option<Channel>,
+    },
+    /// The IKE channel moves to this pair: what is outstanding leaves from there
+    /// at once (same octets), the peer is told by MIF_UPDATE_ADDRS with IKE_CHANNEL.
+    MoveChannel {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The new pair.
+        channel: Channel,
+    },
+    /// The peer's address on the channel changed and was validated (a NAT
+    /// rebinding): used from now, no message.
+    ChannelRemote {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The peer's address and port as seen from here.
+        remote: SocketAddr,
+    },
+    /// The interfaces of the IKE channel are now known: Child SAs bound to
+    /// interface 0 are bound to these.
+    ResolveChannel {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Our interface.
+        local: IfaceId,
+        /// The peer's.
+        remote: IfaceId,
+    },
+    /// Delete one Child SA at both ends.
+    DeleteChild {
+        /// Which.
+        child: ChildId,
+    },
+    /// Delete an IKE SA and its Child SAs at both ends.
+    DeleteIke {
+        /// Which.
+        ike: IkeId,
+    },
+    /// Ask the peer for a sign of life (empty INFORMATIONAL); no answer closes the IKE SA.
+    CheckLiveness {
+        /// Of which IKE SA.
+        ike: IkeId,
+    },
+    /// ESP of this peer was authenticated lately: liveness starts over (RFC 7296 2.4).
+    PeerAlive {
+        /// Of which IKE SA.
+        ike: IkeId,
+    },
+}
+
+/// One Child SA, ready for the data plane.
+pub struct ChildSa {
+    /// The IKE SA that made it.
+    pub ike: IkeId,
+    /// Its handle.
+    pub child: ChildId,
+    /// Name of its configuration.
+    pub name: String,
+    /// SPI we receive on.
+    pub spi_in: Spi,
+    /// SPI the peer receives on.
+    pub spi_out: Spi,
+    /// ESP algorithm of both directions.
+    pub algorithm: AeadAlgorithm,
+    /// Key and salt of what we receive.
+    pub keymat_in: Secret,
+    /// Key and salt of what we send.
+    pub keymat_out: Secret,
+    /// Extended sequence numbers (RFC 4303 2.2.1).
+    pub esn: bool,
+    /// What may be behind us.
+    pub ts_local: Vec<TrafficSelector>,
+    /// What may be behind the peer.
+    pub ts_remote: Vec<TrafficSelector>,
+    /// The path it is homed on.
+    pub pair: IfacePair,
+    /// Whether other Child SAs may carry the same selectors on other paths.
+    pub bundle: bool,
+    /// Responder: send after the first valid packet on it, or 1 s.
+    pub hold_outbound: bool,
+    /// Packets of the replay window.
+    pub replay_window: u32,
+}
+
+impl std::fmt::Debug for ChildSa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChildSa")
+            .field("ike", &self.ike)
+            .field("child", &self.child)
+            .field("name", &self.name)
+            .field("spi_in", &self.spi_in)
+            .field("spi_out", &self.spi_out)
+            .field("algorithm", &self.algorithm)
+            .field("esn", &self.esn)
+            .field("pair", &self.pair)
+            .field("bundle", &self.bundle)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the data plane must do.
+#[derive(Debug)]
+pub enum SaRequest {
+    /// We named this inbound SPI in a request: packets on it may arrive before
+    /// [`SaRequest::Install`], which ends this state.
+    Larval {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The SPI.
+        spi: Spi,
+    },
+    /// The request failed; the SPI is free again.
+    LarvalGone {
+        /// The SPI.
+        spi: Spi,
+    },
+    /// Install both directions.
+    Install(Box<ChildSa>),
+    /// The Child SA belongs to another path now; nothing else of it changed.
+    Rebind {
+        /// Which.
+        child: ChildId,
+        /// Its path.
+        pair: IfacePair,
+    },
+    /// Remove both directions.
+    Remove {
+        /// Which.
+        child: ChildId,
+    },
+}
+
+/// Keys of the probe SA pair of one IKE SA (protocol 3.8).
+pub struct ProbeKeys {
+    /// SPI we receive probes on.
+    pub spi_in: Spi,
+    /// SPI the peer receives probes on.
+    pub spi_out: Spi,
+    /// The AEAD of the IKE SA.
+    pub algorithm: AeadAlgorithm,
+    /// Key and salt of what we receive.
+    pub keymat_in: Secret,
+    /// Key and salt of what we send.
+    pub keymat_out: Secret,
+}
+
+impl std::fmt::Debug for ProbeKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProbeKeys")
+            .field("spi_in", &self.spi_in)
+            .field("spi_out", &self.spi_out)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What two MIF peers agreed on.
+#[derive(Debug)]
+pub struct MifSession {
+    /// Feature bits both sides have (protocol 3.4).
+    pub features: u32,
+    /// The probe SA pair.
+    pub probe: ProbeKeys,
+}
+
+/// News for the agent.
+#[derive(Debug)]
+pub enum Event {
+    /// An IKE SA is authenticated at both ends. Its first Child SA, if any, is
+    /// an SA request of the same step.
+    Established {
+        /// Its handle.
+        ike: IkeId,
+        /// Name of the peer's configuration.
+        peer: String,
+        /// The identity the peer authenticated as.
+        remote_id: String,
+        /// Whether we started it.
+        initiator: bool,
+        /// Inner addresses: ours (initiator) or the peer's (responder).
+        leases: Vec<IpAddr>,
+        /// Name servers the responder named.
+        dns: Vec<IpAddr>,
+        /// Set between MIF peers.
+        mif: Option<MifSession>,
+        /// Where its messages go.
+        channel: Channel,
+    },
+    /// The peer's complete interface table.
+    PeerInterfaces {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// All its interfaces.
+        ifaces: Vec<InterfaceRecord>,
+    },
+    /// The peer moved an interface.
+    PeerMoved {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// What it said.
+        update: UpdateAddrs,
+        /// Where the message came from.
+        observed: Arrival,
+    },
+    /// The peer moved the IKE channel to where this message came from.
+    ChannelMoved {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Where the message came from.
+        observed: Arrival,
+    },
+    /// A request had to be retransmitted this often: the channel's path may be dead.
+    ChannelQuiet {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Retransmissions so far, from 2.
+        tries: u32,
+    },
+    /// An IKE SA could not be set up.
+    Failed {
+        /// Name of the peer's configuration; empty when none matched.
+        peer: String,
+        /// The attempt.
+        ike: Option<IkeId>,
+        /// Why, with the mend.
+        reason: Failure,
+    },
+    /// An established IKE SA is gone; SA requests of the same step remove its
+    /// Child SAs.
+    Closed {
+        /// Which.
+        ike: IkeId,
+        /// Why.
+        reason: Failure,
+    },
+    /// A Child SA could not be set up; the IKE SA stands.
+    ChildFailed {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Name of the child's configuration; empty when none matched.
+        child: String,
+        /// Its path.
+        pair: IfacePair,
+        /// Why, with the mend.
+        reason: Failure,
+    },
+    /// An address change we announced was refused; the peer did not move.
+    MoveRefused {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface that was to move.
+        iface: IfaceId,
+        /// Why, with the mend.
+        reason: Failure,
+    },
+}

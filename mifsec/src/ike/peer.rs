@@ -1,0 +1,122 @@
+//! Who may be at the other end: identities, shared keys and the lookup in the
+//! peer authorisation database (RFC 4301 4.4.3). The entries themselves are the
+//! engine's configuration.
+
+#![forbid(unsafe_code)]
+
+mod identity;
+
+pub use identity::{Identity, IdentityError, IdentityPattern};
+
+use std::collections::BTreeMap;
+
+use crate::crypto::Secret;
+
+/// Shared keys of a peer.
+pub enum PskSource {
+    /// The same for whoever matches.
+    One(Secret),
+    /// By identity as [`Identity`] prints it.
+    Table(BTreeMap<String, Secret>),
+}
+
+impl PskSource {
+    /// The key shared with `identity`.
+    #[must_use]
+    pub fn lookup(&self, identity: &Identity) -> Option<&Secret> {
+        match self {
+            Self::One(secret) => Some(secret),
+            Self::Table(table) => table.get(&identity.to_string()),
+        }
+    }
+}
+
+/// An entry of the peer authorisation database: who we are to whom.
+pub trait PadEntry {
+    /// Our identity towards the peer.
+    fn local_id(&self) -> &Identity;
+    /// The identities the peer may have.
+    fn remote_id(&self) -> &IdentityPattern;
+}
+
+/// The entry for the peer an initiator claims to be, before it has proved it:
+/// an exact match of IDi before a pattern, then the first. With IDr only those
+/// entries count where we are who it asks for (RFC 7296 3.5).
+#[must_use]
+pub fn authorise<'a, E: PadEntry>(
+    entries: &'a [E],
+    idi: &Identity,
+    idr: Option<&Identity>,
+) -> Option<&'a E> {
+    let mut candidates = entries.iter().filter(|entry| {
+        entry.remote_id().matches(idi) && idr.is_none_or(|idr| idr == entry.local_id())
+    });
+    let exact = |entry: &&E| entry.remote_id().is_exact();
+    candidates.clone().find(exact).or_else(|| candidates.next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Entry(&'static str, Identity, IdentityPattern);
+
+    impl PadEntry for Entry {
+        fn local_id(&self) -> &Identity {
+            &self.1
+        }
+
+        fn remote_id(&self) -> &IdentityPattern {
+            &self.2
+        }
+    }
+
+    fn entry(name: &'static str, local: &str, remote: &str) -> Entry {
+        Entry(name, local.parse().unwrap(), remote.parse().unwrap())
+    }
+
+    fn find(entries: &[Entry], idi: &str, idr: Option<&str>) -> Option<&'static str> {
+        let idr = idr.map(|idr| idr.parse().unwrap());
+        authorise(entries, &idi.parse().unwrap(), idr.as_ref()).map(|entry| entry.0)
+    }
+
+    #[test]
+    fn an_exact_identity_goes_before_a_pattern_and_order_decides_the_rest() {
+        let entries = [
+            entry("all", "gw.example.org", "*@example.org"),
+            entry("alice", "gw.example.org", "alice@example.org"),
+            entry("later", "gw.example.org", "*@example.org"),
+        ];
+        assert_eq!(find(&entries, "alice@example.org", None), Some("alice"));
+        assert_eq!(find(&entries, "bob@example.org", None), Some("all"));
+        assert_eq!(find(&entries, "bob@example.net", None), None);
+    }
+
+    #[test]
+    fn idr_picks_among_our_identities() {
+        let entries = [
+            entry("old", "old.example.org", "*@example.org"),
+            entry("new", "new.example.org", "*@example.org"),
+        ];
+        assert_eq!(
+            find(&entries, "bob@example.org", Some("new.example.org")),
+            Some("new")
+        );
+        assert_eq!(find(&entries, "bob@example.org", None), Some("old"));
+        assert_eq!(
+            find(&entries, "bob@example.org", Some("gw.example.org")),
+            None
+        );
+    }
+
+    #[test]
+    fn a_table_of_secrets_is_keyed_by_the_printed_identity() {
+        let table = [("alice@example.org".to_owned(), Secret::new(b"a".to_vec()))];
+        let source = PskSource::Table(table.into());
+        let lookup = |text: &str| source.lookup(&text.parse().unwrap()).map(Secret::expose);
+        assert_eq!(lookup("Alice@example.org"), Some(&b"a"[..]));
+        assert_eq!(lookup("bob@example.org"), None);
+        let source = PskSource::One(Secret::new(b"o".to_vec()));
+        assert!(source.lookup(&"anyone".parse().unwrap()).is_some());
+    }
+}

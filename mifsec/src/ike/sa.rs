@@ -1,0 +1,375 @@
+//! One IKE SA: who the peer is, its keys and windows, its Child SAs, and what
+//! waits to be asked of it.
+//!
+//! ```text
+//!  initiator  Connecting ─ IKE_SA_INIT ─ IKE_AUTH ─► Established ─ Delete ─► gone
+//!  responder  HalfOpen ─── IKE_AUTH ───────────────► Established ─ Delete ─► Spent
+//!                 └─ refused ─► Spent
+//! ```
+//! A `Spent` IKE SA only repeats its responses for a while, so that a peer whose
+//! copy got lost learns the outcome.
+
+mod children;
+mod exchange;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::crypto::Aead;
+use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi, Spi};
+
+use super::config::PeerConfig;
+use super::engine::Context;
+use super::error::Failure;
+use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
+use super::keymat::IkeKeys;
+use super::task::{Queue, Task, auth, delete, interfaces};
+use super::timer::{TimerKind, TimerTable};
+use super::window::{Inbound, Outbound};
+
+pub(super) use children::{Child, Installation};
+
+/// How long a [`Phase::Spent`] IKE SA answers duplicates: longer than a peer
+/// with default timing needs to retransmit three times.
+const SPENT_LIFETIME: Duration = Duration::from_secs(5);
+
+/// Shell of all phases, kept over their changes.
+pub(super) struct IkeSa {
+    pub(super) id: IkeId,
+    /// We sent the first message.
+    pub(super) initiator: bool,
+    pub(super) spi_i: IkeSpi,
+    /// 0 until the responder chose it.
+    pub(super) spi_r: IkeSpi,
+    /// Known from the start by the initiator, from IKE_AUTH by the responder.
+    pub(super) peer: Option<Arc<PeerConfig>>,
+    /// The identity the peer proved.
+    pub(super) remote_id: String,
+    pub(super) channel: Channel,
+    pub(super) nat: Nat,
+    pub(super) phase: Phase,
+    pub(super) keys: Option<Keys>,
+    pub(super) outbound: Outbound<Task>,
+    pub(super) inbound: Inbound,
+    pub(super) queue: Queue,
+    /// Refused with TEMPORARY_FAILURE: asked again when the Retry timer comes.
+    pub(super) postponed: Vec<Task>,
+    pub(super) timers: TimerTable,
+    pub(super) children: BTreeMap<ChildId, Child>,
+    /// SPIs the peer deleted while the response that names them may still be on
+    /// its way to us.
+    pub(super) early_deletes: BTreeSet<Spi>,
+    pub(super) mif: Option<interfaces::Mif>,
+    /// Ours (initiator) or the peer's (responder).
+    pub(super) leases: Vec<IpAddr>,
+}
+
+/// How far an IKE SA is.
+pub(super) enum Phase {
+    /// Initiator: IKE_SA_INIT or IKE_AUTH is under way. `refused` is what an
+    /// unauthenticated error said, believed only when nothing better comes.
+    Connecting { refused: Option<Failure> },
+    /// Responder: the peer has to prove who it is.
+    HalfOpen(Box<auth::HalfOpen>),
+    /// Both ends proved who they are.
+    Established,
+    /// Our Delete is on its way; `announced` unless it never got established.
+    Closing { reason: Failure, announced: bool },
+    /// Only repeats responses. Without an authenticated peer it counts against
+    /// the bound on half-open ones.
+    Spent,
+}
+
+/// Keys of the SK payload, and of what is derived later.
+pub(super) struct Keys {
+    pub(super) ike: IkeKeys,
+    /// Seals what we send.
+    outbound: Aead,
+    /// Opens what we receive.
+    inbound: Aead,
+    /// Counts our messages: never the same IV twice under one key (RFC 5282 3.1).
+    iv: u64,
+}
+
+impl Keys {
+    /// Both directions' keys, as this side uses them.
+    pub(super) fn new(ike: IkeKeys, initiator: bool) -> Option<Self> {
+        let (aead_i, aead_r) = (ike.aead_i().ok()?, ike.aead_r().ok()?);
+        let (outbound, inbound) = if initiator {
+            (aead_i, aead_r)
+        } else {
+            (aead_r, aead_i)
+        };
+        Some(Self {
+            ike,
+            outbound,
+            inbound,
+            iv: 0,
+        })
+    }
+}
+
+impl IkeSa {
+    /// A fresh IKE SA on `channel`.
+    pub(super) fn new(
+        id: IkeId,
+        initiator: bool,
+        (spi_i, spi_r): (IkeSpi, IkeSpi),
+        channel: Channel,
+        phase: Phase,
+    ) -> Self {
+        Self {
+            id,
+            initiator,
+            spi_i,
+            spi_r,
+            peer: None,
+            remote_id: String::new(),
+            channel,
+            nat: Nat::default(),
+            phase,
+            keys: None,
+            outbound: Outbound::new(),
+            inbound: Inbound::new(),
+            queue: Queue::default(),
+            postponed: Vec::new(),
+            timers: TimerTable::default(),
+            children: BTreeMap::new(),
+            early_deletes: BTreeSet::new(),
+            mif: None,
+            leases: Vec::new(),
+        }
+    }
+
+    /// Our SPI, by which messages find this IKE SA.
+    pub(super) fn own_spi(&self) -> IkeSpi {
+        if self.initiator {
+            self.spi_i
+        } else {
+            self.spi_r
+        }
+    }
+
+    /// Both SPIs, initiator's first.
+    pub(super) fn spis(&self) -> (IkeSpi, IkeSpi) {
+        (self.spi_i, self.spi_r)
+    }
+
+    /// Name of the peer's configuration; empty while unknown.
+    pub(super) fn peer_name(&self) -> String {
+        self.peer
+            .as_ref()
+            .map(|peer| peer.name.clone())
+            .unwrap_or_default()
+    }
+
+    /// Whether requests other than IKE_SA_INIT and IKE_AUTH may be made.
+    pub(super) fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Established)
+    }
+
+    /// Whether the peer proved who it is and the IKE SA is not over.
+    pub(super) fn is_authenticated(&self) -> bool {
+        matches!(self.phase, Phase::Established | Phase::Closing { .. })
+    }
+
+    /// Queues `task`; it leaves when the window allows.
+    pub(super) fn submit(&mut self, task: Task, cx: &mut Context) {
+        self.queue.push(task);
+        self.pump(cx);
+    }
+
+    /// Sends `bytes` on the channel.
+    pub(super) fn send(&self, bytes: Vec<u8>, cx: &mut Context) {
+        cx.transmit(Transmit {
+            ifindex: self.channel.ifindex,
+            local: self.channel.local,
+            remote: self.channel.remote,
+            payload: bytes,
+        });
+    }
+
+    /// The IKE SA lives: both ends proved who they are.
+    pub(super) fn establish(&mut self, dns: Vec<IpAddr>, cx: &mut Context) {
+        self.phase = Phase::Established;
+        self.timers.set(TimerKind::Expire, None);
+        self.alive(cx);
+        let mif = self.mif_session();
+        cx.event(Event::Established {
+            ike: self.id,
+            peer: self.peer_name(),
+            remote_id: self.remote_id.clone(),
+            initiator: self.initiator,
+            leases: self.leases.clone(),
+            dns,
+            mif,
+            channel: self.channel,
+        });
+    }
+
+    /// A protected message of the peer came, or its ESP did: liveness starts
+    /// over (RFC 7296 2.4).
+    pub(super) fn alive(&mut self, cx: &Context) {
+        if self.is_established() {
+            let dpd = self.peer.as_ref().and_then(|peer| peer.dpd);
+            let due = dpd.and_then(|quiet| cx.now().checked_add(quiet));
+            self.timers.set(TimerKind::Dpd, due);
+        }
+    }
+
+    /// The channel runs on another pair from now: what is outstanding leaves from
+    /// there at once, same octets (protocol 3.8).
+    pub(super) fn move_channel(&mut self, channel: Channel, cx: &mut Context) {
+        self.channel = channel;
+        for bytes in self.outbound.resend(&cx.retransmit, cx.now()) {
+            self.send(bytes, cx);
+        }
+    }
+
+    /// Where the peer sees us once it sent this message.
+    pub(super) fn channel_of(&self, arrival: Arrival, cx: &Context) -> Channel {
+        Channel {
+            local_iface: cx.iface_of(arrival.local.ip()),
+            ifindex: arrival.ifindex,
+            local: arrival.local,
+            remote: arrival.remote,
+        }
+    }
+
+    /// The interfaces of the channel are known: what was bound to interface 0 is
+    /// bound to them (protocol 3.1).
+    pub(super) fn resolve_channel(&mut self, local: IfaceId, remote: IfaceId, cx: &mut Context) {
+        if self.channel.local_iface == IfaceId::CHANNEL {
+            self.channel.local_iface = local;
+        }
+        for (id, child) in &mut self.children {
+            let before = child.pair;
+            if child.pair.local == IfaceId::CHANNEL {
+                child.pair.local = local;
+            }
+            if child.pair.remote == IfaceId::CHANNEL {
+                child.pair.remote = remote;
+            }
+            if child.pair != before {
+                cx.request(SaRequest::Rebind {
+                    child: *id,
+                    pair: child.pair,
+                });
+            }
+        }
+    }
+
+    /// Ends it: Child SAs go, what waited fails with it. It stays as
+    /// [`Phase::Spent`] while the peer may still repeat a request.
+    pub(super) fn close(&mut self, reason: Failure, cx: &mut Context) {
+        let was = std::mem::replace(&mut self.phase, Phase::Spent);
+        for child in std::mem::take(&mut self.children).into_values() {
+            child.remove(cx);
+        }
+        let waiting = self.queue.take().chain(self.postponed.drain(..));
+        for task in self.outbound.abandon().chain(waiting) {
+            task.abandon(cx);
+        }
+        if let Some(mif) = self.mif.take() {
+            cx.release_spi(mif.probe_in);
+        }
+        self.release_leases(cx);
+        self.timers = TimerTable::default();
+        // Without keys there is no response that could be repeated; after a
+        // timeout nobody is there to ask for one.
+        let timeout = matches!(reason, Failure::Timeout { .. });
+        if self.keys.is_some() && !timeout {
+            self.timers
+                .set(TimerKind::Expire, Some(cx.now() + SPENT_LIFETIME));
+        }
+        let ike = self.id;
+        match was {
+            Phase::Established
+            | Phase::Closing {
+                announced: true, ..
+            } => cx.event(Event::Closed { ike, reason }),
+            // Nobody came back for it: that is worth a count, not a line.
+            Phase::HalfOpen(_) if timeout => cx.count("ike_half_open_expired"),
+            Phase::Connecting { .. } | Phase::HalfOpen(_) | Phase::Closing { .. } => {
+                cx.event(Event::Failed {
+                    peer: self.peer_name(),
+                    ike: Some(ike),
+                    reason,
+                });
+            }
+            Phase::Spent => {}
+        }
+    }
+
+    /// Tells the peer to forget this IKE SA, and forgets it when it answers.
+    pub(super) fn begin_closing(&mut self, reason: Failure, cx: &mut Context) {
+        let announced = match self.phase {
+            Phase::Established => true,
+            Phase::Connecting { .. } if self.keys.is_some() => false,
+            Phase::Connecting { .. } | Phase::HalfOpen(_) => return self.close(reason, cx),
+            Phase::Closing { .. } | Phase::Spent => return,
+        };
+        self.phase = Phase::Closing { reason, announced };
+        self.submit(Task::Delete(delete::Target::Ike), cx);
+    }
+
+    /// Whether nothing of it is of use any more.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.phase, Phase::Spent) && self.timers.next().is_none()
+    }
+
+    /// Gives the peer's addresses back to the pool.
+    fn release_leases(&mut self, cx: &mut Context) {
+        let leased = std::mem::take(&mut self.leases);
+        if self.initiator {
+            return;
+        }
+        let pool = self.peer.as_ref().and_then(|peer| peer.pool.as_ref());
+        if let Some(pool) = pool.and_then(|pool| cx.pools.get_mut(pool)) {
+            for address in leased {
+                pool.release(&self.remote_id, Family::of(address));
+            }
+        }
+    }
+
+    /// When it has to act next.
+    pub(super) fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
+        self.timers.next()
+    }
+
+    /// For `mifsec status`.
+    pub(super) fn view(&self) -> Option<IkeSaView> {
+        let state = match self.phase {
+            Phase::Connecting { .. } | Phase::HalfOpen(_) => IkeState::Connecting,
+            Phase::Established => IkeState::Established,
+            Phase::Closing { .. } => IkeState::Closing,
+            Phase::Spent => return None,
+        };
+        Some(IkeSaView {
+            ike: self.id,
+            peer: self.peer_name(),
+            remote_id: self.remote_id.clone(),
+            initiator: self.initiator,
+            state,
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            mif: self.mif.is_some(),
+            leases: self.leases.clone(),
+            channel: self.channel,
+            nat: self.nat,
+            children: self
+                .children
+                .iter()
+                .map(|(id, child)| ChildView {
+                    child: *id,
+                    name: child.name.clone(),
+                    spi_in: child.spi_in,
+                    spi_out: child.spi_out,
+                    pair: child.pair,
+                })
+                .collect(),
+        })
+    }
+}

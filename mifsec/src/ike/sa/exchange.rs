@@ -1,0 +1,365 @@
+//! Messages of one IKE SA in and out: windows, keys, retransmission
+//! (RFC 7296 2.1 to 2.4, 2.21).
+
+use std::time::Duration;
+
+use crate::ids::Arrival;
+use crate::ike::engine::Context;
+use crate::ike::error::{DropReason, Failure};
+use crate::ike::event::Event;
+use crate::ike::message::{
+    self, Body, Encrypted, ExchangeType, Header, NotifyType, OpenError, Payload,
+};
+use crate::ike::task::init::InitResponse;
+use crate::ike::task::{Payloads, Received, Task, auth, child, informational};
+use crate::ike::timer::TimerKind;
+use crate::ike::window::{Due, Place};
+
+use super::{IkeSa, Phase};
+
+/// Retransmissions from which on the channel's path is reported as quiet.
+const QUIET_AFTER: u32 = 2;
+/// How long a better answer is waited for after an unauthenticated refusal.
+const REFUSAL_DOUBT: Duration = Duration::from_secs(2);
+
+impl IkeSa {
+    /// Takes a message addressed to this IKE SA.
+    pub(in crate::ike) fn receive(
+        &mut self,
+        header: &Header,
+        body: Body,
+        bytes: &[u8],
+        arrival: Arrival,
+        cx: &mut Context,
+    ) {
+        // The I flag tells which end sent it, so a message of ours that comes
+        // back is not taken for the peer's (RFC 7296 3.1).
+        if header.initiator == self.initiator {
+            return cx.drop(DropReason::Unexpected);
+        }
+        match (body, header.response) {
+            (Body::Protected(sealed), false) => self.receive_request(header, sealed, arrival, cx),
+            (Body::Protected(sealed), true) => self.receive_response(header, sealed, arrival, cx),
+            (Body::Clear(payloads), true) => {
+                self.receive_init_response(header, payloads, bytes, arrival, cx);
+            }
+            (Body::Clear(_), false) => cx.drop(DropReason::Unexpected),
+        }
+        self.pump(cx);
+    }
+
+    /// The only response in clear there is. A message that does not fit is not
+    /// the peer's, so the request stays in flight.
+    fn receive_init_response(
+        &mut self,
+        header: &Header,
+        payloads: Vec<Payload>,
+        bytes: &[u8],
+        arrival: Arrival,
+        cx: &mut Context,
+    ) {
+        let expected = self.keys.is_none()
+            && matches!(self.phase, Phase::Connecting { .. })
+            && header.exchange == ExchangeType::IKE_SA_INIT
+            && self.outbound.expects(header.message_id);
+        if !expected {
+            return cx.drop(DropReason::ResponseUnexpected);
+        }
+        let Some(Task::Init(init)) = self.outbound.tasks().next() else {
+            return cx.drop(DropReason::ResponseUnexpected);
+        };
+        let response = InitResponse {
+            payloads: Payloads(payloads),
+            spi_r: header.spi_r,
+            bytes,
+            arrival,
+        };
+        match init.judge(self, &response) {
+            Ok(verdict) => {
+                if let Some(Task::Init(init)) = self.outbound.answered(header.message_id) {
+                    init.proceed(verdict, self, cx, &response);
+                }
+            }
+            Err(refused) => {
+                cx.drop(DropReason::Unauthenticated);
+                self.note_refusal(refused, cx);
+            }
+        }
+    }
+
+    /// Any error but those with a remedy fails IKE_SA_INIT, but nobody proved to
+    /// have sent it: it is believed when nothing better comes for a while
+    /// (RFC 7296 2.21.1).
+    fn note_refusal(&mut self, reason: Option<Failure>, cx: &mut Context) {
+        if let (Phase::Connecting { refused }, Some(reason)) = (&mut self.phase, reason)
+            && refused.is_none()
+        {
+            *refused = Some(reason);
+            let doubt = Some(cx.now() + REFUSAL_DOUBT);
+            self.timers.set(TimerKind::Expire, doubt);
+        }
+    }
+
+    fn receive_request(
+        &mut self,
+        header: &Header,
+        sealed: Encrypted,
+        arrival: Arrival,
+        cx: &mut Context,
+    ) {
+        let Some(keys) = &self.keys else {
+            return cx.drop(DropReason::Unexpected);
+        };
+        let opened = match sealed.open(&keys.inbound) {
+            Err(OpenError::Integrity) => return cx.drop(DropReason::Integrity),
+            Err(OpenError::Content(error)) => Err(error),
+            Ok(payloads) => Ok(Payloads(payloads)),
+        };
+        match self.inbound.place(header.message_id) {
+            Place::New => {}
+            Place::Duplicate(response) => {
+                cx.drop(DropReason::Duplicate);
+                return cx.reply(arrival, response);
+            }
+            Place::Old => return cx.drop(DropReason::OldRequest),
+            Place::Outside => return cx.drop(DropReason::RequestOutsideWindow),
+        }
+        if matches!(self.phase, Phase::Spent) {
+            return cx.drop(DropReason::Unexpected);
+        }
+        self.alive(cx);
+        let response = match opened {
+            Ok(payloads) => {
+                let received = Received {
+                    payloads,
+                    exchange: header.exchange,
+                    arrival,
+                };
+                self.respond(&received, cx)
+            }
+            // A critical payload we do not know refuses its request (RFC 7296 2.5).
+            Err(error) => {
+                cx.count(error.reason());
+                Some(vec![Payload::Notify(error.notify())])
+            }
+        };
+        let Some(response) = response else {
+            return cx.drop(DropReason::Unexpected);
+        };
+        // Fatal for the IKE SA at both ends, without a Delete (RFC 7296 2.21.3).
+        let response = Payloads(response);
+        if response.notify(NotifyType::INVALID_SYNTAX).is_some() {
+            self.close(Failure::Protocol { what: "message" }, cx);
+        }
+        if let Some(bytes) = self.seal(header.exchange, header.message_id, true, &response.0) {
+            self.inbound.answered(header.message_id, bytes.clone());
+            cx.reply(arrival, bytes);
+        }
+    }
+
+    /// The response's payloads; `None` for a request that has no place here and
+    /// that nobody with our keys would send.
+    fn respond(&mut self, received: &Received, cx: &mut Context) -> Option<Vec<Payload>> {
+        match (&self.phase, received.exchange) {
+            (Phase::HalfOpen(_), ExchangeType::IKE_AUTH) => Some(auth::respond(self, cx, received)),
+            (Phase::Established | Phase::Closing { .. }, ExchangeType::CREATE_CHILD_SA) => {
+                Some(child::respond(self, cx, received))
+            }
+            (Phase::Established | Phase::Closing { .. }, ExchangeType::INFORMATIONAL) => {
+                Some(informational::respond(self, cx, received))
+            }
+            _ => None,
+        }
+    }
+
+    fn receive_response(
+        &mut self,
+        header: &Header,
+        sealed: Encrypted,
+        arrival: Arrival,
+        cx: &mut Context,
+    ) {
+        let Some(keys) = &self.keys else {
+            return cx.drop(DropReason::Unexpected);
+        };
+        if !self.outbound.expects(header.message_id) {
+            return cx.drop(DropReason::ResponseUnexpected);
+        }
+        let payloads = match sealed.open(&keys.inbound) {
+            Err(OpenError::Integrity) => return cx.drop(DropReason::Integrity),
+            Err(OpenError::Content(error)) => {
+                cx.count(error.reason());
+                return self.close(Failure::Protocol { what: "response" }, cx);
+            }
+            Ok(payloads) => Payloads(payloads),
+        };
+        self.alive(cx);
+        let Some(task) = self.outbound.answered(header.message_id) else {
+            return;
+        };
+        if task.exchange() != header.exchange {
+            task.abandon(cx);
+            return self.close(
+                Failure::Protocol {
+                    what: "exchange type",
+                },
+                cx,
+            );
+        }
+        if payloads.notify(NotifyType::INVALID_SYNTAX).is_some() {
+            task.abandon(cx);
+            return self.close(Failure::from_notify(NotifyType::INVALID_SYNTAX, false), cx);
+        }
+        let received = Received {
+            payloads,
+            exchange: header.exchange,
+            arrival,
+        };
+        task.process(self, cx, &received);
+    }
+
+    /// Sends queued requests while the window is open.
+    pub(in crate::ike) fn pump(&mut self, cx: &mut Context) {
+        while self.outbound.is_open() && !matches!(self.phase, Phase::Spent) {
+            let Some(mut task) = self.queue.pop(self.outbound.tasks()) else {
+                break;
+            };
+            let Some(payloads) = task.build(self, cx) else {
+                task.abandon(cx);
+                continue;
+            };
+            let id = self.outbound.next_id();
+            let Some(bytes) = self.seal(task.exchange(), id, false, &payloads) else {
+                continue;
+            };
+            if let Task::Init(init) = &mut task {
+                init.sent(&bytes);
+            }
+            self.send(bytes.clone(), cx);
+            self.outbound.sent(bytes, task, &cx.retransmit, cx.now());
+        }
+        if !matches!(self.phase, Phase::Spent) {
+            self.timers
+                .set(TimerKind::Retransmit, self.outbound.next_due());
+        }
+    }
+
+    /// One message; in clear while there are no keys.
+    fn seal(
+        &mut self,
+        exchange: ExchangeType,
+        message_id: u32,
+        response: bool,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        let header = Header {
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            exchange,
+            response,
+            initiator: self.initiator,
+            higher_version: false,
+            message_id,
+        };
+        match &mut self.keys {
+            Some(keys) => {
+                keys.iv = keys.iv.checked_add(1)?;
+                Some(message::seal(&header, payloads, &keys.outbound, keys.iv))
+            }
+            None => Some(message::encode_clear(&header, payloads)),
+        }
+    }
+
+    /// Lets time pass.
+    pub(in crate::ike) fn handle_timeout(&mut self, cx: &mut Context) {
+        let now = cx.now();
+        if self.timers.take_due(TimerKind::Expire, now) {
+            let reason = match &mut self.phase {
+                Phase::Spent => return,
+                Phase::Connecting { refused } => refused.take(),
+                Phase::HalfOpen(_) | Phase::Established | Phase::Closing { .. } => None,
+            };
+            let remote = self.channel.remote;
+            return self.close(reason.unwrap_or(Failure::Timeout { remote }), cx);
+        }
+        if self.timers.take_due(TimerKind::Retransmit, now) {
+            self.retransmit(cx);
+        }
+        if self.timers.take_due(TimerKind::Retry, now) {
+            for task in std::mem::take(&mut self.postponed) {
+                self.queue.push(task);
+            }
+        }
+        // A request in flight is a question about its life already.
+        let dpd = self.timers.take_due(TimerKind::Dpd, now);
+        if dpd && self.is_established() && self.outbound.is_empty() {
+            self.queue.push(Task::Liveness);
+        }
+        self.pump(cx);
+    }
+
+    fn retransmit(&mut self, cx: &mut Context) {
+        for due in self.outbound.due(&cx.retransmit, cx.now()) {
+            match due {
+                Due::Again { bytes, tries } => {
+                    if tries >= QUIET_AFTER && self.is_established() {
+                        cx.event(Event::ChannelQuiet {
+                            ike: self.id,
+                            tries,
+                        });
+                    }
+                    self.send(bytes, cx);
+                }
+                Due::GaveUp => {
+                    let reason = match &self.phase {
+                        Phase::Closing { reason, .. } => reason.clone(),
+                        _ => Failure::Timeout {
+                            remote: self.channel.remote,
+                        },
+                    };
+                    return self.close(reason, cx);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl IkeSa {
+    /// A request as this end would seal it, out of its turn.
+    pub(in crate::ike) fn forge(
+        &mut self,
+        exchange: ExchangeType,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        let id = self.outbound.next_id();
+        self.outbound.skip();
+        self.seal(exchange, id, false, payloads)
+    }
+
+    /// What the other end sealed.
+    pub(in crate::ike) fn read(&self, bytes: &[u8]) -> Option<Vec<Payload>> {
+        let Ok((_, Body::Protected(sealed))) = message::decode(bytes) else {
+            return None;
+        };
+        sealed.open(&self.keys.as_ref()?.inbound).ok()
+    }
+
+    /// A request whose inner chain is these octets, beginning with a payload of
+    /// this type.
+    pub(in crate::ike) fn forge_raw(&mut self, first: u8, chain: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = self.forge(ExchangeType::INFORMATIONAL, &[])?;
+        bytes.truncate(message::HEADER_LEN + 4);
+        let keys = self.keys.as_mut()?;
+        keys.iv += 1;
+        let mut inner = [chain, &[0]].concat();
+        let body = u16::try_from(4 + 8 + inner.len() + 16).ok()?;
+        let total = u32::from(body) + 28;
+        bytes[24..28].copy_from_slice(&total.to_be_bytes());
+        bytes[28] = first;
+        bytes[30..32].copy_from_slice(&body.to_be_bytes());
+        let iv = keys.iv.to_be_bytes();
+        let icv = keys.outbound.seal(iv, &bytes, &mut inner);
+        Some([&bytes[..], &iv, &inner, &icv].concat())
+    }
+}

@@ -1,0 +1,188 @@
+//! An exchange is a task with a build and a process step (strongSwan's idea): the
+//! IKE SA owns message ids, windows and retransmission, so a task sees neither
+//! timers nor duplicates. What the peer starts is answered by the `respond`
+//! function of the same file.
+//!
+//! | file         | exchange                                  | RFC 7296       |
+//! |--------------|-------------------------------------------|----------------|
+//! | `init`       | IKE_SA_INIT                               | 1.2, 2.6, 2.7  |
+//! | `natd`       | NAT detection within it                   | 2.23           |
+//! | `auth`       | IKE_AUTH                                  | 1.2, 2.15      |
+//! | `config`     | inner addresses within it                 | 2.19, 3.15     |
+//! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
+//! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
+//! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
+//! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
+
+pub(super) mod auth;
+pub(super) mod child;
+pub(super) mod config;
+pub(super) mod delete;
+pub(super) mod informational;
+pub(super) mod init;
+pub(super) mod interfaces;
+pub(super) mod natd;
+pub(super) mod payloads;
+pub(super) mod update;
+
+use std::collections::VecDeque;
+
+use crate::ids::Arrival;
+
+use super::engine::Context;
+use super::message::{ExchangeType, Payload};
+use super::sa::IkeSa;
+
+pub(super) use payloads::Payloads;
+
+/// A message that the keys of its IKE SA authenticated.
+pub(super) struct Received {
+    /// What it says.
+    pub(super) payloads: Payloads,
+    /// Its exchange.
+    pub(super) exchange: ExchangeType,
+    /// Where it came from.
+    pub(super) arrival: Arrival,
+}
+
+/// Something we ask of the peer.
+pub(super) enum Task {
+    /// IKE_SA_INIT.
+    Init(Box<init::Init>),
+    /// IKE_AUTH.
+    Auth(Box<auth::AuthTask>),
+    /// CREATE_CHILD_SA.
+    Child(Box<child::Create>),
+    /// Delete of a Child SA or the IKE SA.
+    Delete(delete::Target),
+    /// MIF_INTERFACES, the first time with SET_WINDOW_SIZE; of this epoch once sent.
+    Announce(Option<u32>),
+    /// MIF_UPDATE_ADDRS.
+    Update(Box<update::Update>),
+    /// An empty INFORMATIONAL (RFC 7296 2.4).
+    Liveness,
+}
+
+impl Task {
+    /// The exchange it is.
+    pub(super) const fn exchange(&self) -> ExchangeType {
+        match self {
+            Self::Init(_) => ExchangeType::IKE_SA_INIT,
+            Self::Auth(_) => ExchangeType::IKE_AUTH,
+            Self::Child(_) => ExchangeType::CREATE_CHILD_SA,
+            Self::Delete(_) | Self::Announce(_) | Self::Update(_) | Self::Liveness => {
+                ExchangeType::INFORMATIONAL
+            }
+        }
+    }
+
+    /// Lower goes first when the window is full: moves before deletes before the
+    /// rest (protocol 3.11).
+    const fn priority(&self) -> u8 {
+        match self {
+            Self::Init(_) | Self::Auth(_) => 0,
+            Self::Update(_) => 1,
+            Self::Delete(_) => 2,
+            Self::Announce(_) | Self::Child(_) | Self::Liveness => 3,
+        }
+    }
+
+    /// The payloads of its request; `None` when there is nothing left to ask.
+    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
+        match self {
+            Self::Init(init) => Some(init.build(sa)),
+            Self::Auth(auth) => auth.build(sa, cx),
+            Self::Child(create) => create.build(sa, cx),
+            Self::Delete(target) => delete::build(*target, sa),
+            Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
+            Self::Update(update) => update.build(sa, cx),
+            Self::Liveness => Some(Vec::new()),
+        }
+    }
+
+    /// Takes the response in.
+    pub(super) fn process(self, sa: &mut IkeSa, cx: &mut Context, received: &Received) {
+        match self {
+            // Its response comes in clear and is judged before it ends the exchange.
+            Self::Init(_) => {}
+            Self::Auth(auth) => auth.process(sa, cx, received),
+            Self::Child(create) => create.process(sa, cx, received),
+            Self::Delete(target) => delete::process(target, sa, cx),
+            Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
+            Self::Update(update) => update.process(sa, cx, received),
+            Self::Liveness => {}
+        }
+    }
+
+    /// Whether its response may name a new Child SA.
+    pub(super) const fn makes_child(&self) -> bool {
+        matches!(self, Self::Auth(_) | Self::Child(_))
+    }
+
+    /// Gives back what it reserved: no response will come.
+    pub(super) fn abandon(self, cx: &mut Context) {
+        match self {
+            Self::Auth(auth) => auth.abandon(cx),
+            Self::Child(create) => create.abandon(cx),
+            Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
+            Self::Init(_)
+            | Self::Delete(_)
+            | Self::Announce(_)
+            | Self::Update(_)
+            | Self::Liveness => {}
+        }
+    }
+
+    /// Whether `self` has to wait for the response of `other`: what concerns one
+    /// interface is asked one after the other (protocol 3.11).
+    fn waits_for(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Update(a), Self::Update(b)) => a.concerns(b),
+            (Self::Announce(_), Self::Announce(_)) | (Self::Liveness, Self::Liveness) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Tasks that wait for the window.
+#[derive(Default)]
+pub(super) struct Queue(VecDeque<Task>);
+
+impl Queue {
+    /// Adds a task behind those of its priority. One that still waits and would
+    /// have the same result serves for both; the last address wins.
+    pub(super) fn push(&mut self, task: Task) {
+        let serves = |queued: &mut Task| match (queued, &task) {
+            (Task::Announce(_), Task::Announce(_)) | (Task::Liveness, Task::Liveness) => true,
+            (Task::Update(queued), Task::Update(update)) => queued.absorb(update),
+            _ => false,
+        };
+        if !self.0.iter_mut().any(serves) {
+            self.0.push_back(task);
+        }
+    }
+
+    /// Takes the next task that need not wait for one of `in_flight`.
+    pub(super) fn pop<'a>(
+        &mut self,
+        in_flight: impl Iterator<Item = &'a Task> + Clone,
+    ) -> Option<Task> {
+        let (index, _) = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, task)| !in_flight.clone().any(|other| task.waits_for(other)))
+            .min_by_key(|(index, task)| (task.priority(), *index))?;
+        self.0.remove(index)
+    }
+
+    /// Takes all tasks out.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Task> {
+        std::mem::take(&mut self.0).into_iter()
+    }
+
+    /// Tasks in the order they were queued.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.0.iter()
+    }
+}

@@ -1,0 +1,370 @@
+//! IKE_AUTH with pre-shared keys (RFC 7296 1.2, 2.15, 2.21.2), the first Child
+//! SA and the offer of the multiple-interface extension.
+//!
+//! ```text
+//!  request   SK{IDi, [IDr], AUTH, [N(INITIAL_CONTACT)], [CP], SAi2, TSi, TSr, V, N(MIF_SUPPORTED)}
+//!  response  SK{IDr, AUTH, [CP], SAr2, TSi, TSr, [V, N(MIF_SUPPORTED), N(MIF_INTERFACES)]}
+//!        or  SK{IDr, AUTH, [CP], N(error)}      the IKE SA stands without Child SA
+//!        or  SK{N(AUTHENTICATION_FAILED)}       nothing stands
+//! ```
+
+use crate::crypto::{PrfAlgorithm, Secret};
+use crate::ids::Spi;
+use crate::ike::config::{PeerConfig, Require};
+use crate::ike::engine::Context;
+use crate::ike::error::{DropReason, Failure};
+use crate::ike::event::Event;
+use crate::ike::keymat::{shared_key_auth, signed_octets, verify_shared_key};
+use crate::ike::message::{Auth, AuthMethod, Notify, NotifyType, Payload};
+use crate::ike::peer::{Identity, IdentityPattern, authorise};
+use crate::ike::sa::{IkeSa, Phase};
+
+use super::child::{self, Create, Nonces};
+use super::{Payloads, Received, config, interfaces};
+
+/// What IKE_SA_INIT left for AUTH to cover.
+pub(in crate::ike) struct Initial {
+    pub(in crate::ike) request: Vec<u8>,
+    pub(in crate::ike) response: Vec<u8>,
+    pub(in crate::ike) ni: Vec<u8>,
+    pub(in crate::ike) nr: Vec<u8>,
+}
+
+/// A responder's IKE SA whose peer is not known yet.
+pub(in crate::ike) struct HalfOpen {
+    pub(in crate::ike) initial: Initial,
+}
+
+/// Our IKE_AUTH request.
+pub(in crate::ike) struct AuthTask {
+    initial: Initial,
+    child: Option<Create>,
+    probe_spi: Spi,
+}
+
+impl AuthTask {
+    /// The first Child SA is the first one configured.
+    pub(in crate::ike) fn new(initial: Initial, sa: &IkeSa, cx: &mut Context) -> Self {
+        let first = sa.peer.as_ref().and_then(|peer| peer.children.first());
+        Self {
+            initial,
+            child: first.map(|config| Create::on_channel(config.clone(), sa)),
+            probe_spi: cx.allocate_spi(),
+        }
+    }
+
+    /// Gives back what the request reserved and no response will use.
+    pub(in crate::ike) fn abandon(self, cx: &mut Context) {
+        cx.release_spi(self.probe_spi);
+        if let Some(create) = self.child {
+            create.abandon(cx);
+        }
+    }
+
+    /// The request.
+    pub(in crate::ike) fn build(
+        &mut self,
+        sa: &mut IkeSa,
+        cx: &mut Context,
+    ) -> Option<Vec<Payload>> {
+        let peer = sa.peer.clone()?;
+        let id = peer.local_id.to_id();
+        let Some(secret) = initiator_secret(&peer) else {
+            let id = peer.remote_id.to_string();
+            sa.close(Failure::NoSecret { id }, cx);
+            return None;
+        };
+        let keys = &sa.keys.as_ref()?.ike;
+        let auth = Proof {
+            prf: keys.suite.prf,
+            first_message: &self.initial.request,
+            other_nonce: &self.initial.nr,
+            sk_p: &keys.sk_pi,
+            id_body: &id.body(),
+        }
+        .make(secret);
+        let mut payloads = vec![Payload::IdI(id)];
+        if let IdentityPattern::Exact(remote) = &peer.remote_id {
+            payloads.push(Payload::IdR(remote.to_id()));
+        }
+        payloads.push(Payload::Auth(auth));
+        // Only when it is true: a second IKE SA must not end the first
+        // (RFC 7296 2.4).
+        let first = !cx
+            .sas
+            .values()
+            .any(|other| other.is_authenticated() && other.peer_name() == peer.name);
+        if first {
+            let notify = Notify::new(NotifyType::INITIAL_CONTACT, Vec::new());
+            payloads.push(Payload::Notify(notify));
+        }
+        payloads.extend(config::request(&peer).map(Payload::Config));
+        if let Some(create) = &mut self.child {
+            payloads.extend(create.offer(sa, cx, false));
+        }
+        payloads.extend(interfaces::offer(self.probe_spi));
+        Some(payloads)
+    }
+
+    /// The response.
+    pub(in crate::ike) fn process(
+        self: Box<Self>,
+        sa: &mut IkeSa,
+        cx: &mut Context,
+        received: &Received,
+    ) {
+        // Called off meanwhile; the Delete for what the peer has set up is queued.
+        if matches!(sa.phase, Phase::Closing { .. }) {
+            return self.abandon(cx);
+        }
+        let payloads = &received.payloads;
+        let Self {
+            initial,
+            child,
+            probe_spi,
+        } = *self;
+        if let Err(reason) = authenticate_responder(sa, &initial, payloads) {
+            cx.release_spi(probe_spi);
+            if let Some(create) = child {
+                create.abandon(cx);
+            }
+            // A responder that refused has no IKE SA to delete (RFC 7296 2.21.2).
+            return if payloads.auth().is_none() {
+                sa.close(reason, cx);
+            } else {
+                sa.begin_closing(reason, cx);
+            };
+        }
+        let (leases, dns) = payloads.config().map(config::read).unwrap_or_default();
+        sa.leases = leases;
+        interfaces::agree(sa, cx, payloads, probe_spi);
+        if let Some(reason) = lacking(sa) {
+            if let Some(create) = child {
+                create.abandon(cx);
+            }
+            return sa.begin_closing(reason, cx);
+        }
+        sa.establish(dns, cx);
+        interfaces::receive_table(sa, cx, payloads);
+        if let Some(create) = child {
+            let nonces = Nonces {
+                ni: &initial.ni,
+                nr: &initial.nr,
+                in_auth: true,
+            };
+            create.finish(sa, cx, payloads, &nonces);
+        }
+        interfaces::announce(sa, cx);
+    }
+}
+
+/// The responder's answer to IKE_AUTH.
+pub(in crate::ike) fn respond(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) -> Vec<Payload> {
+    let Phase::HalfOpen(half_open) = std::mem::replace(&mut sa.phase, Phase::Spent) else {
+        return Vec::new();
+    };
+    let outcome = authenticate_initiator(sa, cx, &half_open.initial, &received.payloads);
+    let proof = match outcome {
+        Ok(proof) => proof,
+        Err(reason) => {
+            cx.drop(DropReason::Authentication);
+            sa.phase = Phase::HalfOpen(half_open);
+            sa.close(reason, cx);
+            // The same for an unknown identity and a wrong secret, so that
+            // neither can be guessed (RFC 7296 2.21.2).
+            return vec![child::error(NotifyType::AUTHENTICATION_FAILED)];
+        }
+    };
+    if received
+        .payloads
+        .notify(NotifyType::INITIAL_CONTACT)
+        .is_some()
+    {
+        let id = sa.remote_id.clone();
+        cx.close_others(&id);
+    }
+    // It floated: the channel is where this message came from.
+    sa.channel = sa.channel_of(received.arrival, cx);
+    let mut response = proof;
+    let refused_address = match received.payloads.config() {
+        Some(request) => match config::respond(request, sa, cx) {
+            Ok(reply) => {
+                response.push(Payload::Config(reply));
+                None
+            }
+            Err(reason) => Some(reason),
+        },
+        None => None,
+    };
+    sa.establish(Vec::new(), cx);
+    let initial = half_open.initial;
+    match refused_address {
+        // No address, no Child SA; the IKE SA stands (RFC 7296 3.15.4).
+        Some(reason) => {
+            response.push(child::error(NotifyType::INTERNAL_ADDRESS_FAILURE));
+            cx.event(Event::ChildFailed {
+                ike: sa.id,
+                child: String::new(),
+                pair: sa.channel_pair(),
+                reason,
+            });
+        }
+        None if received.payloads.sa().is_some() => {
+            let nonces = Nonces {
+                ni: &initial.ni,
+                nr: &initial.nr,
+                in_auth: true,
+            };
+            response.extend(child::accept(sa, cx, &received.payloads, &nonces));
+        }
+        None => {}
+    }
+    response.extend(interfaces::answer(sa, cx));
+    response
+}
+
+/// Checks IDi and AUTH; gives IDr and our AUTH.
+fn authenticate_initiator(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    initial: &Initial,
+    payloads: &Payloads,
+) -> Result<Vec<Payload>, Failure> {
+    let (Some(id), Some(auth)) = (payloads.id_i(), payloads.auth()) else {
+        return Err(Failure::Protocol { what: "IKE_AUTH" });
+    };
+    let invalid = Failure::Protocol { what: "identity" };
+    let identity = Identity::from_id(id).map_err(|_| invalid.clone())?;
+    let wanted = payloads.id_r().map(Identity::from_id).transpose();
+    let wanted = wanted.map_err(|_| invalid)?;
+    let name = identity.to_string();
+    let peer = authorise(&cx.peers, &identity, wanted.as_ref())
+        .cloned()
+        .ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
+    sa.peer = Some(peer.clone());
+    let secret = peer
+        .psk
+        .lookup(&identity)
+        .ok_or_else(|| Failure::NoSecret { id: name.clone() })?;
+    let Some(keys) = &sa.keys else {
+        return Err(Failure::Protocol { what: "IKE_AUTH" });
+    };
+    let keys = &keys.ike;
+    let theirs = Proof {
+        prf: keys.suite.prf,
+        first_message: &initial.request,
+        other_nonce: &initial.nr,
+        sk_p: &keys.sk_pi,
+        id_body: &id.body(),
+    };
+    if !theirs.holds(secret, auth) {
+        return Err(Failure::WrongSecret { id: name });
+    }
+    let id = peer.local_id.to_id();
+    let ours = Proof {
+        prf: keys.suite.prf,
+        first_message: &initial.response,
+        other_nonce: &initial.ni,
+        sk_p: &keys.sk_pr,
+        id_body: &id.body(),
+    }
+    .make(secret);
+    sa.remote_id = name;
+    let probe_spi = cx.allocate_spi();
+    interfaces::agree(sa, cx, payloads, probe_spi);
+    if let Some(reason) = lacking(sa) {
+        return Err(reason);
+    }
+    Ok(vec![Payload::IdR(id), Payload::Auth(ours)])
+}
+
+/// Checks IDr and AUTH.
+fn authenticate_responder(
+    sa: &mut IkeSa,
+    initial: &Initial,
+    payloads: &Payloads,
+) -> Result<(), Failure> {
+    let incomplete = Failure::Protocol { what: "IKE_AUTH" };
+    let (Some(id), Some(auth)) = (payloads.id_r(), payloads.auth()) else {
+        return Err(payloads
+            .error()
+            .map_or(incomplete, |error| Failure::from_notify(error.kind, false)));
+    };
+    let (Some(peer), Some(keys)) = (&sa.peer, &sa.keys) else {
+        return Err(incomplete);
+    };
+    let identity = Identity::from_id(id).map_err(|_| Failure::Protocol { what: "identity" })?;
+    if !peer.remote_id.matches(&identity) {
+        return Err(Failure::WrongIdentity {
+            found: identity.to_string(),
+            wanted: peer.remote_id.to_string(),
+        });
+    }
+    let keys = &keys.ike;
+    let theirs = Proof {
+        prf: keys.suite.prf,
+        first_message: &initial.response,
+        other_nonce: &initial.ni,
+        sk_p: &keys.sk_pr,
+        id_body: &id.body(),
+    };
+    if !initiator_secret(peer).is_some_and(|secret| theirs.holds(secret, auth)) {
+        return Err(Failure::WrongSecret {
+            id: identity.to_string(),
+        });
+    }
+    sa.remote_id = identity.to_string();
+    Ok(())
+}
+
+/// What the configuration demands and the peer does not have.
+pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
+    let require = sa.peer.as_ref().map_or(Require::Any, |peer| peer.require);
+    let lacks = matches!(require, Require::Mif | Require::Mobike) && sa.mif.is_none();
+    lacks.then_some(Failure::MifRequired)
+}
+
+/// An initiator knows whom it calls, so a table is looked up by that name.
+fn initiator_secret(peer: &PeerConfig) -> Option<&Secret> {
+    match &peer.remote_id {
+        IdentityPattern::Exact(identity) => peer.psk.lookup(identity),
+        IdentityPattern::Suffix(_) | IdentityPattern::Any => peer.psk.lookup(&peer.local_id),
+    }
+}
+
+/// What one side's AUTH covers (RFC 7296 2.15).
+struct Proof<'a> {
+    prf: PrfAlgorithm,
+    first_message: &'a [u8],
+    other_nonce: &'a [u8],
+    sk_p: &'a Secret,
+    id_body: &'a [u8],
+}
+
+impl Proof<'_> {
+    fn octets(&self) -> Vec<u8> {
+        signed_octets(
+            self.prf,
+            self.first_message,
+            self.other_nonce,
+            self.sk_p,
+            self.id_body,
+        )
+    }
+
+    fn make(&self, secret: &Secret) -> Auth {
+        Auth {
+            method: AuthMethod::SHARED_KEY,
+            data: shared_key_auth(self.prf, secret, &self.octets()),
+        }
+    }
+
+    fn holds(&self, secret: &Secret, auth: &Auth) -> bool {
+        auth.method == AuthMethod::SHARED_KEY
+            && verify_shared_key(self.prf, secret, &self.octets(), &auth.data)
+    }
+}

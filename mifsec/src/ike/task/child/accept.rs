@@ -1,0 +1,328 @@
+//! The side that answers a request for a Child SA.
+
+use crate::crypto::{KeGroup, PrivateKey, Secret};
+use crate::ids::{IfaceId, IfacePair};
+use crate::ike::config::ChildConfig;
+use crate::ike::engine::Context;
+use crate::ike::error::Failure;
+use crate::ike::event::Event;
+use crate::ike::message::{Ke, Notify, NotifyType, Payload};
+use crate::ike::mif::{
+    AddressPolicy, Features, OuterAddrs, OuterFlags, error as mif_error, status,
+};
+use crate::ike::proposal::{self, Chosen, EspSuite};
+use crate::ike::sa::{IkeSa, Installation, Phase};
+use crate::ike::selector::{self, Narrowed, TsSpec};
+use crate::ike::task::{Payloads, Received, Task};
+
+use super::{Nonces, outer_pair};
+
+/// The response to CREATE_CHILD_SA.
+pub(in crate::ike) fn respond(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) -> Vec<Payload> {
+    let payloads = &received.payloads;
+    if matches!(sa.phase, Phase::Closing { .. }) {
+        // RFC 7296 2.25.2: the IKE SA is about to go.
+        return vec![super::error(NotifyType::TEMPORARY_FAILURE)];
+    }
+    // Rekeying is refused in the words for "no further SA" (RFC 7296 1.3): of a
+    // Child SA by its notify, of the IKE SA because nothing else lacks selectors.
+    let rekey = payloads.notify(NotifyType::REKEY_SA).is_some() || payloads.ts_i().is_none();
+    if rekey {
+        return vec![super::error(NotifyType::NO_ADDITIONAL_SAS)];
+    }
+    let Some(ni) = payloads.nonce() else {
+        return vec![super::error(NotifyType::INVALID_SYNTAX)];
+    };
+    let nr = cx.nonce();
+    let nonces = Nonces {
+        ni,
+        nr: &nr,
+        in_auth: false,
+    };
+    accept(sa, cx, payloads, &nonces)
+}
+
+/// Makes the Child SA the peer asks for, installed before the response that
+/// names it leaves; or says why not.
+pub(in crate::ike) fn accept(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    payloads: &Payloads,
+    nonces: &Nonces<'_>,
+) -> Vec<Payload> {
+    match consider(sa, cx, payloads, nonces) {
+        Ok(response) => response,
+        Err(refusal) => {
+            if let Some(reason) = refusal.reason {
+                cx.event(Event::ChildFailed {
+                    ike: sa.id,
+                    child: refusal.child,
+                    pair: refusal.pair,
+                    reason,
+                });
+            }
+            vec![Payload::Notify(refusal.notify)]
+        }
+    }
+}
+
+/// Addresses of an echo are ours or were judged before.
+pub(super) fn any_address() -> AddressPolicy {
+    AddressPolicy {
+        loopback: true,
+        link_local: true,
+        ..AddressPolicy::default()
+    }
+}
+
+struct Refusal {
+    notify: Notify,
+    /// `None` for what solves itself when asked again.
+    reason: Option<Failure>,
+    child: String,
+    pair: IfacePair,
+}
+
+/// What is asked for, judged so far.
+struct Wanted {
+    config: ChildConfig,
+    local: Narrowed,
+    remote: Narrowed,
+    pair: IfacePair,
+    bundle: bool,
+    outer: Option<OuterAddrs>,
+}
+
+fn consider(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    payloads: &Payloads,
+    nonces: &Nonces<'_>,
+) -> Result<Vec<Payload>, Box<Refusal>> {
+    let with_ke = !nonces.in_auth;
+    let mut pair = sa.channel_pair();
+    let refuse = |kind: NotifyType, reason: Option<Failure>, pair| {
+        Box::new(Refusal {
+            notify: Notify::new(kind, Vec::new()),
+            reason,
+            child: String::new(),
+            pair,
+        })
+    };
+    if sa.children.len() >= cx.limits.children {
+        let reason = Failure::Limit { what: "Child SAs" };
+        return Err(refuse(NotifyType::NO_ADDITIONAL_SAS, Some(reason), pair));
+    }
+    let outer = outer_addrs(sa, cx, payloads)
+        .map_err(|kind| refuse(kind, Some(Failure::from_notify(kind, true)), pair))?;
+    if let Some(outer) = &outer {
+        pair = outer_pair(sa, outer);
+    }
+    let failed = |kind: NotifyType| refuse(kind, Some(Failure::from_notify(kind, true)), pair);
+    let (Some(peer), Some(offer)) = (sa.peer.clone(), payloads.sa()) else {
+        return Err(failed(NotifyType::INVALID_SYNTAX));
+    };
+    let chosen = proposal::select_esp(&peer.esp_proposals, offer, with_ke)
+        .map_err(|_| failed(NotifyType::NO_PROPOSAL_CHOSEN))?;
+    let wanted =
+        narrow(sa, payloads, pair, outer).ok_or_else(|| failed(NotifyType::TS_UNACCEPTABLE))?;
+    if let Some((kind, reason)) = duplicate(sa, &wanted) {
+        return Err(Box::new(Refusal {
+            child: wanted.config.name,
+            ..*refuse(kind, reason, pair)
+        }));
+    }
+    let (g_ir, ke) = match chosen.suite.ke {
+        None => (None, None),
+        Some(group) => {
+            let (secret, ke) = agree(group, payloads).map_err(|notify| {
+                Box::new(Refusal {
+                    notify,
+                    ..*refuse(NotifyType::INVALID_KE_PAYLOAD, None, pair)
+                })
+            })?;
+            (Some(secret), Some(ke))
+        }
+    };
+    let Some(response) = install(sa, cx, &chosen, wanted, g_ir.as_ref(), ke, nonces) else {
+        return Err(failed(NotifyType::INVALID_SYNTAX));
+    };
+    Ok(response)
+}
+
+/// The path asked for, if the peer may name it.
+fn outer_addrs(
+    sa: &IkeSa,
+    cx: &mut Context,
+    payloads: &Payloads,
+) -> Result<Option<OuterAddrs>, NotifyType> {
+    let (Some(mif), Some(notify)) = (&sa.mif, payloads.notify(status::MIF_OUTER_ADDRS)) else {
+        return Ok(None);
+    };
+    if !mif.features.has(Features::OUTER_NEG) {
+        return Err(mif_error::MIF_UNSUPPORTED);
+    }
+    let mut outer =
+        OuterAddrs::decode(&notify.data, &cx.address_policy(), !sa.initiator).map_err(|error| {
+            cx.count(error.reason());
+            error.notify_type()
+        })?;
+    if outer.flags.has(OuterFlags::TRANSPORT) {
+        return Err(mif_error::MIF_MODE_MISMATCH);
+    }
+    let knows_ours = |iface| iface == IfaceId::CHANNEL || cx.ifaces.iter().any(|i| i.id == iface);
+    let mut pair = outer_pair(sa, &outer);
+    if outer.flags.has(OuterFlags::ANY_RESPONDER) && !sa.initiator && !knows_ours(pair.local) {
+        outer.resp_iface = sa.channel.local_iface;
+        outer.responder.ip = sa.channel.local.ip();
+        pair = outer_pair(sa, &outer);
+    }
+    if !(knows_ours(pair.local) && mif.knows(pair.remote)) {
+        return Err(mif_error::MIF_UNKNOWN_INTERFACE);
+    }
+    Ok(Some(outer))
+}
+
+/// The first configured child that has something in common with what is asked
+/// for (RFC 7296 2.9).
+fn narrow(
+    sa: &IkeSa,
+    payloads: &Payloads,
+    pair: IfacePair,
+    outer: Option<OuterAddrs>,
+) -> Option<Wanted> {
+    let peer = sa.peer.as_ref()?;
+    let theirs = selector::from_entries(payloads.ts_i()?);
+    let ours = selector::from_entries(payloads.ts_r()?);
+    peer.children.iter().find_map(|config| {
+        let local = TsSpec::resolve(&config.local_ts, &sa.local_dynamic());
+        let remote = TsSpec::resolve(&config.remote_ts, &sa.remote_dynamic());
+        let agreed = sa
+            .mif
+            .as_ref()
+            .is_some_and(|mif| mif.features.has(Features::BUNDLE));
+        // Without MIF_OUTER_ADDRS it is the first of a bundle at most.
+        let asked = outer.is_none_or(|outer| outer.flags.has(OuterFlags::BUNDLE));
+        Some(Wanted {
+            remote: selector::narrow(&theirs, &remote)?,
+            local: selector::narrow(&ours, &local)?,
+            config: config.clone(),
+            pair,
+            bundle: config.bundle && agreed && asked,
+            outer,
+        })
+    })
+}
+
+/// Equal selectors are for bundles only, and there one per path (protocol 0.2,
+/// R49).
+fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>)> {
+    let name = &wanted.config.name;
+    let in_flight = sa
+        .outbound
+        .tasks()
+        .chain(sa.queue.iter())
+        .chain(&sa.postponed);
+    let crossing = in_flight.filter_map(|task| match task {
+        Task::Child(create) => Some(create),
+        _ => None,
+    });
+    // Both ends ask for the same member at once: the IKE SA's initiator's request
+    // is the one that is carried out (RFC 7296 2.25 leaves the winner open).
+    if sa.initiator
+        && wanted.outer.is_some()
+        && crossing
+            .into_iter()
+            .any(|create| create.is_for(name, wanted.pair))
+    {
+        return Some((NotifyType::TEMPORARY_FAILURE, None));
+    }
+    let mut equal = sa
+        .children
+        .values()
+        .filter(|child| child.selects(&wanted.local.selectors, &wanted.remote.selectors))
+        .peekable();
+    equal.peek()?;
+    let on_path = equal.any(|child| child.pair == wanted.pair && !child.deleting);
+    if wanted.bundle && !on_path {
+        return None;
+    }
+    let kind = if sa.mif.is_some() {
+        mif_error::MIF_SELECTOR_EXISTS
+    } else {
+        NotifyType::NO_ADDITIONAL_SAS
+    };
+    let reason = (!wanted.bundle).then_some(Failure::SelectorsExist);
+    Some((kind, reason))
+}
+
+/// A key exchange of the Child SA's own, if one was chosen.
+fn agree(group: KeGroup, payloads: &Payloads) -> Result<(Secret, Payload), Notify> {
+    let number = group.number();
+    let other = || {
+        let wanted = number.to_be_bytes().to_vec();
+        Notify::new(NotifyType::INVALID_KE_PAYLOAD, wanted)
+    };
+    let ke = payloads
+        .ke()
+        .filter(|ke| ke.group == number)
+        .ok_or_else(other)?;
+    let syntax = |_| Notify::new(NotifyType::INVALID_SYNTAX, Vec::new());
+    let private = PrivateKey::generate(group)
+        .map_err(|_| Notify::new(NotifyType::TEMPORARY_FAILURE, Vec::new()))?;
+    let data = private.public().to_vec();
+    let secret = private.agree(&ke.data).map_err(syntax)?;
+    let ke = Payload::Ke(Ke {
+        group: number,
+        data,
+    });
+    Ok((secret, ke))
+}
+
+fn install(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    chosen: &Chosen<EspSuite>,
+    wanted: Wanted,
+    g_ir: Option<&Secret>,
+    ke: Option<Payload>,
+    nonces: &Nonces<'_>,
+) -> Option<Vec<Payload>> {
+    let spi_out = proposal::esp_spi(&chosen.spi)?;
+    let keys = &sa.keys.as_ref()?.ike;
+    let keymat = keys.child(chosen.suite.aead, g_ir, (nonces.ni, nonces.nr));
+    let (keymat_out, keymat_in) = keymat.split(false);
+    let spi_in = cx.allocate_spi();
+    let mut response = vec![Payload::Sa(proposal::answer_esp(chosen, spi_in))];
+    if !nonces.in_auth {
+        response.push(Payload::Nonce(nonces.nr.to_vec()));
+        response.extend(ke);
+    }
+    let (local, remote) = (wanted.local, wanted.remote);
+    response.push(Payload::TsI(selector::to_entries(&remote.selectors)));
+    response.push(Payload::TsR(selector::to_entries(&local.selectors)));
+    response.extend(wanted.outer.map(|outer| Payload::Notify(outer.notify())));
+    sa.install(
+        Installation {
+            name: wanted.config.name,
+            spi_in,
+            spi_out,
+            algorithm: chosen.suite.aead,
+            keymat_in,
+            keymat_out,
+            esn: chosen.suite.esn,
+            ts_local: local.selectors,
+            ts_remote: remote.selectors,
+            pair: wanted.pair,
+            bundle: wanted.bundle,
+            hold_outbound: true,
+            replay_window: wanted.config.replay_window,
+        },
+        cx,
+    );
+    Some(response)
+}

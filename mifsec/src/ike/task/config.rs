@@ -1,0 +1,168 @@
+//! Inner addresses in IKE_AUTH (RFC 7296 2.19, 3.15).
+
+use std::net::IpAddr;
+
+use crate::ids::Family;
+use crate::ike::config::PeerConfig;
+use crate::ike::engine::Context;
+use crate::ike::error::Failure;
+use crate::ike::message::{Attribute, AttributeType, Config, ConfigType};
+use crate::ike::sa::IkeSa;
+
+/// The initiator's CFG_REQUEST; `None` when it wants no address.
+pub(in crate::ike) fn request(peer: &PeerConfig) -> Option<Config> {
+    let mut wanted = Vec::new();
+    if peer.request_v4 {
+        wanted.extend([
+            AttributeType::INTERNAL_IP4_ADDRESS,
+            AttributeType::INTERNAL_IP4_DNS,
+        ]);
+    }
+    if peer.request_v6 {
+        wanted.extend([
+            AttributeType::INTERNAL_IP6_ADDRESS,
+            AttributeType::INTERNAL_IP6_DNS,
+        ]);
+    }
+    let attribute = |kind| Attribute {
+        kind,
+        value: Vec::new(),
+    };
+    (!wanted.is_empty()).then(|| Config {
+        kind: ConfigType::REQUEST,
+        attributes: wanted.into_iter().map(attribute).collect(),
+    })
+}
+
+/// The responder's CFG_REPLY; the leases become the IKE SA's. One address per
+/// family asked for: several of one family are of use only to pinned children.
+///
+/// # Errors
+/// [`Failure::Address`] when no family asked for can be served.
+pub(in crate::ike) fn respond(
+    request: &Config,
+    sa: &mut IkeSa,
+    cx: &mut Context,
+) -> Result<Config, Failure> {
+    let pool = sa.peer.as_ref().and_then(|peer| peer.pool.clone());
+    let pool = pool
+        .and_then(|name| cx.pools.get_mut(&name))
+        .ok_or(Failure::Address)?;
+    let asks = |kind| request.attributes.iter().any(|a| a.kind == kind);
+    let families = [
+        (AttributeType::INTERNAL_IP4_ADDRESS, Family::V4),
+        (AttributeType::INTERNAL_IP6_ADDRESS, Family::V6),
+    ];
+    for (kind, family) in families {
+        if asks(kind)
+            && let Ok(address) = pool.lease(&sa.remote_id, family)
+        {
+            sa.leases.push(address);
+        }
+    }
+    if sa.leases.is_empty() {
+        return Err(Failure::Address);
+    }
+    let mut attributes: Vec<_> = sa.leases.iter().copied().map(address).collect();
+    attributes.extend(pool.config().dns.iter().copied().filter_map(|ip| {
+        let attribute = resolver(ip);
+        asks(attribute.kind).then_some(attribute)
+    }));
+    Ok(Config {
+        kind: ConfigType::REPLY,
+        attributes,
+    })
+}
+
+/// What a CFG_REPLY gives: addresses and resolvers.
+pub(in crate::ike) fn read(reply: &Config) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let mut leases = Vec::new();
+    let mut dns = Vec::new();
+    if reply.kind != ConfigType::REPLY {
+        return (leases, dns);
+    }
+    for Attribute { kind, value } in &reply.attributes {
+        match *kind {
+            AttributeType::INTERNAL_IP4_ADDRESS => leases.extend(ipv4(value)),
+            AttributeType::INTERNAL_IP6_ADDRESS => leases.extend(ipv6(value)),
+            AttributeType::INTERNAL_IP4_DNS => dns.extend(ipv4(value)),
+            AttributeType::INTERNAL_IP6_DNS => dns.extend(ipv6(value)),
+            _ => {}
+        }
+    }
+    (leases, dns)
+}
+
+/// An IPv6 address carries its prefix length (RFC 7296 3.15.1): a lease is a /128.
+fn address(ip: IpAddr) -> Attribute {
+    match ip {
+        IpAddr::V4(ip) => Attribute {
+            kind: AttributeType::INTERNAL_IP4_ADDRESS,
+            value: ip.octets().to_vec(),
+        },
+        IpAddr::V6(ip) => Attribute {
+            kind: AttributeType::INTERNAL_IP6_ADDRESS,
+            value: ip.octets().into_iter().chain([128]).collect(),
+        },
+    }
+}
+
+fn resolver(ip: IpAddr) -> Attribute {
+    match ip {
+        IpAddr::V4(ip) => Attribute {
+            kind: AttributeType::INTERNAL_IP4_DNS,
+            value: ip.octets().to_vec(),
+        },
+        IpAddr::V6(ip) => Attribute {
+            kind: AttributeType::INTERNAL_IP6_DNS,
+            value: ip.octets().to_vec(),
+        },
+    }
+}
+
+fn ipv4(value: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(value).ok().map(IpAddr::from)
+}
+
+/// With or without the prefix length.
+fn ipv6(value: &[u8]) -> Option<IpAddr> {
+    let (octets, rest) = value.split_first_chunk::<16>()?;
+    (rest.len() <= 1).then(|| IpAddr::from(*octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_leased_is_what_is_read() {
+        let lease: Vec<IpAddr> = vec!["10.66.0.9".parse().unwrap(), "fd66::9".parse().unwrap()];
+        let dns: Vec<IpAddr> = vec!["10.66.0.1".parse().unwrap(), "fd66::1".parse().unwrap()];
+        let attributes = lease.iter().copied().map(address);
+        let reply = Config {
+            kind: ConfigType::REPLY,
+            attributes: attributes
+                .chain(dns.iter().copied().map(resolver))
+                .collect(),
+        };
+        assert_eq!(read(&reply), (lease, dns));
+    }
+
+    #[test]
+    fn an_attribute_of_a_wrong_length_is_passed_over() {
+        let reply = Config {
+            kind: ConfigType::REPLY,
+            attributes: vec![
+                Attribute {
+                    kind: AttributeType::INTERNAL_IP4_ADDRESS,
+                    value: vec![1, 2, 3],
+                },
+                Attribute {
+                    kind: AttributeType::INTERNAL_IP6_ADDRESS,
+                    value: vec![0; 18],
+                },
+            ],
+        };
+        assert_eq!(read(&reply), (vec![], vec![]));
+    }
+}

@@ -1,0 +1,57 @@
+//! The peer's INFORMATIONAL requests (RFC 7296 1.4): deletes, moves, tables,
+//! window sizes, or nothing at all. Every one is answered.
+
+use crate::ike::engine::Context;
+use crate::ike::error::Failure;
+use crate::ike::message::{Notify, NotifyType, Payload};
+use crate::ike::mif::{error, status};
+use crate::ike::sa::IkeSa;
+
+use super::{Received, delete, interfaces, update};
+
+/// First and last of the extension's status notifies.
+const MIF_BLOCK: std::ops::RangeInclusive<u16> = 47104..=47135;
+
+/// The response.
+pub(in crate::ike) fn respond(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) -> Vec<Payload> {
+    // The initiator could not believe our IKE_AUTH response (RFC 7296 2.21.2).
+    if received
+        .payloads
+        .notify(NotifyType::AUTHENTICATION_FAILED)
+        .is_some()
+    {
+        sa.close(Failure::Refused, cx);
+        return Vec::new();
+    }
+    let mut response = Vec::new();
+    for notify in received.payloads.notifies() {
+        response.extend(answer(notify, sa, cx, received).map(Payload::Notify));
+    }
+    response.extend(delete::respond(sa, cx, received));
+    response
+}
+
+/// Status notifies we do not know are ignored (RFC 7296 3.10.1).
+fn answer(
+    notify: &Notify,
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) -> Option<Notify> {
+    match notify.kind {
+        NotifyType::SET_WINDOW_SIZE => Some(interfaces::answer_window(notify, sa, cx)),
+        // Return routability of the sender (RFC 4555 3.7).
+        NotifyType::COOKIE2 => Some(notify.clone()),
+        _ if sa.mif.is_none() => None,
+        status::MIF_INTERFACES => interfaces::receive_table(sa, cx, &received.payloads),
+        status::MIF_UPDATE_ADDRS => update::respond(notify, sa, cx, received.arrival),
+        kind if MIF_BLOCK.contains(&kind.0) => {
+            Some(Notify::new(error::MIF_UNSUPPORTED, Vec::new()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! IKE_SA_INIT (RFC 7296 1.2), initiator's side. The responder's is stateless
+//! until it accepts and lives in `engine/accept.rs`.
+//!
+//! ```text
+//!  request   HDR(A,0), [N(COOKIE)], SAi1, KEi, Ni, N(NATD..), N(NATD..)
+//!  response  HDR(A,B), SAr1, KEr, Nr, N(NATD..), N(NATD..)
+//!        or  HDR(A,0), N(COOKIE)                    repeat with it (2.6)
+//!        or  HDR(A,0), N(INVALID_KE_PAYLOAD, group) repeat with it (1.3, 2.7)
+//! ```
+
+use crate::crypto::{KeGroup, PrivateKey};
+use crate::ids::{Arrival, IkeSpi};
+use crate::ike::engine::Context;
+use crate::ike::error::Failure;
+use crate::ike::keymat::IkeKeys;
+use crate::ike::message::{Ke, Notify, NotifyType, Payload};
+use crate::ike::proposal::{self, IkeSuite};
+use crate::ike::sa::{IkeSa, Keys};
+
+use super::auth::{AuthTask, Initial};
+use super::{Payloads, Task, natd};
+
+/// Most repetitions a responder may ask for: a cookie, a group, a cookie again.
+const MAX_ROUNDS: u32 = 4;
+
+/// Our IKE_SA_INIT request.
+pub(in crate::ike) struct Init {
+    private: PrivateKey,
+    nonce: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+    rounds: u32,
+    /// The octets sent, which AUTH covers.
+    request: Vec<u8>,
+}
+
+/// A response nothing protects.
+pub(in crate::ike) struct InitResponse<'a> {
+    pub(in crate::ike) payloads: Payloads,
+    pub(in crate::ike) spi_r: IkeSpi,
+    pub(in crate::ike) bytes: &'a [u8],
+    pub(in crate::ike) arrival: Arrival,
+}
+
+/// What a response we can use asks of us.
+pub(in crate::ike) enum Verdict {
+    /// Repeat the same request with this cookie.
+    Cookie(Vec<u8>),
+    /// Repeat with a key of this method.
+    Group(KeGroup),
+    /// Go on with these.
+    Agreed {
+        suite: IkeSuite,
+        public: Vec<u8>,
+        nonce: Vec<u8>,
+    },
+}
+
+impl Init {
+    /// A first request; `None` when the system gives no randomness.
+    pub(in crate::ike) fn new(group: KeGroup, cx: &mut Context) -> Option<Self> {
+        Some(Self {
+            private: PrivateKey::generate(group).ok()?,
+            nonce: cx.nonce(),
+            cookie: None,
+            rounds: 0,
+            request: Vec::new(),
+        })
+    }
+
+    /// The request. A cookie comes first (RFC 7296 2.6).
+    pub(in crate::ike) fn build(&self, sa: &IkeSa) -> Vec<Payload> {
+        let mut payloads = Vec::new();
+        if let Some(cookie) = &self.cookie {
+            payloads.push(Payload::Notify(Notify::new(
+                NotifyType::COOKIE,
+                cookie.clone(),
+            )));
+        }
+        let offers = sa.peer.as_ref().map_or(&[][..], |peer| &peer.ike_proposals);
+        payloads.push(Payload::Sa(proposal::offer_ike(offers, &[])));
+        payloads.push(Payload::Ke(Ke {
+            group: self.private.group().number(),
+            data: self.private.public().to_vec(),
+        }));
+        payloads.push(Payload::Nonce(self.nonce.clone()));
+        let (local, remote) = (sa.channel.local, sa.channel.remote);
+        payloads.extend(natd::build(sa.spi_i, sa.spi_r, local, remote));
+        payloads
+    }
+
+    /// Remembers what was sent.
+    pub(in crate::ike) fn sent(&mut self, bytes: &[u8]) {
+        self.request = bytes.to_vec();
+    }
+
+    /// Decides what to make of a response, before the request is given up for it.
+    ///
+    /// # Errors
+    /// A response that must not end the exchange; with what it claims, if that
+    /// is an error.
+    pub(in crate::ike) fn judge(
+        &self,
+        sa: &IkeSa,
+        response: &InitResponse<'_>,
+    ) -> Result<Verdict, Option<Failure>> {
+        let payloads = &response.payloads;
+        let offers = sa.peer.as_ref().map_or(&[][..], |peer| &peer.ike_proposals);
+        if let Some(error) = payloads.error() {
+            if error.kind != NotifyType::INVALID_KE_PAYLOAD {
+                return Err(Some(Failure::from_notify(error.kind, false)));
+            }
+            let group = wanted_group(error).filter(|group| *group != self.private.group());
+            let offered = |group: &KeGroup| offers.iter().any(|o| o.groups.contains(group));
+            let group = group.filter(offered).ok_or(Some(Failure::NoIkeProposal))?;
+            return self.again(Verdict::Group(group));
+        }
+        let (Some(answer), Some(ke), Some(nonce)) =
+            (payloads.sa(), payloads.ke(), payloads.nonce())
+        else {
+            let cookie = payloads.notify(NotifyType::COOKIE).ok_or(None)?;
+            if !(1..=64).contains(&cookie.data.len()) {
+                return Err(None);
+            }
+            return self.again(Verdict::Cookie(cookie.data.clone()));
+        };
+        let chosen = proposal::accept_ike(offers, answer).map_err(|_| None)?;
+        let group = self.private.group();
+        let fits = chosen.suite.ke == group
+            && ke.group == group.number()
+            && ke.data.len() == group.public_len()
+            && response.spi_r != IkeSpi(0);
+        if !fits {
+            return Err(None);
+        }
+        Ok(Verdict::Agreed {
+            suite: chosen.suite,
+            public: ke.data.clone(),
+            nonce: nonce.clone(),
+        })
+    }
+
+    fn again(&self, verdict: Verdict) -> Result<Verdict, Option<Failure>> {
+        if self.rounds < MAX_ROUNDS {
+            Ok(verdict)
+        } else {
+            Err(None)
+        }
+    }
+
+    /// Repeats the request, or goes on to IKE_AUTH.
+    pub(in crate::ike) fn proceed(
+        mut self: Box<Self>,
+        verdict: Verdict,
+        sa: &mut IkeSa,
+        cx: &mut Context,
+        response: &InitResponse<'_>,
+    ) {
+        self.rounds += 1;
+        match verdict {
+            Verdict::Cookie(cookie) => self.cookie = Some(cookie),
+            Verdict::Group(group) => match PrivateKey::generate(group) {
+                Ok(private) => self.private = private,
+                Err(_) => return sa.close(Failure::Entropy, cx),
+            },
+            Verdict::Agreed {
+                suite,
+                public,
+                nonce,
+            } => return (*self).finish(suite, &public, nonce, sa, cx, response),
+        }
+        sa.outbound.restart();
+        sa.queue.push(Task::Init(self));
+    }
+
+    fn finish(
+        self,
+        suite: IkeSuite,
+        public: &[u8],
+        nr: Vec<u8>,
+        sa: &mut IkeSa,
+        cx: &mut Context,
+        response: &InitResponse<'_>,
+    ) {
+        let Ok(shared) = self.private.agree(public) else {
+            return sa.close(Failure::Protocol { what: "public key" }, cx);
+        };
+        let Arrival { local, remote, .. } = response.arrival;
+        sa.spi_r = response.spi_r;
+        sa.nat = natd::detect(&response.payloads, sa.spi_i, sa.spi_r, local, remote);
+        let keys = IkeKeys::derive(suite, &shared, (&self.nonce, &nr), sa.spis());
+        sa.keys = Keys::new(keys, true);
+        // Peers with MOBIKE, and so with MIF, float whether or not there is a
+        // NAT (RFC 4555 3.3); for others it does no harm (RFC 7296 2.23).
+        sa.channel.local.set_port(cx.port);
+        sa.channel.remote.set_port(cx.port);
+        let initial = Initial {
+            request: self.request,
+            response: response.bytes.to_vec(),
+            ni: self.nonce,
+            nr,
+        };
+        sa.queue
+            .push(Task::Auth(Box::new(AuthTask::new(initial, sa, cx))));
+    }
+}
+
+/// The number in INVALID_KE_PAYLOAD.
+fn wanted_group(notify: &Notify) -> Option<KeGroup> {
+    let number = <[u8; 2]>::try_from(notify.data.as_slice()).ok()?;
+    KeGroup::from_number(u16::from_be_bytes(number))
+}

@@ -1,0 +1,255 @@
+//! The multiple-interface extension's handshake and interface tables
+//! (protocol 3.4, 3.5): MIF_SUPPORTED in IKE_AUTH, MIF_INTERFACES in the
+//! responder's IKE_AUTH response and in any INFORMATIONAL.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{IfaceId, Spi};
+use crate::ike::engine::Context;
+use crate::ike::error::Failure;
+use crate::ike::event::{Event, MifSession, ProbeKeys};
+use crate::ike::message::{Notify, NotifyType, Payload};
+use crate::ike::mif::{
+    Features, InterfaceRecord, Interfaces, Supported, UpdateAddrs, VENDOR_ID, status,
+};
+use crate::ike::sa::IkeSa;
+
+use super::{Payloads, Received, Task};
+
+/// Without these there is no session worth the name.
+const NEEDED: Features = Features(Features::TUNNEL.0 | Features::ESP_PROBE.0);
+
+/// State of the extension in one IKE SA.
+pub(in crate::ike) struct Mif {
+    /// What both sides have.
+    pub(in crate::ike) features: Features,
+    pub(in crate::ike) probe_in: Spi,
+    pub(in crate::ike) probe_out: Spi,
+    /// The peer's table and its epoch.
+    pub(in crate::ike) peer_ifaces: Vec<InterfaceRecord>,
+    peer_epoch: Option<u32>,
+    /// Most interfaces the peer keeps of us.
+    peer_max_ifaces: u8,
+    /// Epoch of our table we last sent, and of that the peer last confirmed.
+    announced: Option<u32>,
+    confirmed: Option<u32>,
+    /// We told the peer our window.
+    window_offered: bool,
+    /// Number of our next operation.
+    pub(in crate::ike) next_txn: u32,
+    /// The peer's last move of each of its interfaces.
+    pub(in crate::ike) moves: BTreeMap<IfaceId, UpdateAddrs>,
+}
+
+impl Mif {
+    /// The peer answered a message that carried our table of this epoch.
+    pub(super) fn confirm(&mut self, epoch: Option<u32>) {
+        self.confirmed = epoch.or(self.confirmed);
+    }
+
+    /// Whether the peer announced this interface; 0 is always there.
+    pub(in crate::ike) fn knows(&self, iface: IfaceId) -> bool {
+        iface == IfaceId::CHANNEL || self.peer_ifaces.iter().any(|record| record.id == iface)
+    }
+}
+
+impl IkeSa {
+    /// What the agent gets to know, with the probe SA's keys.
+    pub(in crate::ike) fn mif_session(&self) -> Option<MifSession> {
+        let mif = self.mif.as_ref()?;
+        let keys = self.keys.as_ref()?.ike.mif(self.spis());
+        let (init_in, resp_in) = if self.initiator {
+            (mif.probe_in, mif.probe_out)
+        } else {
+            (mif.probe_out, mif.probe_in)
+        };
+        let (keymat_out, keymat_in) = keys.probe(init_in, resp_in).split(self.initiator);
+        Some(MifSession {
+            features: mif.features.0,
+            probe: ProbeKeys {
+                spi_in: mif.probe_in,
+                spi_out: mif.probe_out,
+                algorithm: keys.probe_algorithm(),
+                keymat_in,
+                keymat_out,
+            },
+        })
+    }
+}
+
+/// The initiator's vendor id and MIF_SUPPORTED.
+pub(super) fn offer(probe_spi: Spi) -> [Payload; 2] {
+    [
+        Payload::VendorId(VENDOR_ID.to_vec()),
+        Payload::Notify(Supported::ours(probe_spi).notify()),
+    ]
+}
+
+/// Starts a session if the peer's message offers or accepts one; else the probe
+/// SPI is free again. The numbers mean something only behind the vendor id.
+pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe_spi: Spi) {
+    let theirs = payloads
+        .notify(status::MIF_SUPPORTED)
+        .filter(|_| payloads.has_vendor(&VENDOR_ID))
+        .and_then(|notify| match Supported::decode(&notify.data) {
+            Ok(supported) => Some(supported),
+            Err(error) => {
+                cx.count(error.reason());
+                None
+            }
+        });
+    let theirs = theirs.filter(|theirs| {
+        theirs.probe_spi.0 >= 256 && Features::IMPLEMENTED.common(theirs.features).has(NEEDED)
+    });
+    let Some(theirs) = theirs else {
+        return cx.release_spi(probe_spi);
+    };
+    sa.mif = Some(Mif {
+        features: Features::IMPLEMENTED.common(theirs.features),
+        probe_in: probe_spi,
+        probe_out: theirs.probe_spi,
+        peer_ifaces: Vec::new(),
+        peer_epoch: None,
+        peer_max_ifaces: theirs.max_ifaces,
+        announced: None,
+        confirmed: None,
+        window_offered: false,
+        next_txn: 1,
+        moves: BTreeMap::new(),
+    });
+}
+
+/// The responder's side of IKE_AUTH: MIF only if asked, and the table, because
+/// the initiator has proved who it is.
+pub(super) fn answer(sa: &mut IkeSa, cx: &Context) -> Vec<Payload> {
+    let Some(mif) = &mut sa.mif else {
+        return Vec::new();
+    };
+    let mut payloads = offer(mif.probe_in).to_vec();
+    payloads.extend(table(mif, cx).map(Payload::Notify));
+    payloads
+}
+
+/// Tells the peer our table if it does not have it.
+pub(in crate::ike) fn announce(sa: &mut IkeSa, cx: &mut Context) {
+    if sa.mif.is_some() && sa.is_established() {
+        sa.submit(Task::Announce(None), cx);
+    }
+}
+
+/// `SK{[N(SET_WINDOW_SIZE)], N(MIF_INTERFACES)}`.
+pub(super) fn build_announce(
+    epoch: &mut Option<u32>,
+    sa: &mut IkeSa,
+    cx: &Context,
+) -> Option<Vec<Payload>> {
+    let mif = sa.mif.as_mut()?;
+    let mut payloads = Vec::new();
+    if !mif.window_offered && sa.initiator {
+        mif.window_offered = true;
+        sa.inbound.grow(cx.limits.window);
+        payloads.push(Payload::Notify(window_notify(cx)));
+    }
+    if let Some(table) = table(mif, cx) {
+        *epoch = Some(cx.epoch);
+        payloads.push(Payload::Notify(table));
+    }
+    (!payloads.is_empty()).then_some(payloads)
+}
+
+/// The response to our announcement.
+pub(super) fn process_announce(
+    epoch: Option<u32>,
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) {
+    if let Some(size) = received.payloads.notify(NotifyType::SET_WINDOW_SIZE) {
+        grow(size, sa);
+    }
+    if let Some(error) = received.payloads.error() {
+        cx.event(Event::MoveRefused {
+            ike: sa.id,
+            iface: IfaceId::CHANNEL,
+            reason: Failure::from_notify(error.kind, false),
+        });
+    } else if let Some(mif) = &mut sa.mif {
+        mif.confirm(epoch);
+    }
+}
+
+/// Our table, for a request that is of no use to a peer without it: unless the
+/// peer confirmed that it has it.
+pub(super) fn table_if_unconfirmed(mif: &mut Mif, cx: &Context) -> Option<(u32, Notify)> {
+    if mif.confirmed == Some(cx.epoch) {
+        return None;
+    }
+    mif.announced = mif.announced.filter(|epoch| *epoch != cx.epoch);
+    table(mif, cx).map(|notify| (cx.epoch, notify))
+}
+
+/// The peer's SET_WINDOW_SIZE is answered with ours (RFC 7296 2.3).
+pub(super) fn answer_window(notify: &Notify, sa: &mut IkeSa, cx: &Context) -> Notify {
+    grow(notify, sa);
+    sa.inbound.grow(cx.limits.window);
+    if let Some(mif) = &mut sa.mif {
+        mif.window_offered = true;
+    }
+    window_notify(cx)
+}
+
+/// Takes the table in the peer's message, if it has one newer than what we know.
+/// Announcing creates no SA. The answer is an error or nothing.
+pub(super) fn receive_table(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    payloads: &Payloads,
+) -> Option<Notify> {
+    let mif = sa.mif.as_mut()?;
+    let notify = payloads.notify(status::MIF_INTERFACES)?;
+    let table = match Interfaces::decode(&notify.data, &cx.address_policy()) {
+        Ok(table) => table,
+        Err(error) => {
+            cx.count(error.reason());
+            return Some(Notify::new(error.notify_type(), Vec::new()));
+        }
+    };
+    if mif
+        .peer_epoch
+        .is_some_and(|epoch| !table.is_newer_than(epoch))
+    {
+        return None;
+    }
+    mif.peer_epoch = Some(table.epoch);
+    mif.peer_ifaces.clone_from(&table.records);
+    cx.event(Event::PeerInterfaces {
+        ike: sa.id,
+        ifaces: table.records,
+    });
+    None
+}
+
+/// Our table as the peer may keep it; `None` when it has it or there is none.
+fn table(mif: &mut Mif, cx: &Context) -> Option<Notify> {
+    if mif.announced == Some(cx.epoch) || cx.ifaces.is_empty() && mif.announced.is_none() {
+        return None;
+    }
+    mif.announced = Some(cx.epoch);
+    let most = usize::from(mif.peer_max_ifaces);
+    let table = Interfaces {
+        epoch: cx.epoch,
+        records: cx.ifaces.iter().take(most).cloned().collect(),
+    };
+    Some(table.notify())
+}
+
+fn window_notify(cx: &Context) -> Notify {
+    let size = cx.limits.window.to_be_bytes().to_vec();
+    Notify::new(NotifyType::SET_WINDOW_SIZE, size)
+}
+
+fn grow(notify: &Notify, sa: &mut IkeSa) {
+    if let Ok(size) = <[u8; 4]>::try_from(notify.data.as_slice()) {
+        sa.outbound.grow(u32::from_be_bytes(size));
+    }
+}

@@ -1,0 +1,282 @@
+//! What the lab made and how it goes away again: processes, namespaces,
+//! directories (the BPF pins among them).
+//!
+//! Everything is registered in one place, so that a signal can remove what the
+//! main thread made, and so that nothing is made once removal has begun.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context, Result, bail};
+
+use super::sys;
+
+static REGISTRY: Mutex<Vec<(u32, Made)>> = Mutex::new(Vec::new());
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// How long an agent has to leave by itself.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+enum Made {
+    Process(Child),
+    Namespace(String),
+    Directory(PathBuf),
+}
+
+/// Owns what one lab made; dropping it removes all of that.
+#[derive(Debug)]
+pub struct Scope {
+    id: u32,
+    keep: bool,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scope {
+    /// An empty scope.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            keep: false,
+        }
+    }
+
+    /// 0 for the first scope of this process, then 1 and so on.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Leaves everything behind on drop.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Creates a network namespace.
+    ///
+    /// # Errors
+    /// When `ip netns add` fails.
+    pub fn namespace(&self, name: &str) -> Result<sys::Netns> {
+        let mut registry = registry();
+        ip(&["netns", "add", name])?;
+        registry.push((self.id, Made::Namespace(name.to_string())));
+        sys::Netns::open(name)
+    }
+
+    /// Starts a process; its id.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&self, command: &mut Command) -> Result<u32> {
+        if !self.keep {
+            sys::die_with_parent(command);
+        }
+        let mut registry = registry();
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+        let pid = child.id();
+        registry.push((self.id, Made::Process(child)));
+        Ok(pid)
+    }
+
+    /// Creates a directory with everything that will be put into it.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn directory(&self, path: &Path) -> Result<()> {
+        let mut registry = registry();
+        fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+        registry.push((self.id, Made::Directory(path.to_path_buf())));
+        Ok(())
+    }
+
+    /// Registers a directory that a process of the lab will create.
+    pub fn will_have(&self, path: &Path) {
+        registry().push((self.id, Made::Directory(path.to_path_buf())));
+    }
+
+    /// Ends a process at once and waits until it is gone.
+    pub fn kill(&self, pid: u32) {
+        let mut registry = registry();
+        if let Some(at) = registry
+            .iter()
+            .position(|(_, made)| matches!(made, Made::Process(child) if child.id() == pid))
+            && let (_, Made::Process(mut child)) = registry.remove(at)
+        {
+            // A process that has ended already is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Whether a process of the lab still runs.
+    #[must_use]
+    pub fn runs(&self, pid: u32) -> bool {
+        registry().iter_mut().any(|(_, made)| match made {
+            Made::Process(child) => child.id() == pid && matches!(child.try_wait(), Ok(None)),
+            Made::Namespace(_) | Made::Directory(_) => false,
+        })
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        let mut registry = registry();
+        let all = std::mem::take(&mut *registry);
+        let (mine, others) = all.into_iter().partition(|(id, _)| *id == self.id);
+        *registry = others;
+        remove(mine);
+    }
+}
+
+/// Removes what every scope made, and never lets go of the registry again: the
+/// process is about to exit, and nothing may be made in between.
+pub fn everything_and_exit(status: i32) -> ! {
+    let mut registry = registry();
+    remove(std::mem::take(&mut *registry));
+    std::process::exit(status);
+}
+
+/// Removes what labs left whose process was killed. A lab that was kept has
+/// agents in its namespaces and stays.
+pub fn stale() {
+    let places = ["/run/netns", "/sys/fs/bpf/mifsec"].map(Path::new);
+    let temporary = std::env::temp_dir();
+    let mut kept = BTreeSet::new();
+    for dir in places.into_iter().chain([temporary.as_path()]) {
+        let Ok(entries) = fs::read_dir(dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(pid) = lab_of(&name).filter(|pid| !sys::is_alive(*pid)) else {
+                continue;
+            };
+            if dir == places[0] && ip(&["netns", "pids", &name]).is_ok_and(|pids| !pids.is_empty())
+            {
+                kept.insert(pid);
+            }
+        }
+        let Ok(entries) = fs::read_dir(dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if lab_of(&name).is_some_and(|pid| !sys::is_alive(pid) && !kept.contains(&pid)) {
+                // Another lab may be doing the same.
+                let _ = if dir == places[0] {
+                    ip(&["netns", "del", &name]).is_ok()
+                } else {
+                    fs::remove_dir_all(entry.path()).is_ok()
+                };
+            }
+        }
+    }
+}
+
+/// The process whose lab made this namespace, pin or directory.
+fn lab_of(name: &str) -> Option<u32> {
+    let rest = ["mifsec-lab-", "mif", "lab"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+/// Runs `ip`; its complaint is the error.
+///
+/// # Errors
+/// When it fails.
+pub fn ip(args: &[&str]) -> Result<String> {
+    tool("ip", args)
+}
+
+/// Runs a tool of the system; its complaint is the error.
+///
+/// # Errors
+/// When it is missing or fails.
+pub fn tool(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .with_context(|| format!("cannot start {program}: run `cargo xtask setup`"))?;
+    if !output.status.success() {
+        bail!(
+            "{program} {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn registry() -> MutexGuard<'static, Vec<(u32, Made)>> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Processes first, all at once; then what they used, newest first.
+fn remove(all: Vec<(u32, Made)>) {
+    let (mut children, mut rest) = (Vec::new(), Vec::new());
+    for (_, made) in all {
+        match made {
+            Made::Process(child) => children.push(child),
+            Made::Namespace(_) | Made::Directory(_) => rest.push(made),
+        }
+    }
+    for child in &children {
+        // One that has ended already is as good.
+        let _ = sys::signal(child.id(), libc::SIGTERM);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    for child in &mut children {
+        while matches!(child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    for made in rest.into_iter().rev() {
+        // Removal goes on whatever one of them says.
+        let _ = match made {
+            Made::Namespace(name) => ip(&["netns", "del", &name]).map(drop),
+            Made::Directory(path) => fs::remove_dir_all(path).map_err(Into::into),
+            Made::Process(_) => Ok(()),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_lab_they_belong_to() {
+        assert_eq!(lab_of("mif123-eu"), Some(123));
+        assert_eq!(lab_of("mif123x2-eu"), Some(123));
+        assert_eq!(lab_of("lab123-gw"), Some(123));
+        assert_eq!(lab_of("mifsec-lab-123x1"), Some(123));
+        assert_eq!(lab_of("mifsec"), None);
+        assert_eq!(lab_of("lab-notes"), None);
+        assert_eq!(lab_of("other123"), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The result of a run: the table on the terminal and the JSON report.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// What one step came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// Its letter and what it is about.
+    pub name: String,
+    /// Whether all it checks held.
+    pub ok: bool,
+    /// Datagrams sent, both ways.
+    pub sent: u64,
+    /// Datagrams that never arrived.
+    pub lost: u64,
+    /// Datagrams that arrived more than once.
+    pub duplicated: u64,
+    /// The longest time a flow went without a datagram after the event.
+    pub switch_ms: f64,
+    /// Child SAs new or gone, both ends.
+    pub sas_recreated: u64,
+    /// What else was seen, and what did not hold.
+    pub detail: String,
+}
+
+/// All steps.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    schema: &'static str,
+    ok: bool,
+    steps: Vec<Step>,
+}
+
+impl Report {
+    /// Of the steps that ran; ok when there was one and all held.
+    #[must_use]
+    pub fn new(steps: Vec<Step>) -> Self {
+        Self {
+            schema: "mifsec.lab/1",
+            ok: !steps.is_empty() && steps.iter().all(|step| step.ok),
+            steps,
+        }
+    }
+
+    /// Whether all held.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.ok
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<26} {:<6} {:>7} {:>6} {:>5} {:>9} {:>8}  {}\n",
+            "STEP", "RESULT", "SENT", "LOST", "DUP", "SWITCH ms", "NEW SAs", "DETAIL"
+        );
+        for step in &self.steps {
+            let result = if step.ok { "ok" } else { "FAILED" };
+            text += &format!(
+                "{:<26} {result:<6} {:>7} {:>6} {:>5} {:>9.1} {:>8}  {}\n",
+                step.name,
+                step.sent,
+                step.lost,
+                step.duplicated,
+                step.switch_ms,
+                step.sas_recreated,
+                step.detail,
+            );
+        }
+        text
+    }
+
+    /// Writes the JSON; the file belongs to whoever called sudo.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        let id = |name: &str| std::env::var(name).ok()?.parse().ok();
+        if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
+            chown(path, Some(user), Some(group))
+                .with_context(|| format!("cannot give {} to its user", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(ok: bool) -> Step {
+        Step {
+            name: "b both".into(),
+            ok,
+            sent: 10_000,
+            lost: 0,
+            duplicated: 0,
+            switch_ms: 1.5,
+            sas_recreated: 0,
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn one_failed_step_or_none_at_all_is_not_ok() {
+        assert!(Report::new(vec![step(true)]).ok());
+        assert!(!Report::new(vec![step(true), step(false)]).ok());
+        assert!(!Report::new(Vec::new()).ok());
+    }
+
+    #[test]
+    fn the_report_has_the_promised_keys() {
+        let json = serde_json::to_value(Report::new(vec![step(true)])).expect("serializes");
+        assert_eq!(json["schema"], "mifsec.lab/1");
+        assert_eq!(json["ok"], true);
+        let keys: Vec<_> = json["steps"][0]
+            .as_object()
+            .expect("object")
+            .keys()
+            .cloned()
+            .collect();
+        let mut promised = [
+            "name",
+            "ok",
+            "sent",
+            "lost",
+            "duplicated",
+            "switch_ms",
+            "sas_recreated",
+            "detail",
+        ];
+        promised.sort_unstable();
+        assert_eq!(keys, promised);
+    }
+}

@@ -1,0 +1,396 @@
+//! The steps of the lab and the lab they run in.
+//!
+//! A step makes something happen under load and judges what the harness
+//! counted. Each can run alone in a fresh lab; together they run in the order
+//! of [`ALL`] in one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::agents::{Agents, Sas};
+use super::capture::{Capture, Leg, Seen, Way};
+use super::load::{Load, Outcome, Plan};
+use super::report::Step;
+use super::tcp::{Tcp, TcpOutcome};
+use super::topology::{Access, Attachment, Topology, WEIGHTS};
+
+mod clear;
+mod flood;
+mod killed;
+mod link;
+mod moves;
+mod session;
+
+pub use clear::self_test;
+
+/// A network with two agents that have a session.
+#[derive(Debug)]
+pub struct Lab {
+    capture: Capture,
+    agents: Agents,
+    /// The inner address.
+    inner: Ipv4Addr,
+    /// The address each access has now.
+    attached: BTreeMap<Access, Attachment>,
+    topology: Topology,
+}
+
+/// One step.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its letter, with a digit where a letter of the issue has two parts.
+    pub key: &'static str,
+    /// What it is about.
+    pub title: &'static str,
+    run: fn(&mut Lab, &mut Judge) -> Result<()>,
+}
+
+/// Fewer datagrams than this prove nothing.
+pub const LEAST_DATAGRAMS: u64 = 10_000;
+
+/// All steps in order. The last one leaves no agent alive.
+pub const ALL: &[Scenario] = &[
+    scenario("a", "negotiation, both paths", session::negotiated),
+    scenario("b", "both accesses by weight", session::by_weight),
+    scenario("c1", "WLAN moves, planned", moves::wlan_planned),
+    scenario("c2", "WLAN moves, abrupt", moves::wlan_abrupt),
+    scenario("d1", "IKE channel moves, planned", moves::channel_planned),
+    scenario("d2", "IKE channel moves, abrupt", moves::channel_abrupt),
+    scenario("e", "WLAN goes down and up", link::down_and_up),
+    scenario("f", "RAN flooded at 10 Mbit/s", flood::ran_flooded),
+    scenario("g", "both agents killed", killed::nothing_in_clear),
+];
+
+const fn scenario(
+    key: &'static str,
+    title: &'static str,
+    run: fn(&mut Lab, &mut Judge) -> Result<()>,
+) -> Scenario {
+    Scenario { key, title, run }
+}
+
+/// How long a session may take to come up with both paths.
+const SET_UP: Duration = Duration::from_secs(20);
+/// How long paths may take to be up again after a step.
+const SETTLE: Duration = Duration::from_secs(10);
+/// The issue's limits.
+const RESUME: Duration = Duration::from_millis(300);
+const NOTICE: Duration = Duration::from_millis(50);
+const SHARE_TOLERANCE: f64 = 10.0;
+
+impl Lab {
+    /// Starts both agents and waits for the session.
+    ///
+    /// # Errors
+    /// When it does not come about; the ends of the logs are part of the error.
+    pub fn up(topology: Topology, binary: &Path, fault: Option<&str>) -> Result<Self> {
+        let capture = Capture::start(&topology, true)?;
+        let agents = Agents::start(&topology, binary, fault)?;
+        let inner = session::wait(&agents, SET_UP).with_context(|| agents.tails())?;
+        Ok(Self {
+            capture,
+            agents,
+            inner,
+            attached: Access::ALL
+                .map(|access| (access, access.attachments()[0]))
+                .into(),
+            topology,
+        })
+    }
+
+    /// Runs one step. What goes wrong in the harness fails the step too.
+    pub fn run(&mut self, scenario: Scenario) -> Step {
+        let mut judge = Judge::new(scenario);
+        let before = self.agents.drops();
+        if let Err(error) = (scenario.run)(self, &mut judge) {
+            judge.problems.push(format!("{error:#}"));
+        }
+        if !judge.problems.is_empty() {
+            // Where to look: what the agents and their programs say they dropped meanwhile.
+            for (reason, count) in self.agents.drops() {
+                let more = count.saturating_sub(before.get(&reason).copied().unwrap_or(0));
+                if more > 0 {
+                    judge.fact(format!("{reason} {more}"));
+                }
+            }
+        }
+        judge.finish()
+    }
+
+    /// What both agents' logs say since the last call, at most the last lines of it.
+    #[must_use]
+    pub fn tails(&self) -> String {
+        self.agents.tails()
+    }
+
+    /// Waits until both ends say that both paths are up.
+    fn settle(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let up = [
+                self.agents.eu.paths_up()?.len(),
+                self.agents.gw.paths_up()?.len(),
+            ];
+            if up.iter().all(|count| *count >= Access::ALL.len()) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "after {} s {} of the end user's and {} of the gateway's paths are up",
+                    SETTLE.as_secs(),
+                    up[0],
+                    up[1]
+                );
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Starts the load of a step with its TCP flow, and notes what must not change.
+    fn begin(&self, flows: u16) -> Result<Running> {
+        self.settle()?;
+        let before = self.agents.sas()?;
+        let history = self.capture.seen();
+        let tcp = Tcp::start(&self.topology, self.inner)?;
+        let load = Load::start(&self.topology, Plan::new(self.inner, flows))?;
+        // Half a second without an event: a loss here is a loss of its own.
+        thread::sleep(Duration::from_millis(500));
+        Ok(Running {
+            before,
+            history,
+            load,
+            tcp,
+        })
+    }
+
+    /// Ends the load and judges what holds for every step.
+    fn end(&self, running: Running, judge: &mut Judge) -> Result<Ended> {
+        let outcome = running.load.stop();
+        let tcp = running.tcp.stop();
+        let seen = self.capture.seen().since(&running.history);
+        judge.count(&outcome);
+        judge.unchanged(
+            &running.before,
+            &self.agents.sas()?,
+            &running.history,
+            &seen,
+        );
+        judge.require(seen.clear == 0, || {
+            format!(
+                "{} packets in clear: {}",
+                seen.clear,
+                seen.clear_examples.join("; ")
+            )
+        });
+        judge.require(seen.missed == 0, || {
+            format!("the router's watch missed {} frames", seen.missed)
+        });
+        Ok(Ended { outcome, tcp, seen })
+    }
+
+    /// What the router sees in `span` from now.
+    fn watch(&self, span: Duration) -> Seen {
+        let before = self.capture.seen();
+        thread::sleep(span);
+        self.capture.seen().since(&before)
+    }
+
+    /// Waits until the WLAN's part of the octets is as configured, both ways.
+    fn wait_for_weights(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let seen = self.watch(Duration::from_millis(400));
+            let shares = [Way::Up, Way::Down].map(|way| seen.share(Access::Wlan, way));
+            if shares.iter().all(|share| as_configured(*share)) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "after {} s the WLAN carries {:.0} % up and {:.0} % down",
+                    SETTLE.as_secs(),
+                    shares[0],
+                    shares[1]
+                );
+            }
+        }
+    }
+}
+
+/// The load of a step under way.
+struct Running {
+    before: Sas,
+    history: Seen,
+    load: Load,
+    tcp: Tcp,
+}
+
+/// The load of a step when it has ended.
+struct Ended {
+    outcome: Outcome,
+    tcp: TcpOutcome,
+    seen: Seen,
+}
+
+/// Collects what a step found.
+#[derive(Debug)]
+pub struct Judge {
+    step: Step,
+    facts: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl Judge {
+    fn new(scenario: Scenario) -> Self {
+        Self {
+            step: Step {
+                name: format!("{:<2} {}", scenario.key, scenario.title),
+                ok: false,
+                sent: 0,
+                lost: 0,
+                duplicated: 0,
+                switch_ms: 0.0,
+                sas_recreated: 0,
+                detail: String::new(),
+            },
+            facts: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(otherwise());
+        }
+    }
+
+    fn fact(&mut self, fact: impl Into<String>) {
+        self.facts.push(fact.into());
+    }
+
+    fn count(&mut self, outcome: &Outcome) {
+        self.step.sent += outcome.sent();
+        self.step.lost += outcome.lost();
+        self.step.duplicated += outcome.duplicated();
+        let strange = outcome.up.strange() + outcome.down.strange();
+        self.require(strange == 0, || {
+            format!("{strange} datagrams arrived that were never sent")
+        });
+        let duplicated = outcome.duplicated();
+        self.require(duplicated == 0, || {
+            format!("{duplicated} datagrams arrived twice")
+        });
+    }
+
+    /// SPIs and keys of both ends, SPIs on the router, replay drops.
+    fn unchanged(&mut self, before: &Sas, after: &Sas, history: &Seen, seen: &Seen) {
+        let known: BTreeSet<u32> = &before.spis() | &history.spis();
+        let foreign = seen.spis().difference(&known).count();
+        let changed = after.recreated_since(before);
+        self.step.sas_recreated = changed.max(u64::try_from(foreign).unwrap_or(u64::MAX));
+        self.require(changed == 0, || format!("{changed} SAs are new or gone"));
+        self.require(foreign == 0, || {
+            format!("the router saw {foreign} new SPIs")
+        });
+        self.require(before.matching() > 0, || {
+            "no SA is the same at both ends".into()
+        });
+        let replayed = after.replay_drops.saturating_sub(before.replay_drops);
+        self.require(replayed == 0, || {
+            format!("{replayed} packets dropped as replayed")
+        });
+    }
+
+    fn switched(&mut self, up: Duration, down: Duration) {
+        let longest = up.max(down);
+        self.step.switch_ms = longest.as_secs_f64() * 1000.0;
+        self.require(longest <= RESUME, || {
+            format!(
+                "silent for {} ms up, {} ms down",
+                up.as_millis(),
+                down.as_millis()
+            )
+        });
+    }
+
+    fn tcp_moves(&mut self, tcp: &TcpOutcome, from: u64) {
+        let octets = tcp.octets_since(from);
+        let stall = tcp.longest_stall(from);
+        self.require(octets > 0 && stall < Duration::from_secs(1), || {
+            format!(
+                "TCP moved {octets} octets and stood still for {} ms",
+                stall.as_millis()
+            )
+        });
+        self.fact(format!("TCP stall {} ms", stall.as_millis()));
+    }
+
+    fn finish(mut self) -> Step {
+        let sent = self.step.sent;
+        self.require(sent >= LEAST_DATAGRAMS, || {
+            format!("only {sent} datagrams, at least {LEAST_DATAGRAMS} are needed")
+        });
+        self.step.ok = self.problems.is_empty();
+        let mut detail = self.problems;
+        detail.extend(self.facts);
+        self.step.detail = detail.join("; ");
+        self.step
+    }
+}
+
+/// Whether the WLAN's part is within 10 points of its weight.
+fn as_configured(wlan_percent: f64) -> bool {
+    (wlan_percent - configured_percent(Access::Wlan)).abs() <= SHARE_TOLERANCE
+}
+
+fn configured_percent(access: Access) -> f64 {
+    let sum: f64 = WEIGHTS.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let mine = WEIGHTS.iter().find(|(of, _)| *of == access);
+    mine.map_or(0.0, |(_, weight)| 100.0 * f64::from(*weight) / sum)
+}
+
+/// Datagrams that a direction may lose when the sender learns of a dead path
+/// only from its peer: rate on that path x (round trip + `notice`).
+fn affordable(rate: u32, percent: f64, round_trip: Duration, notice: Duration) -> f64 {
+    f64::from(rate) * percent / 100.0 * (round_trip + notice).as_secs_f64()
+}
+
+/// The leg and direction totals of both accesses in octets, for the detail column.
+fn shares(seen: &Seen) -> String {
+    format!(
+        "WLAN {:.0} % up, {:.0} % down",
+        seen.share(Access::Wlan, Way::Up),
+        seen.share(Access::Wlan, Way::Down)
+    )
+}
+
+/// The step with this key.
+///
+/// # Errors
+/// When there is none.
+pub fn by_key(key: &str) -> Result<Vec<Scenario>> {
+    let found: Vec<_> = ALL
+        .iter()
+        .filter(|step| step.key.starts_with(key))
+        .copied()
+        .collect();
+    if found.is_empty() {
+        let keys: Vec<_> = ALL.iter().map(|step| step.key).collect();
+        bail!("there is no step `{key}`; there are {}", keys.join(", "));
+    }
+    Ok(found)
+}
+
+/// Packets of an access in both directions.
+fn packets(seen: &Seen, access: Access) -> [u64; 2] {
+    [Way::Up, Way::Down].map(|way| seen.total(Leg::of(access), way).packets)
+}
+
+/// The event could not even be made.
+fn event(result: Result<()>, what: &str) -> Result<()> {
+    result.with_context(|| format!("cannot make this happen: {what}"))
+}

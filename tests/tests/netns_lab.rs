@@ -1,0 +1,137 @@
+//! The lab's steps, each in a lab of its own, and proof that each can fail.
+#![expect(clippy::print_stdout, reason = "a skipped test says why")]
+
+use std::path::{Path, PathBuf};
+
+use mifsec_tests::lab::report::Step;
+use mifsec_tests::lab::steps::{self, Lab, Scenario};
+use mifsec_tests::lab::sys;
+use mifsec_tests::lab::topology::Topology;
+
+/// The agent that `cargo xtask test` has built.
+fn binary(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let mut path = std::env::current_exe().expect("a test has a file");
+    path.pop();
+    path.pop();
+    path.pop();
+    path.join("release").join(name)
+}
+
+fn skipped() -> bool {
+    if !sys::is_root() {
+        println!("skipped: network namespaces need root");
+    }
+    !sys::is_root()
+}
+
+fn scenario(key: &str) -> Scenario {
+    let found = steps::by_key(key).expect("the step exists");
+    assert_eq!(found.len(), 1, "{key} names one step");
+    found[0]
+}
+
+fn run(keys: &[&str], binary: &Path, fault: Option<&str>) -> (Vec<Step>, String) {
+    let topology = Topology::new().expect("a network");
+    let mut lab = Lab::up(topology, binary, fault).unwrap_or_else(|error| panic!("{error:#}"));
+    let steps = keys.iter().map(|key| lab.run(scenario(key))).collect();
+    (steps, lab.tails())
+}
+
+/// The steps hold.
+fn hold(keys: &[&str]) {
+    if skipped() {
+        return;
+    }
+    let (steps, tails) = run(keys, &binary("MIFSEC_BIN", "mifsec"), None);
+    for step in &steps {
+        assert!(step.ok, "{step:#?}\n{tails}");
+    }
+}
+
+/// With the fault the first step still holds and the second fails for the reason named.
+fn fails(fault: &str, key: &str, because: &str) {
+    if skipped() {
+        return;
+    }
+    let agent = binary("MIFSEC_SABOTAGE_BIN", "mifsec-sabotage");
+    let (steps, tails) = run(&["a", key], &agent, Some(fault));
+    assert!(steps[0].ok, "{:#?}\n{tails}", steps[0]);
+    assert!(!steps[1].ok, "{fault} went unnoticed: {:#?}", steps[1]);
+    assert!(
+        steps[1].detail.contains(because),
+        "{fault} failed for another reason: {:#?}\n{tails}",
+        steps[1]
+    );
+}
+
+#[test]
+fn the_instruments_tell_the_truth() {
+    if skipped() {
+        return;
+    }
+    let topology = Topology::new().expect("a network");
+    for step in steps::self_test(&topology).expect("a usable network") {
+        assert!(step.ok, "{step:#?}");
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_lab() {
+    if skipped() {
+        return;
+    }
+    let (name, dir) = {
+        let topology = Topology::new().expect("a network");
+        (topology.eu.name().to_string(), topology.dir.clone())
+    };
+    assert!(!dir.exists());
+    assert!(!PathBuf::from("/run/netns").join(name).exists());
+}
+
+#[test]
+fn a_session_uses_both_accesses_by_weight() {
+    hold(&["a", "b"]);
+}
+
+#[test]
+fn the_wlan_moves_and_no_sa_is_touched() {
+    hold(&["c1", "c2"]);
+}
+
+#[test]
+fn the_ike_channel_moves_and_no_sa_is_touched() {
+    hold(&["d1", "d2"]);
+}
+
+#[test]
+fn the_ran_takes_over_from_a_dead_wlan() {
+    hold(&["e"]);
+}
+
+#[test]
+fn a_flooded_ran_does_not_slow_the_wlan() {
+    hold(&["f"]);
+}
+
+#[test]
+fn killed_agents_leave_nothing_in_clear() {
+    hold(&["g"]);
+}
+
+#[test]
+fn a_path_that_does_not_flip_is_noticed() {
+    fails("no-flip", "c1", "lost");
+}
+
+#[test]
+fn a_peer_that_is_not_told_is_noticed() {
+    fails("no-update", "c2", "lost");
+}
+
+#[test]
+fn a_missing_guard_is_noticed() {
+    fails("no-guard", "g", "in clear");
+}

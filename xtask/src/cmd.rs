@@ -1,0 +1,104 @@
+//! Running other programs: cargo as the caller, a few things as root.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The workspace root.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Cargo in the workspace root, the one that runs this program.
+pub(crate) fn cargo() -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+/// Says what is about to take long.
+pub(crate) fn step(text: &str) {
+    println!("==> {text}");
+}
+
+/// Runs to the end; an exit status other than 0 is an error that names the command.
+pub(crate) fn check(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Standard output of a command that succeeded, else `None`.
+pub(crate) fn output(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a program is in `PATH` or in the system directories that are often missing there.
+pub(crate) fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|dir| dir.join(program).is_file())
+}
+
+/// Whether this process is root.
+pub(crate) fn is_root() -> bool {
+    output("id", &["-u"]).is_some_and(|uid| uid.trim() == "0")
+}
+
+/// The words to put before a command that needs root: none for root, `sudo` otherwise.
+/// `keep` names environment variables that must reach the command.
+pub(crate) fn privilege(keep: &[&str]) -> Result<Vec<String>> {
+    if is_root() {
+        return Ok(Vec::new());
+    }
+    if !exists("sudo") {
+        bail!("this needs root, and there is no sudo: run the same command as root");
+    }
+    let mut words = vec!["sudo".to_string()];
+    if !keep.is_empty() {
+        words.push(format!("--preserve-env={}", keep.join(",")));
+    }
+    Ok(words)
+}
+
+/// A command that runs as root.
+pub(crate) fn as_root(program: impl AsRef<OsStr>, keep: &[&str]) -> Result<Command> {
+    let words = privilege(keep)?;
+    let Some((first, rest)) = words.split_first() else {
+        return Ok(Command::new(program));
+    };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program);
+    Ok(command)
+}
+
+/// A command as a person would type it.
+pub(crate) fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    let mut text = name.to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        text.push(' ');
+        text.push_str(&arg.to_string_lossy());
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! Builds as the caller, then runs the lab (or the agent) as root.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cmd, setup};
+
+/// Options of `run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Leave the lab up afterwards and print how to enter it
+    #[arg(long)]
+    keep: bool,
+    /// Build an agent with this fault; the matching step must then fail
+    #[arg(long, value_name = "FAULT", value_parser = ["no-flip", "no-update", "no-guard"])]
+    sabotage: Option<String>,
+    /// Run only this step (a to g; may be given more than once)
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// Topology and instruments only, no agents
+    #[arg(long, hide = true)]
+    clear: bool,
+    /// Do not ask before installing what is missing
+    #[arg(long)]
+    yes: bool,
+    /// Arguments for the mifsec binary on this host, after `--`
+    #[arg(last = true, value_name = "MIFSEC ARGS")]
+    mifsec: Vec<String>,
+}
+
+/// Environment that may pass through sudo to what runs as root.
+pub(crate) const KEEP_ENV: &[&str] = &[
+    "MIFSEC_BIN",
+    "MIFSEC_SABOTAGE_BIN",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+];
+
+/// Runs the lab, or the agent when arguments follow `--`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(&setup::Args::new(args.yes))?;
+    if !args.mifsec.is_empty() {
+        let agent = build_agent()?;
+        let mut command = cmd::as_root(&agent, KEEP_ENV)?;
+        return cmd::check(command.args(&args.mifsec));
+    }
+    let agent = match &args.sabotage {
+        Some(_) => build_sabotaged_agent()?,
+        None => build_agent()?,
+    };
+    cmd::step("building the lab (release)");
+    cmd::check(cmd::cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "mifsec-tests",
+        "--bin",
+        "mifsec-lab",
+    ]))?;
+    let lab = cmd::target().join("release/mifsec-lab");
+    let mut command = cmd::as_root(&lab, KEEP_ENV)?;
+    command.arg("--agent").arg(&agent);
+    if let Some(report) = &args.report {
+        command.arg("--report").arg(report);
+    }
+    if args.keep {
+        command.arg("--keep");
+    }
+    if args.clear {
+        command.arg("--clear");
+    }
+    if let Some(fault) = &args.sabotage {
+        command.arg("--sabotage").arg(fault);
+    }
+    for step in &args.only {
+        command.arg("--only").arg(step);
+    }
+    let status = command.status().context("cannot start the lab")?;
+    if !status.success() {
+        // The lab has said what went wrong.
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    Ok(())
+}
+
+/// The release agent.
+pub(crate) fn build_agent() -> Result<PathBuf> {
+    cmd::step("building the agent (release)");
+    build(&[])?;
+    Ok(cmd::target().join("release/mifsec"))
+}
+
+/// The release agent with the deliberate faults compiled in, under a name of its own.
+/// It shares the target directory, so that only the agent itself is built twice.
+pub(crate) fn build_sabotaged_agent() -> Result<PathBuf> {
+    cmd::step("building the agent with the deliberate faults (release)");
+    build(&["--features", "sabotage"])?;
+    let built = cmd::target().join("release/mifsec");
+    let own = cmd::target().join("release/mifsec-sabotage");
+    if !built.exists() {
+        bail!("the build left no {}", built.display());
+    }
+    // Cargo's file is a hard link: a copy over the old name would write through it.
+    let _ = fs::remove_file(&own);
+    fs::copy(&built, &own).with_context(|| format!("cannot write {}", own.display()))?;
+    // Leave the plain agent, never the faulty one, under the name people use.
+    build(&[])?;
+    Ok(own)
+}
+
+fn build(extra: &[&str]) -> Result<()> {
+    let mut cargo = cmd::cargo();
+    cargo.args([
+        "build",
+        "--release",
+        "--package",
+        "mifsec",
+        "--bin",
+        "mifsec",
+    ]);
+    cmd::check(cargo.args(extra))
+}

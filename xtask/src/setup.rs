@@ -1,0 +1,258 @@
+//! What building and testing need beyond rustup: the compiler's source, a few
+//! Debian packages, bpf-linker against the LLVM of the compiler, and bpffs.
+//!
+//! `rust-toolchain.toml` makes rustup select and install the compiler itself.
+//! Every item is looked at first, so a second run does nothing.
+
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cmd;
+
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+const BPF_LINKER: &str = "0.13.0";
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// (package, what for)
+const PACKAGES: &[(&str, &str)] = &[
+    (
+        "llvm-22-dev",
+        "bpf-linker links against the compiler's LLVM",
+    ),
+    ("libpolly-22-dev", "part of that LLVM's link line"),
+    ("zlib1g-dev", "part of that LLVM's link line"),
+    ("libzstd-dev", "part of that LLVM's link line"),
+    ("g++", "the C++ runtime LLVM is written in"),
+    ("iproute2", "the lab's namespaces, links and shaping"),
+    ("nftables", "the lab's NAT"),
+    ("iperf3", "the throughput benchmark"),
+    ("tcpdump", "looking into a lab that was kept"),
+    (
+        "python3-scapy",
+        "ESP packets made by another implementation",
+    ),
+];
+
+/// Options of `setup`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Args {
+    /// What another task passes on.
+    pub(crate) fn new(yes: bool) -> Self {
+        Self { yes }
+    }
+}
+
+/// One missing thing and the commands that mend it.
+struct Missing {
+    what: String,
+    commands: Vec<Line>,
+}
+
+/// One command: shown to the user and run.
+struct Line {
+    root: bool,
+    env: Vec<(&'static str, &'static str)>,
+    words: Vec<String>,
+}
+
+/// Installs what is missing, and says so when nothing is.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !ensure(args)? {
+        println!("setup: nothing to do");
+    }
+    Ok(())
+}
+
+/// Installs what is missing; true when there was something to do.
+pub(crate) fn ensure(args: &Args) -> Result<bool> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    println!("setup: missing on this machine:");
+    for item in &missing {
+        println!("  - {}", item.what);
+        for line in &item.commands {
+            println!("      {line}");
+        }
+    }
+    let needs_apt = missing
+        .iter()
+        .flat_map(|item| &item.commands)
+        .any(|line| line.words.iter().any(|word| word == "apt-get"));
+    if needs_apt && !Path::new("/etc/debian_version").exists() {
+        bail!(
+            "this is not a Debian system: install the above with its own package manager \
+             (LLVM 22 with headers, the tools by the same names), then run the command again"
+        );
+    }
+    if !confirmed(args)? {
+        bail!("nothing installed; run the commands above, or `cargo xtask setup --yes`");
+    }
+    for line in missing.iter().flat_map(|item| &item.commands) {
+        cmd::step(&line.to_string());
+        cmd::check(&mut line.command()?)?;
+    }
+    if let Some(item) = self::missing().first() {
+        bail!("still missing after installing: {}", item.what);
+    }
+    Ok(true)
+}
+
+fn missing() -> Vec<Missing> {
+    let mut list = Vec::new();
+    if !has_rust_src() {
+        list.push(Missing {
+            what: "component rust-src (the eBPF programs build `core` themselves)".into(),
+            commands: vec![Line::user(&["rustup", "component", "add", "rust-src"])],
+        });
+    }
+    let packages: Vec<_> = PACKAGES
+        .iter()
+        .filter(|(name, _)| !installed(name))
+        .collect();
+    if !packages.is_empty() {
+        let reasons: Vec<_> = packages
+            .iter()
+            .map(|(name, why)| format!("{name} ({why})"))
+            .collect();
+        let mut install = vec!["apt-get", "install", "-y", "--no-install-recommends"];
+        install.extend(packages.iter().map(|(name, _)| *name));
+        list.push(Missing {
+            what: format!("packages {}", reasons.join(", ")),
+            commands: vec![Line::root(&["apt-get", "update"]), Line::root(&install)],
+        });
+    }
+    if !has_bpf_linker() {
+        let mut line = Line::user(&[
+            "cargo",
+            "install",
+            "bpf-linker",
+            "--version",
+            BPF_LINKER,
+            "--locked",
+            "--no-default-features",
+            "--features",
+            "llvm-22",
+        ]);
+        line.env.push(("LLVM_PREFIX", LLVM_PREFIX));
+        list.push(Missing {
+            what: format!("bpf-linker {BPF_LINKER} (links the eBPF programs)"),
+            commands: vec![line],
+        });
+    }
+    if !bpffs_mounted() {
+        list.push(Missing {
+            what: format!("a BPF file system on {BPFFS} (pins survive the agent there)"),
+            commands: vec![Line::root(&["mount", "-t", "bpf", "bpf", BPFFS])],
+        });
+    }
+    list
+}
+
+fn has_rust_src() -> bool {
+    cmd::output("rustc", &["--print", "sysroot"]).is_some_and(|sysroot| {
+        Path::new(sysroot.trim())
+            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+            .exists()
+    })
+}
+
+/// On Debian what dpkg says; elsewhere what can be seen of the package.
+fn installed(package: &str) -> bool {
+    if cmd::exists("dpkg-query") {
+        let query = ["-W", "-f=${db:Status-Status}", package];
+        return cmd::output("dpkg-query", &query).is_some_and(|status| status == "installed");
+    }
+    match package {
+        "llvm-22-dev" => Path::new(LLVM_PREFIX).join("bin/llvm-config").exists(),
+        "g++" | "iperf3" | "tcpdump" => cmd::exists(package),
+        "iproute2" => cmd::exists("ip") && cmd::exists("tc"),
+        "nftables" => cmd::exists("nft"),
+        "python3-scapy" => cmd::output("/usr/bin/python3", &["-c", "import scapy"]).is_some(),
+        // Libraries of LLVM's link line: judged by whether bpf-linker is there.
+        _ => has_bpf_linker(),
+    }
+}
+
+fn has_bpf_linker() -> bool {
+    cmd::output("bpf-linker", &["--version"])
+        .is_some_and(|version| version.trim() == format!("bpf-linker {BPF_LINKER}"))
+}
+
+fn bpffs_mounted() -> bool {
+    fs::read_to_string("/proc/mounts").is_ok_and(|mounts| {
+        mounts
+            .lines()
+            .any(|line| line.split(' ').nth(1) == Some(BPFFS) && line.contains(" bpf "))
+    })
+}
+
+/// Asks once on a terminal. Without one nobody can answer, and CI must not wait.
+fn confirmed(args: &Args) -> Result<bool> {
+    if args.yes || std::env::var_os("CI").is_some() || !io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    print!("setup: run these commands? [Y/n] ");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
+    Ok(matches!(answer.trim(), "" | "y" | "Y" | "yes"))
+}
+
+impl Line {
+    fn user(words: &[&str]) -> Self {
+        Self {
+            root: false,
+            env: Vec::new(),
+            words: words.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn root(words: &[&str]) -> Self {
+        Self {
+            root: true,
+            ..Self::user(words)
+        }
+    }
+
+    fn command(&self) -> Result<Command> {
+        // apt must never stop at a question; sudo resets the environment, so env(1) sets it.
+        let (first, rest) = self.words.split_first().context("an empty command")?;
+        let mut command = if self.root {
+            let mut command = cmd::as_root("env", &[])?;
+            command.arg("DEBIAN_FRONTEND=noninteractive").arg(first);
+            command
+        } else {
+            Command::new(first)
+        };
+        command.args(rest).envs(self.env.iter().copied());
+        command.current_dir(cmd::root());
+        Ok(command)
+    }
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.root && !cmd::is_root() {
+            f.write_str("sudo ")?;
+        }
+        for (name, value) in &self.env {
+            write!(f, "{name}={value} ")?;
+        }
+        f.write_str(&self.words.join(" "))
+    }
+}

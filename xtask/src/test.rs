@@ -1,0 +1,418 @@
+//! Runs the tests by kind and ends with one line: `N passed, N failed, N skipped`.
+//!
+//! A test that cannot run prints `skipped: why` and returns. Those are counted
+//! apart from the passed ones, printed with their reasons, and compared with
+//! `.ci/allowed-skips`: a skip that is not listed there fails the run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cmd, run, setup};
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// unit, sim, bpf, netns, interop or all; anything else is a part of test names
+    #[arg(value_name = "KIND|FILTER")]
+    what: Option<String>,
+    /// A part of test names within a kind
+    filter: Option<String>,
+    /// Do not ask before installing what is missing
+    #[arg(long)]
+    yes: bool,
+}
+
+const ALLOWED_SKIPS: &str = ".ci/allowed-skips";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// In the crates themselves, documentation examples included.
+    Unit,
+    /// Files of the test package that need no privileges.
+    Sim,
+    /// BPF_PROG_TEST_RUN fixtures.
+    Bpf,
+    /// Real agents in network namespaces.
+    Netns,
+    /// Against other implementations.
+    Interop,
+}
+
+/// What one stage or the whole run came to.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    /// (test, why)
+    skipped: Vec<(String, String)>,
+}
+
+/// Runs the tests asked for.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::ensure(&setup::Args::new(args.yes))?;
+    let (kinds, filter) = selection(args);
+    let mut total = Tally::default();
+    let mut agents_built = false;
+    for kind in kinds {
+        if kind.needs_agent() && !agents_built && !files(kind)?.is_empty() {
+            run::build_agent()?;
+            run::build_sabotaged_agent()?;
+            agents_built = true;
+        }
+        for mut command in commands(kind, filter.as_deref())? {
+            let started = Instant::now();
+            cmd::step(&cmd::show(&command));
+            let tally = execute(&mut command)?;
+            println!(
+                "    {} passed, {} failed, {} skipped ({:.0} s)",
+                tally.passed,
+                tally.failed,
+                tally.skipped.len(),
+                started.elapsed().as_secs_f32()
+            );
+            total.add(tally);
+        }
+    }
+    let allowed = fs::read_to_string(cmd::root().join(ALLOWED_SKIPS)).unwrap_or_default();
+    println!("{}", total.summary(&allowed));
+    total.verdict(&allowed)
+}
+
+/// The kinds and the name filter that the arguments mean.
+fn selection(args: &Args) -> (Vec<Kind>, Option<String>) {
+    let what = args.what.as_deref().unwrap_or("all");
+    match Kind::ALL.into_iter().find(|kind| kind.name() == what) {
+        Some(kind) => (vec![kind], args.filter.clone()),
+        None if what == "all" => (Kind::ALL.to_vec(), args.filter.clone()),
+        None => (Kind::ALL.to_vec(), Some(what.to_string())),
+    }
+}
+
+/// The test files of the test package that belong to a kind: by the first word
+/// of their names, and without privileges where the word says nothing.
+fn files(kind: Kind) -> Result<Vec<String>> {
+    let dir = cmd::root().join("tests/tests");
+    let mut names = Vec::new();
+    if !dir.exists() {
+        return Ok(names);
+    }
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            if Kind::of_file(&stem) == kind {
+                names.push(stem.into_owned());
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn commands(kind: Kind, filter: Option<&str>) -> Result<Vec<Command>> {
+    let mut list = Vec::new();
+    if kind == Kind::Unit {
+        let mut crates = cmd::cargo();
+        crates.args(["test", "--workspace", "--exclude", "mifsec-tests"]);
+        let mut harness = cmd::cargo();
+        harness.args(["test", "--package", "mifsec-tests", "--lib"]);
+        list.extend([crates, harness]);
+    } else {
+        let files = files(kind)?;
+        if files.is_empty() {
+            return Ok(list);
+        }
+        let mut cargo = cmd::cargo();
+        cargo.args(["test", "--package", "mifsec-tests"]);
+        for file in files {
+            cargo.args(["--test", &file]);
+        }
+        if kind.needs_root() {
+            let words = cmd::privilege(run::KEEP_ENV)?;
+            if !words.is_empty() {
+                let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+                let runner = format!("target.\"cfg(all())\".runner=[{}]", quoted.join(","));
+                cargo.args(["--config", &runner]);
+            }
+        }
+        list.push(cargo);
+    }
+    for cargo in &mut list {
+        cargo.arg("--no-fail-fast");
+        cargo.env("MIFSEC_BIN", cmd::target().join("release/mifsec"));
+        let faulty = cmd::target().join("release/mifsec-sabotage");
+        cargo.env("MIFSEC_SABOTAGE_BIN", faulty);
+        cargo.arg("--").arg("--show-output");
+        if kind.needs_root() {
+            // Two agents and their load fill a small machine.
+            cargo.arg("--test-threads=1");
+        }
+        cargo.args(filter);
+    }
+    Ok(list)
+}
+
+/// Runs one command, shows what matters of its output, and counts.
+fn execute(command: &mut Command) -> Result<Tally> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", cmd::show(command)))?;
+    let stdout = child.stdout.take().context("no standard output")?;
+    let mut tally = Tally::default();
+    let mut binary = Output::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cannot read the test output")?;
+        if line.starts_with("test ") && !line.starts_with("test result") {
+            println!("    {line}");
+        }
+        if let Some(result) = binary.line(&line) {
+            if result.failed > 0 {
+                println!("{}", binary.text);
+            }
+            tally.add(result);
+            binary = Output::default();
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == 0 {
+        // Did not compile, or a test binary died without a result line.
+        println!("{}", binary.text);
+        println!("    ended with {status} and no failed test");
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// The output of one test binary so far.
+#[derive(Default)]
+struct Output {
+    text: String,
+    /// The test whose captured output is being printed.
+    current: String,
+    skipped: Vec<(String, String)>,
+}
+
+impl Output {
+    /// Takes one line; the binary's result line gives its tally.
+    fn line(&mut self, line: &str) -> Option<Tally> {
+        self.text.push_str(line);
+        self.text.push('\n');
+        if let Some(name) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            self.current = name.to_string();
+        } else if let Some(why) = line.strip_prefix("skipped: ")
+            && !self.current.is_empty()
+        {
+            // Taken, so that a second line of the same test does not count again.
+            let test = std::mem::take(&mut self.current);
+            self.skipped.push((test, why.to_string()));
+        } else if let Some(rest) = line.strip_prefix("test ")
+            && let Some((name, why)) = rest.split_once(" ... ignored")
+        {
+            let why = why.trim_start_matches(", ");
+            let why = if why.is_empty() { "ignored" } else { why };
+            self.skipped.push((name.to_string(), why.to_string()));
+        }
+        let counts = line.strip_prefix("test result: ")?;
+        let count = |word: &str| {
+            counts
+                .split([';', '.'])
+                .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+                .unwrap_or(0usize)
+        };
+        let ignored = count("ignored");
+        let said_skipped = self.skipped.len().saturating_sub(ignored);
+        Some(Tally {
+            passed: count("passed").saturating_sub(said_skipped),
+            failed: count("failed"),
+            skipped: std::mem::take(&mut self.skipped),
+        })
+    }
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped.extend(other.skipped);
+    }
+
+    /// What was skipped and why, then the one line that counts.
+    fn summary(&self, allowed: &str) -> String {
+        let mut text = String::new();
+        for (test, why) in &self.skipped {
+            text += &format!("skipped: {test}: {why}\n");
+        }
+        for test in self.unlisted(allowed) {
+            text += &format!("this skip is not in {ALLOWED_SKIPS}: {test}\n");
+        }
+        text + &format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed,
+            self.failed,
+            self.skipped.len()
+        )
+    }
+
+    fn verdict(&self, allowed: &str) -> Result<()> {
+        if self.failed > 0 {
+            bail!("{} tests failed", self.failed);
+        }
+        let unlisted = self.unlisted(allowed).len();
+        if unlisted > 0 {
+            bail!("{unlisted} skips are not allowed");
+        }
+        if self.passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(())
+    }
+
+    /// Skipped tests that no line of the list names.
+    fn unlisted(&self, allowed: &str) -> BTreeSet<String> {
+        let allowed: BTreeSet<_> = allowed
+            .lines()
+            .filter_map(|line| line.split('#').next())
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        self.skipped
+            .iter()
+            .map(|(test, _)| test.clone())
+            .filter(|test| !allowed.contains(test.as_str()))
+            .collect()
+    }
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::Unit, Self::Sim, Self::Bpf, Self::Netns, Self::Interop];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Sim => "sim",
+            Self::Bpf => "bpf",
+            Self::Netns => "netns",
+            Self::Interop => "interop",
+        }
+    }
+
+    fn of_file(stem: &str) -> Self {
+        match stem.split('_').next() {
+            Some("bpf") => Self::Bpf,
+            Some("netns") => Self::Netns,
+            Some("interop") => Self::Interop,
+            _ => Self::Sim,
+        }
+    }
+
+    fn needs_root(self) -> bool {
+        matches!(self, Self::Bpf | Self::Netns | Self::Interop)
+    }
+
+    fn needs_agent(self) -> bool {
+        matches!(self, Self::Netns | Self::Interop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(text: &str) -> Tally {
+        let mut output = Output::default();
+        let mut tally = Tally::default();
+        for line in text.lines() {
+            if let Some(result) = output.line(line) {
+                tally.add(result);
+                output = Output::default();
+            }
+        }
+        tally
+    }
+
+    const RUN: &str = "\
+running 4 tests
+test a ... ok
+test b ... ok
+test c ... FAILED
+test d ... ignored, needs a modem
+
+successes:
+
+---- b stdout ----
+skipped: no bpffs here
+
+test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+
+    #[test]
+    fn a_skipped_test_is_not_counted_as_passed() {
+        let tally = feed(RUN);
+        assert_eq!((tally.passed, tally.failed), (1, 1));
+        assert_eq!(
+            tally.skipped,
+            [
+                ("d".to_string(), "needs a modem".to_string()),
+                ("b".to_string(), "no bpffs here".to_string()),
+            ]
+        );
+    }
+
+    #[test]
+    fn tallies_of_several_binaries_add_up() {
+        let tally = feed(&format!("{RUN}{RUN}"));
+        assert_eq!((tally.passed, tally.failed, tally.skipped.len()), (2, 2, 4));
+    }
+
+    #[test]
+    fn a_skip_that_is_not_listed_fails_the_run() {
+        let mut tally = feed(RUN);
+        tally.failed = 0;
+        assert!(tally.verdict("d\n# b\n").is_err());
+        assert!(tally.verdict("d\nb # no bpffs in containers\n").is_ok());
+    }
+
+    #[test]
+    fn the_summary_ends_with_the_one_line() {
+        let summary = feed(RUN).summary("d\n");
+        assert_eq!(
+            summary.lines().last(),
+            Some("1 passed, 1 failed, 2 skipped")
+        );
+        assert!(summary.contains("skipped: b: no bpffs here"));
+        assert!(summary.contains("not in .ci/allowed-skips: b"));
+    }
+
+    #[test]
+    fn a_run_without_a_test_fails() {
+        assert!(Tally::default().verdict("").is_err());
+    }
+
+    #[test]
+    fn a_failed_test_fails_the_run() {
+        let tally = Tally {
+            passed: 3,
+            failed: 1,
+            skipped: Vec::new(),
+        };
+        assert!(tally.verdict("").is_err());
+    }
+
+    #[test]
+    fn files_are_sorted_into_kinds_by_their_first_word() {
+        assert_eq!(Kind::of_file("bpf_fixtures"), Kind::Bpf);
+        assert_eq!(Kind::of_file("netns_lab"), Kind::Netns);
+        assert_eq!(Kind::of_file("interop_strongswan"), Kind::Interop);
+        assert_eq!(Kind::of_file("sim_pair"), Kind::Sim);
+        assert_eq!(Kind::of_file("esp_vectors"), Kind::Sim);
+    }
+}
