@@ -165,7 +165,7 @@ pub fn ip<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreadable> {
     loop {
         match ip.protocol {
             protocol::FRAGMENT => {
-                let h: [u8; 8] = packet.load(ip.transport).ok_or(Unreadable::Truncated)?;
+                let h: [u8; 8] = packet.load_far(ip.transport).ok_or(Unreadable::Truncated)?;
                 let word = u16::from_be_bytes([h[2], h[3]]);
                 ip.fragment = fragment(word >> 3, word & 1 != 0);
                 ip.protocol = h[0];
@@ -178,7 +178,7 @@ pub fn ip<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreadable> {
                 }
             }
             p if is_extension(p) => {
-                let h: [u8; 2] = packet.load(ip.transport).ok_or(Unreadable::Truncated)?;
+                let h: [u8; 2] = packet.load_far(ip.transport).ok_or(Unreadable::Truncated)?;
                 ip.protocol = h[0];
                 // AH counts in 4-octet units minus 2 (RFC 4302 2.2).
                 ip.transport += if p == protocol::AH {

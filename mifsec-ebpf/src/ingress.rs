@@ -216,8 +216,8 @@ pub fn rate_key(source: &Addr, v4: bool) -> Addr {
     if v4 {
         return *source;
     }
-    let [a, b, c, d, e, f, g, h, ..] = source.0;
-    Addr([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0])
+    let [a, b, _, _] = source.words();
+    Addr::from_words([a, b, 0, 0])
 }
 
 #[cfg(test)]

@@ -77,6 +77,37 @@ impl Octets for Linear {
 /// the verifier could not follow. Sees the whole packet, not just its linear part.
 pub(crate) struct Loaded<C>(pub(crate) C);
 
+/// Direct where the octets are in the linear part, by helper where they are not.
+pub(crate) struct Front<'a> {
+    linear: Linear,
+    ctx: &'a TcContext,
+}
+
+impl<'a> Front<'a> {
+    #[inline(always)]
+    pub(crate) fn tc(ctx: &'a TcContext) -> Self {
+        Self {
+            linear: Linear::tc_as_is(ctx),
+            ctx,
+        }
+    }
+}
+
+impl Octets for Front<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if let Some(octets) = self.linear.load(offset) {
+            return Some(octets);
+        }
+        Loaded(self.ctx).load(offset)
+    }
+
+    #[inline(always)]
+    fn load_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        Loaded(self.ctx).load(offset)
+    }
+}
+
 /// A context that is a `__sk_buff`.
 pub(crate) trait Skb {
     fn skb(&self) -> *const core::ffi::c_void;

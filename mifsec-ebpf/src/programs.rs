@@ -17,7 +17,7 @@ use mifsec_common::{PathEntry, Reason, spd, steering};
 use mifsec_ebpf::{Verdict, checksum, egress, guard, ingress};
 
 use crate::maps::{ABI, QUEUE, UID};
-use crate::packet::{Linear, Loaded};
+use crate::packet::{Front, Linear, Loaded};
 use crate::world::{Maps, count};
 
 /// TCX: let the next program decide, or the packet go on.
@@ -73,7 +73,7 @@ fn rewrite(ctx: &TcContext, packet: &Linear, plan: &egress::Plan<'_>) -> Option<
         ETHERNET_LEN + 20
     } else {
         packet
-            .store(ETHERNET_LEN + 8, (src.0, dst.0))
+            .store(ETHERNET_LEN + 8, (src.words(), dst.words()))
             .then_some(())?;
         ETHERNET_LEN + 40
     };
@@ -120,7 +120,7 @@ fn redirect(entry: &PathEntry, v4: bool) -> i32 {
         entry.next_hop
     };
     let [a, b, c, d] = hop.words();
-    let mapped = a == 0 && b == 0 && c == u32::from_be(0xffff);
+    let mapped = hop.is_mapped();
     let mut params = bpf_redir_neigh {
         nh_family: if v4 || mapped { AF_INET } else { AF_INET6 },
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
@@ -216,7 +216,7 @@ fn guard_tc(ctx: &TcContext, ethernet: bool, direction: u8) -> i32 {
         ethernet,
         direction,
     };
-    match guard::judge(&Loaded(ctx), &meta, &Maps) {
+    match guard::judge(&Front::tc(ctx), &meta, &Maps) {
         Verdict::Pass => TCX_NEXT,
         Verdict::Drop => TC_ACT_SHOT,
     }

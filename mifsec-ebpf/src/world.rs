@@ -5,10 +5,10 @@ use mifsec_common::event::{self, EventRecord};
 use mifsec_common::maps::{Bucket, port_word};
 use mifsec_common::spd::MAX_RULES;
 use mifsec_common::{Addr, NO_PATH, PathEntry, PathKey, Reason, SaOut, SaOutKey, SpdEntry};
-use mifsec_ebpf::{egress, guard, ingress};
+use mifsec_ebpf::{Verdict, egress, guard, ingress};
 
 use crate::maps::{
-    EVENT_RATE, EVENTS, EXCLUSIVE, IKE_RATE, IKE_RATE_ALL, INIT_RATE, INIT_RATE_ALL, LOCAL,
+    EVENT_RATE, EVENTS, EXCLUSIVE, FLOW, IKE_RATE, IKE_RATE_ALL, INIT_RATE, INIT_RATE_ALL, LOCAL,
     PATH_IN, PATH_SLOT, PATH_STATS, PATHS, PORTS, REASONS, SA_IN, SA_OUT, SPD, SPD_STATE,
 };
 
@@ -19,8 +19,7 @@ pub(crate) struct Maps;
 #[inline(always)]
 pub(crate) fn count(reason: Reason, n: u64) {
     if let Some(counter) = REASONS.get_ptr_mut(reason.0) {
-        // SAFETY: this CPU's own counter; programs of one CPU do not preempt
-        // each other in a way that costs more than a count.
+        // SAFETY: this CPU's own counter; the hooks run with softirqs off.
         unsafe { *counter += n };
     }
 }
@@ -51,10 +50,10 @@ impl egress::World for Maps {
     #[inline(always)]
     fn sent(&self, path: u32, packets: u64, octets: u64) {
         if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
-            // SAFETY: aligned words of a map value, shared with other CPUs.
+            // SAFETY: this CPU's own value; the hooks run with softirqs off.
             unsafe {
-                add(&raw mut (*stats).tx_packets, packets);
-                add(&raw mut (*stats).tx_octets, octets);
+                (*stats).tx_packets += packets;
+                (*stats).tx_octets += octets;
                 (*stats).tx_last = now();
             }
         }
@@ -64,7 +63,7 @@ impl egress::World for Maps {
     fn oversize(&self, path: u32, entry: &PathEntry, key: &SaOutKey, size: u32) {
         if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
             // SAFETY: as above.
-            unsafe { add(&raw mut (*stats).tx_drops, 1) };
+            unsafe { (*stats).tx_drops += 1 };
         }
         report(EventRecord {
             time: now(),
@@ -122,10 +121,10 @@ impl ingress::World for Maps {
     #[inline(always)]
     fn received(&self, path: u32, packets: u64, octets: u64) {
         if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
-            // SAFETY: aligned words of a map value, shared with other CPUs.
+            // SAFETY: this CPU's own value; the hooks run with softirqs off.
             unsafe {
-                add(&raw mut (*stats).rx_packets, packets);
-                add(&raw mut (*stats).rx_octets, octets);
+                (*stats).rx_packets += packets;
+                (*stats).rx_octets += octets;
                 (*stats).rx_last = now();
             }
         }
@@ -209,6 +208,36 @@ impl guard::World for Maps {
     fn count(&self, reason: Reason, n: u64) {
         count(reason, n);
     }
+
+    #[inline(always)]
+    fn apply(&self, flow: guard::Flow, direction: u8) -> Verdict {
+        let Some(place) = FLOW.get_ptr_mut(0) else {
+            return Verdict::Drop;
+        };
+        // SAFETY: this CPU's own value; the hooks run with softirqs off.
+        unsafe { place.write(flow) };
+        if mif_guard_rules(u32::from(direction)) == 0 {
+            Verdict::Pass
+        } else {
+            Verdict::Drop
+        }
+    }
+}
+
+/// Applies the rules to the flow in `FLOW`: 0 passes.
+///
+/// A global function, so that the verifier looks at the loop once, with an
+/// unknown flow, instead of once for everything it knows at each call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn mif_guard_rules(direction: u32) -> u32 {
+    let Some(flow) = FLOW.get(0) else {
+        return 1;
+    };
+    match guard::apply(flow, direction as u8, &Maps) {
+        Verdict::Pass => 0,
+        Verdict::Drop => 1,
+    }
 }
 
 #[inline(always)]
@@ -241,25 +270,4 @@ fn report(record: EventRecord) {
 fn now() -> u64 {
     // SAFETY: no arguments, no effects.
     unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-/// Adds to a counter that other CPUs add to.
-///
-/// # Safety
-/// `counter` points into a live map value and is aligned.
-#[inline(always)]
-unsafe fn add(counter: *mut u64, n: u64) {
-    // The target has 64-bit atomic adds, but no compare-and-swap, which the
-    // standard library wants before it offers any.
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: by contract.
-    unsafe {
-        use core::intrinsics::{AtomicOrdering, atomic_xadd};
-        atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(counter, n);
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    // SAFETY: by contract; never run.
-    unsafe {
-        *counter += n;
-    }
 }

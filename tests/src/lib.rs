@@ -1,9 +1,8 @@
-//! Test harness of mifsec.
-
-pub mod bpf;
 //! Test harness of mifsec: everything that is not a unit test.
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
-//! watches it from the router and judges what it saw.
+//! watches it from the router and judges what it saw. [`bpf`] has the packets
+//! the loaded programs are checked and timed with.
 
+pub mod bpf;
 pub mod lab;

@@ -53,7 +53,9 @@ pub enum Failure {
     #[error("no common ESP algorithms: compare `esp` of both ends")]
     NoEspProposal,
     /// TS_UNACCEPTABLE.
-    #[error("no common traffic selectors: compare local_ts here with remote_ts there, and the other way round")]
+    #[error(
+        "no common traffic selectors: compare local_ts here with remote_ts there, and the other way round"
+    )]
     TrafficSelectors,
     /// INTERNAL_ADDRESS_FAILURE.
     #[error("no inner address: the gateway's pool is missing, of another family, or used up")]

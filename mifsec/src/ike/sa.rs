@@ -142,7 +142,11 @@ impl IkeSa {
 
     /// Our SPI, by which messages find this IKE SA.
     pub(super) fn own_spi(&self) -> IkeSpi {
-        if self.initiator { self.spi_i } else { self.spi_r }
+        if self.initiator {
+            self.spi_i
+        } else {
+            self.spi_r
+        }
     }
 
     /// Both SPIs, initiator's first.
@@ -152,7 +156,10 @@ impl IkeSa {
 
     /// Name of the peer's configuration; empty while unknown.
     pub(super) fn peer_name(&self) -> String {
-        self.peer.as_ref().map(|peer| peer.name.clone()).unwrap_or_default()
+        self.peer
+            .as_ref()
+            .map(|peer| peer.name.clone())
+            .unwrap_or_default()
     }
 
     /// Whether requests other than IKE_SA_INIT and IKE_AUTH may be made.

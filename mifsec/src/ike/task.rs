@@ -120,11 +120,8 @@ impl Task {
             Self::Auth(auth) => auth.abandon(cx),
             Self::Child(create) => create.abandon(cx),
             Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
-            Self::Init(_)
-            | Self::Delete(_)
-            | Self::Announce
-            | Self::Update(_)
-            | Self::Liveness => {}
+            Self::Init(_) | Self::Delete(_) | Self::Announce | Self::Update(_) | Self::Liveness => {
+            }
         }
     }
 

@@ -21,8 +21,7 @@ pub enum TimerKind {
 
 impl TimerKind {
     /// Those an IKE SA owns.
-    pub(super) const OF_SA: [Self; 4] =
-        [Self::Retransmit, Self::Expire, Self::Dpd, Self::Retry];
+    pub(super) const OF_SA: [Self; 4] = [Self::Retransmit, Self::Expire, Self::Dpd, Self::Retry];
 
     const fn slot(self) -> usize {
         match self {

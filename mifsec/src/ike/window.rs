@@ -57,7 +57,12 @@ impl<T> Outbound<T> {
     /// Whether another request fits: ids may run at most a window ahead of the
     /// oldest one without response.
     pub(super) fn is_open(&self) -> bool {
-        let oldest = self.in_flight.keys().next().copied().unwrap_or(self.next_id);
+        let oldest = self
+            .in_flight
+            .keys()
+            .next()
+            .copied()
+            .unwrap_or(self.next_id);
         self.next_id != u32::MAX && self.next_id - oldest < self.size
     }
 
@@ -78,7 +83,13 @@ impl<T> Outbound<T> {
     }
 
     /// Records a request as sent under [`next_id`](Self::next_id).
-    pub(super) fn sent(&mut self, bytes: Vec<u8>, task: T, timing: &RetransmitConfig, now: Instant) {
+    pub(super) fn sent(
+        &mut self,
+        bytes: Vec<u8>,
+        task: T,
+        timing: &RetransmitConfig,
+        now: Instant,
+    ) {
         self.in_flight.insert(
             self.next_id,
             InFlight {
@@ -122,7 +133,11 @@ impl<T> Outbound<T> {
     /// Retransmissions whose time has come, oldest first.
     pub(super) fn due(&mut self, timing: &RetransmitConfig, now: Instant) -> Vec<Due> {
         let mut out = Vec::new();
-        for request in self.in_flight.values_mut().filter(|request| request.due <= now) {
+        for request in self
+            .in_flight
+            .values_mut()
+            .filter(|request| request.due <= now)
+        {
             if request.sent >= timing.tries {
                 return vec![Due::GaveUp];
             }

@@ -100,13 +100,7 @@ impl Engine {
     }
 
     /// Bounds on state, and the cookie under load (RFC 7296 2.6).
-    fn admit(
-        &mut self,
-        header: &Header,
-        payloads: &Payloads,
-        ni: &[u8],
-        arrival: Arrival,
-    ) -> bool {
+    fn admit(&mut self, header: &Header, payloads: &Payloads, ni: &[u8], arrival: Arrival) -> bool {
         let limits = self.cx.limits;
         if self.half_open.len() >= limits.half_open || self.cx.sas.len() >= limits.ike_sas {
             self.cx.drop(DropReason::HalfOpenFull);

@@ -46,10 +46,7 @@ pub(in crate::ike) struct Context {
 
 impl Context {
     /// An engine without IKE SAs.
-    pub(super) fn new(
-        config: EngineConfig,
-        entropy: Box<dyn Entropy>,
-    ) -> Result<Self, PoolError> {
+    pub(super) fn new(config: EngineConfig, entropy: Box<dyn Entropy>) -> Result<Self, PoolError> {
         let pools = config
             .pools
             .into_iter()
@@ -84,7 +81,8 @@ impl Context {
 
     /// The time of this step.
     pub(in crate::ike) fn now(&self) -> Instant {
-        self.now.expect("every input passes the time before anything runs")
+        self.now
+            .expect("every input passes the time before anything runs")
     }
 
     /// The time of the last step while its output waits to be drained.

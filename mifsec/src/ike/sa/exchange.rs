@@ -201,7 +201,12 @@ impl IkeSa {
             return;
         };
         if task.exchange() != header.exchange {
-            return self.close(Failure::Protocol { what: "exchange type" }, cx);
+            return self.close(
+                Failure::Protocol {
+                    what: "exchange type",
+                },
+                cx,
+            );
         }
         if payloads.notify(NotifyType::INVALID_SYNTAX).is_some() && self.is_established() {
             return self.close(Failure::from_notify(NotifyType::INVALID_SYNTAX, false), cx);
@@ -234,7 +239,8 @@ impl IkeSa {
             self.outbound.sent(bytes, task, &cx.retransmit, cx.now());
         }
         if !matches!(self.phase, Phase::Spent) {
-            self.timers.set(TimerKind::Retransmit, self.outbound.next_due());
+            self.timers
+                .set(TimerKind::Retransmit, self.outbound.next_due());
         }
     }
 

@@ -132,7 +132,9 @@ impl Create {
         if with_ke {
             let first = peer.esp_proposals.first().and_then(|p| p.groups.first());
             self.group = self.group.or(first.copied());
-            self.private = self.group.and_then(|group| PrivateKey::generate(group).ok());
+            self.private = self
+                .group
+                .and_then(|group| PrivateKey::generate(group).ok());
         }
         let asks = !with_ke && (peer.request_v4 || peer.request_v6);
         let local = if asks {
@@ -166,9 +168,9 @@ impl Create {
     }
 
     fn exists(&self, sa: &IkeSa) -> bool {
-        sa.children
-            .values()
-            .any(|child| child.name == self.config.name && child.pair == self.pair && !child.deleting)
+        sa.children.values().any(|child| {
+            child.name == self.config.name && child.pair == self.pair && !child.deleting
+        })
     }
 
     /// The CREATE_CHILD_SA response.
@@ -214,7 +216,9 @@ impl Create {
                 .as_ref()
                 .is_some_and(|peer| peer.esp_proposals.iter().any(|p| p.groups.contains(group)))
         };
-        let group = group.filter(offered).filter(|group| self.group != Some(*group));
+        let group = group
+            .filter(offered)
+            .filter(|group| self.group != Some(*group));
         self.group = group.or(self.group);
         group.is_some()
     }

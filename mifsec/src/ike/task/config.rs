@@ -141,7 +141,9 @@ mod tests {
         let attributes = lease.iter().copied().map(address);
         let reply = Config {
             kind: ConfigType::REPLY,
-            attributes: attributes.chain(dns.iter().copied().map(resolver)).collect(),
+            attributes: attributes
+                .chain(dns.iter().copied().map(resolver))
+                .collect(),
         };
         assert_eq!(read(&reply), (lease, dns));
     }

@@ -71,7 +71,10 @@ impl Init {
     pub(in crate::ike) fn build(&self, sa: &IkeSa) -> Vec<Payload> {
         let mut payloads = Vec::new();
         if let Some(cookie) = &self.cookie {
-            payloads.push(Payload::Notify(Notify::new(NotifyType::COOKIE, cookie.clone())));
+            payloads.push(Payload::Notify(Notify::new(
+                NotifyType::COOKIE,
+                cookie.clone(),
+            )));
         }
         let offers = sa.peer.as_ref().map_or(&[][..], |peer| &peer.ike_proposals);
         payloads.push(Payload::Sa(proposal::offer_ike(offers, &[])));
@@ -196,7 +199,8 @@ impl Init {
             ni: self.nonce,
             nr,
         };
-        sa.queue.push(Task::Auth(Box::new(AuthTask::new(initial, sa, cx))));
+        sa.queue
+            .push(Task::Auth(Box::new(AuthTask::new(initial, sa, cx))));
     }
 }
 

@@ -183,7 +183,10 @@ pub(super) fn receive_table(
             return Some(Notify::new(error.notify_type(), Vec::new()));
         }
     };
-    if mif.peer_epoch.is_some_and(|epoch| !table.is_newer_than(epoch)) {
+    if mif
+        .peer_epoch
+        .is_some_and(|epoch| !table.is_newer_than(epoch))
+    {
         return None;
     }
     mif.peer_epoch = Some(table.epoch);

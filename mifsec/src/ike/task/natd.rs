@@ -24,9 +24,8 @@ pub(in crate::ike) fn build(
     local: SocketAddr,
     remote: SocketAddr,
 ) -> [Payload; 2] {
-    let notify = |kind, address| {
-        Payload::Notify(Notify::new(kind, hash(spi_i, spi_r, address).to_vec()))
-    };
+    let notify =
+        |kind, address| Payload::Notify(Notify::new(kind, hash(spi_i, spi_r, address).to_vec()));
     [
         notify(NotifyType::NAT_DETECTION_SOURCE_IP, local),
         notify(NotifyType::NAT_DETECTION_DESTINATION_IP, remote),
@@ -46,7 +45,10 @@ pub(in crate::ike) fn detect(
 ) -> Nat {
     let translated = |kind, address| {
         let expected = hash(spi_i, spi_r, address);
-        let mut named = payloads.notifies().filter(|notify| notify.kind == kind).peekable();
+        let mut named = payloads
+            .notifies()
+            .filter(|notify| notify.kind == kind)
+            .peekable();
         named.peek().is_some() && !named.any(|notify| notify.data == expected)
     };
     Nat {

@@ -1,8 +1,6 @@
 //! Looking payloads up by kind.
 
-use crate::ike::message::{
-    Auth, Config, Delete, Id, Ke, Notify, NotifyType, Payload, Proposal,
-};
+use crate::ike::message::{Auth, Config, Delete, Id, Ke, Notify, NotifyType, Payload, Proposal};
 use crate::ike::selector::TsEntry;
 
 /// The payloads of one message, in order.

@@ -174,9 +174,9 @@ fn admit(update: &UpdateAddrs, sa: &IkeSa) -> Admission {
 fn rewrite_table(table: &mut [crate::ike::mif::InterfaceRecord], update: &UpdateAddrs) {
     for record in table.iter_mut().filter(|r| r.id == update.new_iface) {
         let replaced = update.old_iface == update.new_iface;
-        record.addresses.retain(|maddr| {
-            maddr.ip != update.new.ip && !(replaced && maddr.ip == update.old.ip)
-        });
+        record
+            .addresses
+            .retain(|maddr| maddr.ip != update.new.ip && !(replaced && maddr.ip == update.old.ip));
         record.addresses.insert(0, update.new);
     }
 }

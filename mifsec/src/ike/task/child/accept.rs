@@ -162,8 +162,8 @@ fn outer_addrs(
     if !mif.features.has(Features::OUTER_NEG) {
         return Err(mif_error::MIF_UNSUPPORTED);
     }
-    let mut outer = OuterAddrs::decode(&notify.data, &cx.address_policy(), !sa.initiator)
-        .map_err(|error| {
+    let mut outer =
+        OuterAddrs::decode(&notify.data, &cx.address_policy(), !sa.initiator).map_err(|error| {
             cx.count(error.reason());
             error.notify_type()
         })?;
@@ -218,7 +218,11 @@ fn narrow(
 /// R49).
 fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>)> {
     let name = &wanted.config.name;
-    let in_flight = sa.outbound.tasks().chain(sa.queue.iter()).chain(&sa.postponed);
+    let in_flight = sa
+        .outbound
+        .tasks()
+        .chain(sa.queue.iter())
+        .chain(&sa.postponed);
     let crossing = in_flight.filter_map(|task| match task {
         Task::Child(create) => Some(create),
         _ => None,
@@ -227,7 +231,9 @@ fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>
     // is the one that is carried out (RFC 7296 2.25 leaves the winner open).
     if sa.initiator
         && wanted.outer.is_some()
-        && crossing.into_iter().any(|create| create.is_for(name, wanted.pair))
+        && crossing
+            .into_iter()
+            .any(|create| create.is_for(name, wanted.pair))
     {
         return Some((NotifyType::TEMPORARY_FAILURE, None));
     }
