@@ -25,6 +25,13 @@ impl Addr {
         Self([0, 0, MAPPED, u32::from_ne_bytes(octets)])
     }
 
+    /// From the word of an IPv4 header, in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
     /// From the sixteen octets of an IPv6 header, or of this form.
     #[inline(always)]
     #[must_use]

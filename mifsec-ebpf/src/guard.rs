@@ -12,7 +12,7 @@ use mifsec_common::maps::PORT_FOREIGN;
 use mifsec_common::octets::Octets;
 use mifsec_common::parse::{Fragment, Ip, Unreadable, ethernet, has_ports, ip, protocol};
 use mifsec_common::path::{FAMILY_V4, FAMILY_V6};
-use mifsec_common::spd::{BYPASS, DISCARD, MAX_RULES, OUT};
+use mifsec_common::spd::{BYPASS, DISCARD, OUT};
 use mifsec_common::{Addr, Reason, SpdEntry};
 
 use crate::Verdict;
@@ -110,11 +110,12 @@ fn classify<P: Octets + ?Sized, W: World>(
     if ip.opaque || has_ports(ip.protocol) {
         ports = PORTS_HIDDEN;
     }
-    let plain = ip.v4 || ip.transport == network + 40;
-    let transport = if plain {
-        packet.load::<4>(ip.transport)
-    } else {
+    let transport = if ip.extended {
         packet.load_far::<4>(ip.transport)
+    } else {
+        packet
+            .words::<1>(ip.transport)
+            .map(|[word]| word.to_ne_bytes())
     };
     let shows_transport = !matches!(ip.fragment, Fragment::Later) && !ip.opaque;
     if shows_transport && has_ports(ip.protocol) {
@@ -185,42 +186,37 @@ fn is_link_local(v4: bool, address: Addr) -> bool {
 #[inline(always)]
 pub fn apply<W: World>(flow: &Flow, direction: u8, world: &W) -> Verdict {
     let (first, rules) = world.table();
-    let mut i = 0;
-    while i < MAX_RULES {
-        if i >= rules {
-            return Verdict::Pass;
-        }
-        let Some(rule) = world.rule(first + i) else {
-            return Verdict::Pass;
-        };
-        i += 1;
-        if rule.direction != direction || rule.family != flow.family || !addresses(rule, flow) {
-            continue;
-        }
-        let certain = match selects(rule, flow) {
-            Selects::No => continue,
-            Selects::Yes => true,
-            Selects::Perhaps => false,
-        };
-        if rule.action == BYPASS {
-            if certain {
-                return Verdict::Pass;
-            }
-            continue;
-        }
-        let reason = if rule.action == DISCARD {
-            Reason::DISCARD
-        } else if !certain {
-            Reason::CLEAR_FRAGMENT
-        } else if direction == OUT {
-            Reason::CLEAR_OUT
-        } else {
-            Reason::CLEAR_IN
-        };
-        world.count(reason, 1);
-        return Verdict::Drop;
+    (first..first + rules)
+        .find_map(|index| step(flow, direction, index, world))
+        .unwrap_or(Verdict::Pass)
+}
+
+/// What one rule says: `None` leaves it to the next.
+#[inline(always)]
+pub fn step<W: World>(flow: &Flow, direction: u8, index: u32, world: &W) -> Option<Verdict> {
+    let rule = world.rule(index)?;
+    if rule.direction != direction || rule.family != flow.family || !addresses(rule, flow) {
+        return None;
     }
-    Verdict::Pass
+    let certain = match selects(rule, flow) {
+        Selects::No => return None,
+        Selects::Yes => true,
+        Selects::Perhaps => false,
+    };
+    if rule.action == BYPASS {
+        return certain.then_some(Verdict::Pass);
+    }
+    let reason = if rule.action == DISCARD {
+        Reason::DISCARD
+    } else if !certain {
+        Reason::CLEAR_FRAGMENT
+    } else if direction == OUT {
+        Reason::CLEAR_OUT
+    } else {
+        Reason::CLEAR_IN
+    };
+    world.count(reason, 1);
+    Some(Verdict::Drop)
 }
 
 #[inline(always)]

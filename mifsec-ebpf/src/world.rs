@@ -1,6 +1,8 @@
 //! The maps as the decisions see them.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop};
 use mifsec_common::event::{self, EventRecord};
 use mifsec_common::maps::{Bucket, port_word};
 use mifsec_common::spd::MAX_RULES;
@@ -216,7 +218,24 @@ impl guard::World for Maps {
         };
         // SAFETY: this CPU's own value; the hooks run with softirqs off.
         unsafe { place.write(flow) };
-        if mif_guard_rules(u32::from(direction)) == 0 {
+        let (first, rules) = self.table();
+        let mut walk = RuleWalk {
+            first,
+            direction: u32::from(direction),
+            drop: 0,
+        };
+        // A loop of the kernel's: the verifier looks at the body once, instead
+        // of 256 times for every kind of packet.
+        // SAFETY: the callback gets `walk`, which outlives the call.
+        unsafe {
+            bpf_loop(
+                rules.min(MAX_RULES),
+                judge_by_rule as *mut c_void,
+                (&raw mut walk).cast(),
+                0,
+            );
+        }
+        if walk.drop == 0 {
             Verdict::Pass
         } else {
             Verdict::Drop
@@ -224,19 +243,29 @@ impl guard::World for Maps {
     }
 }
 
-/// Applies the rules to the flow in `FLOW`: 0 passes.
+/// What [`judge_by_rule`] needs and leaves.
+struct RuleWalk {
+    first: u32,
+    direction: u32,
+    drop: u32,
+}
+
+/// One rule against the flow in `FLOW`; 1 ends the walk.
 ///
-/// A global function, so that the verifier looks at the loop once, with an
-/// unknown flow, instead of once for everything it knows at each call.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn mif_guard_rules(direction: u32) -> u32 {
+/// # Safety
+/// `walk` is a [`RuleWalk`].
+unsafe extern "C" fn judge_by_rule(index: u32, walk: *mut RuleWalk) -> i64 {
+    // SAFETY: by contract.
+    let walk = unsafe { &mut *walk };
     let Some(flow) = FLOW.get(0) else {
         return 1;
     };
-    match guard::apply(flow, direction as u8, &Maps) {
-        Verdict::Pass => 0,
-        Verdict::Drop => 1,
+    match guard::step(flow, walk.direction as u8, walk.first + index, &Maps) {
+        None => 0,
+        Some(verdict) => {
+            walk.drop = u32::from(verdict == Verdict::Drop);
+            1
+        }
     }
 }
 

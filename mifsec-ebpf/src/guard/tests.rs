@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::testing::{addr, esp, ethernet, ip as ip_packet, udp};
-use mifsec_common::spd::{IN, PROTECT_TRANSPORT, PROTECT_TUNNEL};
+use mifsec_common::spd::{IN, MAX_RULES, PROTECT_TRANSPORT, PROTECT_TUNNEL};
 
 #[derive(Default)]
 struct Fake {
