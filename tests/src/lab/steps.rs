@@ -79,6 +79,8 @@ const fn scenario(
 
 /// How long a session may take to come up with both paths.
 const SET_UP: Duration = Duration::from_secs(20);
+/// How long a responder may hold back on a new SA on which nothing has arrived.
+const HOLD: Duration = Duration::from_millis(1100);
 /// How long paths may take to be up again after a step.
 const SETTLE: Duration = Duration::from_secs(10);
 /// The limits.
@@ -95,6 +97,7 @@ impl Lab {
         let capture = Capture::start(&topology, true)?;
         let agents = Agents::start(&topology, binary, fault)?;
         let inner = session::wait(&agents, SET_UP).with_context(|| agents.tails())?;
+        thread::sleep(HOLD);
         Ok(Self {
             capture,
             agents,
