@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -132,6 +132,15 @@ impl Lab {
     #[must_use]
     pub fn tails(&self) -> String {
         self.agents.tails()
+    }
+
+    /// Files that exist as long as the lab does: namespaces, processes, pins, its directory.
+    #[must_use]
+    pub fn footprint(&self) -> Vec<PathBuf> {
+        let mut files = self.topology.footprint();
+        files.extend(self.agents.eu.footprint());
+        files.extend(self.agents.gw.footprint());
+        files
     }
 
     /// Waits until both ends say that both paths are up.
