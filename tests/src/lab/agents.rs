@@ -25,8 +25,8 @@ mod config;
 pub struct Agent {
     role: &'static str,
     binary: PathBuf,
-    config: PathBuf,
     control: PathBuf,
+    pins: PathBuf,
     log: PathBuf,
     /// Lines of the log that were shown.
     shown: AtomicUsize,
@@ -178,7 +178,7 @@ impl Agent {
         Ok(Self {
             role,
             binary: binary.to_path_buf(),
-            config: path,
+            pins: names.pins(),
             control: names.control,
             log,
             shown: AtomicUsize::new(0),
@@ -192,10 +192,11 @@ impl Agent {
         self.pid
     }
 
-    /// Its configuration file.
+    /// Files that exist as long as it runs: its process and what it pins.
     #[must_use]
-    pub fn config(&self) -> &Path {
-        &self.config
+    pub fn footprint(&self) -> [PathBuf; 2] {
+        let process = Path::new("/proc").join(self.pid.to_string());
+        [process, self.pins.clone()]
     }
 
     /// What `mifsec COMMAND --json` prints.

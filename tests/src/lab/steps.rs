@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,8 @@ const fn scenario(
 
 /// How long a session may take to come up with both paths.
 const SET_UP: Duration = Duration::from_secs(20);
+/// How long a responder may hold back on a new SA on which nothing has arrived.
+const HOLD: Duration = Duration::from_millis(1100);
 /// How long paths may take to be up again after a step.
 const SETTLE: Duration = Duration::from_secs(10);
 /// The limits.
@@ -95,6 +97,7 @@ impl Lab {
         let capture = Capture::start(&topology, true)?;
         let agents = Agents::start(&topology, binary, fault)?;
         let inner = session::wait(&agents, SET_UP).with_context(|| agents.tails())?;
+        thread::sleep(HOLD);
         Ok(Self {
             capture,
             agents,
@@ -129,6 +132,15 @@ impl Lab {
     #[must_use]
     pub fn tails(&self) -> String {
         self.agents.tails()
+    }
+
+    /// Files that exist as long as the lab does: namespaces, processes, pins, its directory.
+    #[must_use]
+    pub fn footprint(&self) -> Vec<PathBuf> {
+        let mut files = self.topology.footprint();
+        files.extend(self.agents.eu.footprint());
+        files.extend(self.agents.gw.footprint());
+        files
     }
 
     /// Waits until both ends say that both paths are up.

@@ -103,6 +103,17 @@ impl Topology {
         &self.scope
     }
 
+    /// Files that exist as long as the lab does: namespaces and its directory.
+    #[must_use]
+    pub fn footprint(&self) -> Vec<PathBuf> {
+        let namespaces = [&self.eu, &self.rt, &self.gw, &self.srv];
+        let mut files: Vec<_> = namespaces
+            .map(|namespace| Path::new("/run/netns").join(namespace.name()))
+            .into();
+        files.push(self.dir.clone());
+        files
+    }
+
     /// Leaves the lab up when dropped.
     pub fn keep(&mut self) {
         self.scope.keep();
