@@ -10,7 +10,10 @@ use super::{Checker, Section};
 use crate::ike::lease;
 
 impl Checker<'_> {
-    pub(super) fn accesses(&self, raw: Vec<Spanned<raw::Access>>) -> Result<Vec<Access>, ConfigError> {
+    pub(super) fn accesses(
+        &self,
+        raw: Vec<Spanned<raw::Access>>,
+    ) -> Result<Vec<Access>, ConfigError> {
         if raw.is_empty() {
             return Err(
                 ConfigError::file(self.file, "there is no access; nothing can be reached")

@@ -50,7 +50,12 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn unsupported(&self, section: &Section, key: &str, given: bool) -> Result<(), ConfigError> {
+    pub(super) fn unsupported(
+        &self,
+        section: &Section,
+        key: &str,
+        given: bool,
+    ) -> Result<(), ConfigError> {
         if given {
             return Err(self.error(section, key, NOT_YET.into()).mend("remove it"));
         }
