@@ -18,7 +18,7 @@ mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -477,8 +477,8 @@ impl Ebpf {
 
     /// File descriptor that is readable when [`Ebpf::drain_events`] has something.
     #[must_use]
-    pub fn events_fd(&self) -> RawFd {
-        self.events.as_raw_fd()
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
     }
 
     /// Takes all events that are there.
@@ -493,8 +493,8 @@ impl Ebpf {
     /// File descriptor that is readable when [`Ebpf::drain_log`] has something;
     /// none when the object has no log sites.
     #[must_use]
-    pub fn log_fd(&self) -> Option<RawFd> {
-        self.log.as_ref().map(|log| log.as_raw_fd())
+    pub fn log_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.log.as_ref().map(|log| log.as_fd())
     }
 
     /// Hands the programs' log records to the `log` crate.

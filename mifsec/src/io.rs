@@ -4,7 +4,9 @@
 //! checked, and says in its error what the kernel said. Policy lives elsewhere.
 //! This is one of the two modules that may contain `unsafe`.
 
+pub mod netlink;
 pub mod poll;
+pub mod ready;
 pub mod tun;
 pub mod udp;
 

@@ -7,6 +7,10 @@
 //! `ebpf` are the only modules with system calls, `agent` and `dataplane` the
 //! only ones that know tokio or threads. `cargo xtask tidy` checks this.
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod crypto;
 pub mod dataplane;
 pub mod ebpf;

@@ -1,2 +1,5 @@
-//! Agent.
-fn main() {}
+//! The `mifsec` binary: see the library's [`cli`](mifsec::cli).
+
+fn main() -> std::process::ExitCode {
+    mifsec::cli::main()
+}

@@ -1,8 +1,15 @@
 //! Test harness of mifsec: everything that is not a unit test.
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
-//! watches it from the router and judges what it saw. [`bpf`] has the packets
-//! the loaded programs are checked and timed with.
+//! watches it from the router and judges what it saw. [`sim`] runs two IKE
+//! engines against each other in virtual time, [`bpf`] the loaded programs over
+//! fixtures and on veth devices; [`tunnel`], [`pump`] and [`stamped`] measure
+//! the data plane between two [`namespace`]s.
 
 pub mod bpf;
 pub mod lab;
+pub mod namespace;
+pub mod pump;
+pub mod sim;
+pub mod stamped;
+pub mod tunnel;

@@ -93,7 +93,9 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, keep: &[&str]) -> Result<Comma
 
 /// A command as a person would type it.
 pub(crate) fn show(command: &Command) -> String {
-    let mut text = command.get_program().to_string_lossy().into_owned();
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    let mut text = name.to_string_lossy().into_owned();
     for arg in command.get_args() {
         text.push(' ');
         text.push_str(&arg.to_string_lossy());

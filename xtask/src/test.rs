@@ -79,33 +79,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     let allowed = fs::read_to_string(cmd::root().join(ALLOWED_SKIPS)).unwrap_or_default();
-    finish(&total, &allowed)
-}
-
-fn finish(total: &Tally, allowed: &str) -> Result<()> {
-    for (test, why) in &total.skipped {
-        println!("skipped: {test}: {why}");
-    }
-    let unlisted = total.unlisted(allowed);
-    for test in &unlisted {
-        println!("this skip is not in {ALLOWED_SKIPS}: {test}");
-    }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        total.passed,
-        total.failed,
-        total.skipped.len()
-    );
-    if total.failed > 0 {
-        bail!("{} tests failed", total.failed);
-    }
-    if !unlisted.is_empty() {
-        bail!("{} skips are not allowed", unlisted.len());
-    }
-    if total.passed == 0 {
-        bail!("no test ran");
-    }
-    Ok(())
+    println!("{}", total.summary(&allowed));
+    total.verdict(&allowed)
 }
 
 /// The kinds and the name filter that the arguments mean.
@@ -233,7 +208,10 @@ impl Output {
             .and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
             self.current = name.to_string();
-        } else if let Some(why) = line.strip_prefix("skipped: ") {
+        } else if let Some(why) = line.strip_prefix("skipped: ")
+            && !self.current.is_empty()
+        {
+            // Taken, so that a second line of the same test does not count again.
             let test = std::mem::take(&mut self.current);
             self.skipped.push((test, why.to_string()));
         } else if let Some(rest) = line.strip_prefix("test ")
@@ -265,6 +243,37 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
+    }
+
+    /// What was skipped and why, then the one line that counts.
+    fn summary(&self, allowed: &str) -> String {
+        let mut text = String::new();
+        for (test, why) in &self.skipped {
+            text += &format!("skipped: {test}: {why}\n");
+        }
+        for test in self.unlisted(allowed) {
+            text += &format!("this skip is not in {ALLOWED_SKIPS}: {test}\n");
+        }
+        text + &format!(
+            "{} passed, {} failed, {} skipped",
+            self.passed,
+            self.failed,
+            self.skipped.len()
+        )
+    }
+
+    fn verdict(&self, allowed: &str) -> Result<()> {
+        if self.failed > 0 {
+            bail!("{} tests failed", self.failed);
+        }
+        let unlisted = self.unlisted(allowed).len();
+        if unlisted > 0 {
+            bail!("{unlisted} skips are not allowed");
+        }
+        if self.passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(())
     }
 
     /// Skipped tests that no line of the list names.
@@ -368,13 +377,24 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
     fn a_skip_that_is_not_listed_fails_the_run() {
         let mut tally = feed(RUN);
         tally.failed = 0;
-        assert!(finish(&tally, "d\n# b\n").is_err());
-        assert!(finish(&tally, "d\nb # no bpffs in containers\n").is_ok());
+        assert!(tally.verdict("d\n# b\n").is_err());
+        assert!(tally.verdict("d\nb # no bpffs in containers\n").is_ok());
+    }
+
+    #[test]
+    fn the_summary_ends_with_the_one_line() {
+        let summary = feed(RUN).summary("d\n");
+        assert_eq!(
+            summary.lines().last(),
+            Some("1 passed, 1 failed, 2 skipped")
+        );
+        assert!(summary.contains("skipped: b: no bpffs here"));
+        assert!(summary.contains("not in .ci/allowed-skips: b"));
     }
 
     #[test]
     fn a_run_without_a_test_fails() {
-        assert!(finish(&Tally::default(), "").is_err());
+        assert!(Tally::default().verdict("").is_err());
     }
 
     #[test]
@@ -384,7 +404,7 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
             failed: 1,
             skipped: Vec::new(),
         };
-        assert!(finish(&tally, "").is_err());
+        assert!(tally.verdict("").is_err());
     }
 
     #[test]

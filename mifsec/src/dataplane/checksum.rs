@@ -8,26 +8,28 @@ use std::net::IpAddr;
 /// The sum over `bytes`, an odd last octet padded with zero. Pieces summed
 /// separately and joined by [`add`] must start at even offsets.
 pub(super) fn sum(bytes: &[u8]) -> u16 {
-    // Four independent chains of native words with end-around carry: the sum is
-    // byte-order independent until the end (RFC 1071 2B).
-    let mut lanes = [0u64; 4];
-    let mut blocks = bytes.chunks_exact(32);
-    for block in &mut blocks {
+    // Four independent chains of native words, carries kept in the upper half:
+    // the sum is byte-order independent until the end (RFC 1071 2B).
+    let mut lanes = [0u128; 4];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
         let (words, _) = block.as_chunks::<8>();
         for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane = carry(*lane, u64::from_ne_bytes(*word));
+            *lane += u128::from(u64::from_ne_bytes(*word));
         }
     }
-    let mut total = lanes.into_iter().fold(0, carry);
-    let (words, tail) = blocks.remainder().as_chunks::<8>();
+    let mut total: u128 = lanes.iter().sum();
+    let (words, tail) = rest.as_chunks::<8>();
     for word in words {
-        total = carry(total, u64::from_ne_bytes(*word));
+        total += u128::from(u64::from_ne_bytes(*word));
     }
     let mut last = [0; 8];
     for (to, from) in last.iter_mut().zip(tail) {
         *to = *from;
     }
-    total = carry(total, u64::from_ne_bytes(last));
+    total += u128::from(u64::from_ne_bytes(last));
+    // 2^16, and so every larger power of it, is 1 in ones' complement.
+    let total = (total >> 64) + (total & u128::from(u64::MAX));
     let total = (total >> 32) + (total & 0xffff_ffff);
     let total = (total >> 16) + (total & 0xffff);
     let total = (total >> 16) + (total & 0xffff);
@@ -64,11 +66,6 @@ pub(super) const fn udp(sum: u16) -> u16 {
         0 => 0xffff,
         checksum => checksum,
     }
-}
-
-const fn carry(a: u64, b: u64) -> u64 {
-    let (sum, carried) = a.overflowing_add(b);
-    sum + carried as u64
 }
 
 #[cfg(test)]

@@ -384,3 +384,101 @@ fn tell(input: Input, outside: &Outside<'_>) {
         outside.counters.hit(Reason::AgentQueueFull);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::UDP;
+    use super::super::packet::tests::{assert_checksums, build, udp};
+    use super::super::snapshot::{Selector, Snapshot};
+    use super::*;
+    use crate::crypto::{AeadAlgorithm, Secret};
+    use crate::esp::{InboundSa, SaParams};
+    use crate::ids::PathIndex;
+
+    #[test]
+    fn segments_are_told_apart_by_their_first_octets() {
+        assert_eq!(classify(&[0xff]), Segment::Keepalive);
+        assert_eq!(classify(&[0xfe]), Segment::Short);
+        assert_eq!(classify(&[]), Segment::Short);
+        assert_eq!(classify(&[0xff, 0xff]), Segment::Short);
+        assert_eq!(classify(&[0, 0, 0]), Segment::Short);
+        assert_eq!(classify(&[0, 0, 0, 0]), Segment::Ike);
+        assert_eq!(
+            classify(&[0xff, 0, 0, 1, 9]),
+            Segment::Esp(Spi(0xff00_0001))
+        );
+    }
+
+    fn accepted(outer_tos: u8, packet: &[u8], next_header: u8) -> Result<Vec<u8>, Reason> {
+        let keymat = Secret::new(vec![1; 20]);
+        let everything = || {
+            vec![Selector::range(
+                "0.0.0.0".parse().unwrap()..="255.255.255.255".parse().unwrap(),
+            )]
+        };
+        let entry = Entry {
+            sa: std::sync::Arc::new(
+                InboundSa::new(&SaParams {
+                    spi: Spi(256),
+                    algorithm: AeadAlgorithm::Aes128Gcm16,
+                    keymat: &keymat,
+                    esn: true,
+                    replay_window: 64,
+                })
+                .unwrap(),
+            ),
+            ts_local: everything(),
+            ts_remote: everything(),
+            path: PathIndex(0),
+            notify_first: false,
+        };
+        let published = super::super::snapshot::Published::new();
+        published.publish(Snapshot::default());
+        let opened = Opened {
+            sequence: 1,
+            next_header,
+            payload: 4..4 + packet.len(),
+        };
+        let mut bytes = vec![0; 4];
+        bytes.extend(packet);
+        let current = published.current();
+        let (place, inner) = accept(&opened, &entry, &mut bytes, outer_tos, &current)?;
+        assert_eq!(inner, Inner::parse(&bytes[place.clone()]).unwrap());
+        Ok(bytes[place].to_vec())
+    }
+
+    #[test]
+    fn congestion_on_the_way_is_marked_on_the_inner_packet() {
+        let packet = build(false, UDP, 0x02, &udp(b"x"));
+        let out = accepted(0x03, &packet, IPV4).unwrap();
+        assert_eq!(out[1], 0x03);
+        assert_checksums(&out);
+        let deaf = build(false, UDP, 0, &udp(b"x"));
+        assert_eq!(accepted(0x03, &deaf, IPV4), Err(Reason::EcnDrop));
+    }
+
+    #[test]
+    fn padding_behind_the_packet_does_not_get_out() {
+        let packet = build(false, UDP, 0, &udp(b"x"));
+        let mut padded = packet.clone();
+        padded.extend([0xee; 40]);
+        assert_eq!(accepted(0, &padded, IPV4), Ok(packet));
+    }
+
+    #[test]
+    fn what_is_not_tunnel_mode_ip_is_refused() {
+        let packet = build(false, UDP, 0, &udp(b"x"));
+        assert_eq!(accepted(0, &packet, IPV6), Err(Reason::MalformedIn));
+        assert_eq!(accepted(0, &packet, 17), Err(Reason::NextHeader));
+        assert_eq!(accepted(0, &packet, NO_NEXT_HEADER), Err(Reason::Dummy));
+        let v6 = build(true, UDP, 0, &udp(b"x"));
+        assert_eq!(accepted(0, &v6, IPV6), Err(Reason::Selector));
+        for len in 0..packet.len() {
+            assert_eq!(
+                accepted(0, &packet[..len], IPV4),
+                Err(Reason::MalformedIn),
+                "cut at {len}"
+            );
+        }
+    }
+}

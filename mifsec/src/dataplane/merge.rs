@@ -2,7 +2,8 @@
 //! without moving a payload octet: headers are rebuilt, payloads are referred to.
 //!
 //! The rules are those of the kernel's GRO: same headers, consecutive sequence
-//! numbers, equal sizes up to a shorter last one. A merged packet tells the
+//! numbers, equal sizes up to a shorter last one. PSH ends nothing here: it asks
+//! not to wait for more, and nothing waits beyond the read at hand. A merged packet tells the
 //! kernel that its checksum is good, so each part's is verified first; a packet
 //! that stays alone goes on as it is and is the receiver's to verify.
 
@@ -117,6 +118,10 @@ impl<'a> Shape<'a> {
         }
     }
 
+    fn pushed(&self) -> bool {
+        self.inner.protocol == TCP && self.transport()[13] & PSH != 0
+    }
+
     fn ipv4_id(&self) -> u16 {
         u16::from_be_bytes([self.bytes[4], self.bytes[5]])
     }
@@ -166,7 +171,7 @@ struct Group<'a> {
     count: usize,
     /// Octets of payload.
     len: usize,
-    /// Takes no more: the last part was short, or pushed.
+    /// Takes no more: the last part was short.
     closed: bool,
     push: bool,
 }
@@ -175,12 +180,12 @@ impl<'a> Group<'a> {
     fn new(first: Shape<'a>) -> Self {
         let mut parts = [IoSlice::new(&[]); MAX_PARTS + 1];
         parts[1] = IoSlice::new(first.payload());
-        let push = first.inner.protocol == TCP && first.transport()[13] & PSH != 0;
+        let push = first.pushed();
         Self {
             parts,
             count: 1,
             len: first.payload().len(),
-            closed: push,
+            closed: false,
             push,
             first,
         }
@@ -215,11 +220,8 @@ impl<'a> Group<'a> {
         if (self.count == 1 && !self.first.checksum_is_right()) || !next.checksum_is_right() {
             return false;
         }
-        if next.inner.protocol == TCP && next.transport()[13] & PSH != 0 {
-            self.push = true;
-            self.closed = true;
-        }
-        self.closed |= payload.len() < size;
+        self.push |= next.pushed();
+        self.closed = payload.len() < size;
         self.count += 1;
         self.len += payload.len();
         self.parts[self.count] = IoSlice::new(payload);
@@ -398,12 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn a_push_ends_a_super_packet() {
+    fn a_push_is_kept_and_does_not_divide() {
         let packets = [
             build(false, TCP, 0, &tcp(0, 0x18, &[], &[1; 100])),
-            build(false, TCP, 0, &tcp(100, 0x18, &[], &[1; 100])),
+            build(false, TCP, 0, &tcp(100, 0x10, &[], &[1; 100])),
         ];
-        assert_eq!(merged(&packets, true).len(), 2);
+        let out = merged(&packets, true);
+        assert_eq!(out.len(), 1);
+        assert_eq!(out[0].1[33], 0x18);
     }
 
     #[test]

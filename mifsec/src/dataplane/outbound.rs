@@ -103,8 +103,12 @@ impl Outbound {
             .map(|since| *since + HOLD_TIME)
     }
 
-    /// After a new snapshot or a deadline: held packets try again.
+    /// After a new snapshot or a deadline: held packets try again, and keys of
+    /// SAs that may be gone are let go.
     pub(super) fn retry_held(&mut self, outside: &Outside<'_>) {
+        for buffer in &mut self.buffers {
+            buffer.to = None;
+        }
         let bundles = &outside.compiled.snapshot.bundles;
         self.held_since.retain(|spi, _| {
             let mut members = bundles.iter().flat_map(|b| &b.members);
@@ -411,7 +415,8 @@ struct Buffer {
     to: Option<Target>,
 }
 
-/// Where a buffer goes. It keeps the SA, so that no other can be taken for it.
+/// Where a buffer goes, as long as one snapshot is in force. It keeps the SA, so
+/// that no other can be taken for it.
 struct Target {
     sa: Arc<OutboundSa>,
     anchor: std::net::SocketAddr,
@@ -451,20 +456,13 @@ impl Buffer {
         self.tos = tos;
         self.segment = 0;
         self.closed = false;
-        match &mut self.to {
-            Some(to) if Arc::ptr_eq(&to.sa, &member.sa) => {
-                to.anchor = member.anchor;
-                to.access = member.access;
-                to.path = member.path;
-            }
-            to => {
-                *to = Some(Target {
-                    sa: Arc::clone(&member.sa),
-                    anchor: member.anchor,
-                    access: member.access,
-                    path: member.path,
-                });
-            }
+        if !self.is_for(member) {
+            self.to = Some(Target {
+                sa: Arc::clone(&member.sa),
+                anchor: member.anchor,
+                access: member.access,
+                path: member.path,
+            });
         }
     }
 
@@ -519,5 +517,110 @@ impl Buffer {
                 counters.add(reason, count as u64);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::packet::tests::{build, udp};
+    use super::super::snapshot::Selector;
+    use super::super::snapshot::tests::{bundle, member};
+    use super::*;
+
+    fn any() -> Selector {
+        Selector::range("0.0.0.0".parse().unwrap()..="255.255.255.255".parse().unwrap())
+    }
+
+    fn two(change: impl Fn(&mut Member, &mut Member)) -> Bundle {
+        let (mut a, mut b) = (member(256), member(257));
+        change(&mut a, &mut b);
+        bundle(any(), any(), vec![a, b])
+    }
+
+    /// A packet of flow `n`.
+    fn flow(n: u16) -> Vec<u8> {
+        let mut datagram = udp(b"x");
+        datagram[..2].copy_from_slice(&n.to_be_bytes());
+        build(false, UDP, 0, &datagram)
+    }
+
+    fn chosen(outbound: &Outbound, bundle: &Bundle, now: Instant) -> Vec<Option<u32>> {
+        (0..64)
+            .map(|n| match outbound.choose(bundle, &flow(n), now) {
+                Choice::Send(member) => Some(member.sa.spi().0),
+                Choice::Hold(spi) => Some(spi.0 + 1000),
+                Choice::Drop => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn flows_spread_and_stick_and_leave_only_an_unusable_member() {
+        let (outbound, now) = (Outbound::new(), Instant::now());
+        let both = chosen(&outbound, &two(|_, _| {}), now);
+        assert!(both.contains(&Some(256)) && both.contains(&Some(257)));
+        assert_eq!(both, chosen(&outbound, &two(|_, _| {}), now));
+        let one = chosen(&outbound, &two(|a, _| a.usable = false), now);
+        assert!(one.iter().all(|spi| *spi == Some(257)));
+        let none = two(|a, b| {
+            a.usable = false;
+            b.usable = false;
+        });
+        assert!(chosen(&outbound, &none, now).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_table_older_than_the_members_state_still_finds_a_usable_one() {
+        let (outbound, now) = (Outbound::new(), Instant::now());
+        let mut stale = two(|_, _| {});
+        stale.members[0].usable = false;
+        let all = chosen(&outbound, &stale, now);
+        assert!(all.iter().all(|spi| *spi == Some(257)));
+    }
+
+    #[test]
+    fn a_held_member_is_avoided_then_waited_for_then_used() {
+        let (mut outbound, now) = (Outbound::new(), Instant::now());
+        let one = two(|a, _| a.held = true);
+        let all = chosen(&outbound, &one, now);
+        assert!(all.iter().all(|spi| *spi == Some(257)));
+        let both = two(|a, b| {
+            a.held = true;
+            b.held = true;
+        });
+        let all = chosen(&outbound, &both, now);
+        assert!(all.iter().all(|spi| *spi == Some(1256)));
+        outbound.held_since.insert(Spi(256), now);
+        let all = chosen(&outbound, &both, now + HOLD_TIME);
+        assert!(all.iter().all(|spi| *spi == Some(256)));
+    }
+
+    #[test]
+    fn a_send_has_one_size_one_tos_and_bounded_length() {
+        let mut buffer = Buffer::new();
+        buffer.begin(&member(256), 8);
+        assert!(buffer.fits(0, 1400), "an empty buffer takes anything");
+        buffer.took(1400);
+        assert!(buffer.fits(8, 1400));
+        assert!(buffer.fits(8, 700));
+        assert!(!buffer.fits(8, 1404), "larger than the first");
+        assert!(!buffer.fits(9, 1400), "another TOS");
+        buffer.took(700);
+        assert!(!buffer.fits(8, 700), "nothing follows a shorter one");
+
+        let mut buffer = Buffer::new();
+        buffer.begin(&member(256), 0);
+        while buffer.fits(0, 100) {
+            buffer.took(100);
+        }
+        assert_eq!(buffer.count, MAX_SEGMENTS);
+
+        let mut buffer = Buffer::new();
+        buffer.begin(&member(256), 0);
+        while buffer.fits(0, 1472) {
+            buffer.took(1472);
+        }
+        assert_eq!(buffer.count, 44);
+        assert!(buffer.len <= MAX_SEND);
     }
 }

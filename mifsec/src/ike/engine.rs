@@ -12,6 +12,8 @@ mod accept;
 mod command;
 mod context;
 mod cookie;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

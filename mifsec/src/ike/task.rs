@@ -55,8 +55,8 @@ pub(super) enum Task {
     Child(Box<child::Create>),
     /// Delete of a Child SA or the IKE SA.
     Delete(delete::Target),
-    /// MIF_INTERFACES, the first time with SET_WINDOW_SIZE.
-    Announce,
+    /// MIF_INTERFACES, the first time with SET_WINDOW_SIZE; of this epoch once sent.
+    Announce(Option<u32>),
     /// MIF_UPDATE_ADDRS.
     Update(Box<update::Update>),
     /// An empty INFORMATIONAL (RFC 7296 2.4).
@@ -70,7 +70,7 @@ impl Task {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::Child(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_) | Self::Announce | Self::Update(_) | Self::Liveness => {
+            Self::Delete(_) | Self::Announce(_) | Self::Update(_) | Self::Liveness => {
                 ExchangeType::INFORMATIONAL
             }
         }
@@ -83,7 +83,7 @@ impl Task {
             Self::Init(_) | Self::Auth(_) => 0,
             Self::Update(_) => 1,
             Self::Delete(_) => 2,
-            Self::Announce | Self::Child(_) | Self::Liveness => 3,
+            Self::Announce(_) | Self::Child(_) | Self::Liveness => 3,
         }
     }
 
@@ -94,7 +94,7 @@ impl Task {
             Self::Auth(auth) => auth.build(sa, cx),
             Self::Child(create) => create.build(sa, cx),
             Self::Delete(target) => delete::build(*target, sa),
-            Self::Announce => interfaces::build_announce(sa, cx),
+            Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
             Self::Liveness => Some(Vec::new()),
         }
@@ -108,10 +108,15 @@ impl Task {
             Self::Auth(auth) => auth.process(sa, cx, received),
             Self::Child(create) => create.process(sa, cx, received),
             Self::Delete(target) => delete::process(target, sa, cx),
-            Self::Announce => interfaces::process_announce(sa, cx, received),
+            Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
             Self::Liveness => {}
         }
+    }
+
+    /// Whether its response may name a new Child SA.
+    pub(super) const fn makes_child(&self) -> bool {
+        matches!(self, Self::Auth(_) | Self::Child(_))
     }
 
     /// Gives back what it reserved: no response will come.
@@ -120,8 +125,11 @@ impl Task {
             Self::Auth(auth) => auth.abandon(cx),
             Self::Child(create) => create.abandon(cx),
             Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
-            Self::Init(_) | Self::Delete(_) | Self::Announce | Self::Update(_) | Self::Liveness => {
-            }
+            Self::Init(_)
+            | Self::Delete(_)
+            | Self::Announce(_)
+            | Self::Update(_)
+            | Self::Liveness => {}
         }
     }
 
@@ -130,7 +138,7 @@ impl Task {
     fn waits_for(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Update(a), Self::Update(b)) => a.concerns(b),
-            (Self::Announce, Self::Announce) | (Self::Liveness, Self::Liveness) => true,
+            (Self::Announce(_), Self::Announce(_)) | (Self::Liveness, Self::Liveness) => true,
             _ => false,
         }
     }
@@ -141,16 +149,15 @@ impl Task {
 pub(super) struct Queue(VecDeque<Task>);
 
 impl Queue {
-    /// Adds a task behind those of its priority. An announcement or a sign of
-    /// life that still waits serves for another one too.
+    /// Adds a task behind those of its priority. One that still waits and would
+    /// have the same result serves for both; the last address wins.
     pub(super) fn push(&mut self, task: Task) {
-        let waiting = |queued: &Task| {
-            matches!(
-                (queued, &task),
-                (Task::Announce, Task::Announce) | (Task::Liveness, Task::Liveness)
-            )
+        let serves = |queued: &mut Task| match (queued, &task) {
+            (Task::Announce(_), Task::Announce(_)) | (Task::Liveness, Task::Liveness) => true,
+            (Task::Update(queued), Task::Update(update)) => queued.absorb(update),
+            _ => false,
         };
-        if !self.0.iter().any(waiting) {
+        if !self.0.iter_mut().any(serves) {
             self.0.push_back(task);
         }
     }

@@ -46,6 +46,12 @@ impl TimerTable {
         }
     }
 
+    /// Sets one deadline unless an earlier one is set.
+    pub(super) fn hasten(&mut self, kind: TimerKind, at: Instant) {
+        let set = self.0.get(kind.slot()).copied().flatten();
+        self.set(kind, Some(set.map_or(at, |set| set.min(at))));
+    }
+
     /// Clears the deadline if it has come, and says so.
     pub(super) fn take_due(&mut self, kind: TimerKind, now: Instant) -> bool {
         match self.0.get_mut(kind.slot()) {

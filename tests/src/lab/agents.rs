@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub struct Agent {
     config: PathBuf,
     control: PathBuf,
     log: PathBuf,
+    /// Lines of the log that were shown.
+    shown: AtomicUsize,
     pid: u32,
 }
 
@@ -123,10 +126,27 @@ impl Agents {
         })
     }
 
-    /// The last lines of both logs.
+    /// What both logs say since the last call, at most the last lines of it.
     #[must_use]
     pub fn tails(&self) -> String {
         [&self.gw, &self.eu].map(Agent::tail).concat()
+    }
+
+    /// Why packets were dropped so far, by end and reason.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for agent in [&self.eu, &self.gw] {
+            // A dead agent has nothing to say.
+            let Ok(status) = agent.json("status") else {
+                continue;
+            };
+            for (reason, count) in status["drops"].as_object().into_iter().flatten() {
+                let count = count.as_u64().unwrap_or(0);
+                all.insert(format!("{} {reason}", agent.role), count);
+            }
+        }
+        all
     }
 }
 
@@ -161,6 +181,7 @@ impl Agent {
             config: path,
             control: names.control,
             log,
+            shown: AtomicUsize::new(0),
             pid,
         })
     }
@@ -244,13 +265,15 @@ impl Agent {
             .next())
     }
 
-    /// The end of its log.
+    /// What its log says since the last call, at most the last lines of it.
     #[must_use]
     pub fn tail(&self) -> String {
+        const MOST: usize = 25;
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        let from = lines.len().saturating_sub(25);
-        let mut text = format!("--- end of the log of {}\n", self.role);
+        let shown = self.shown.swap(lines.len(), Ordering::Relaxed);
+        let from = lines.len().saturating_sub(MOST).max(shown);
+        let mut text = format!("--- log of {}: {}\n", self.role, self.log.display());
         for line in &lines[from..] {
             text.push_str(line);
             text.push('\n');

@@ -106,13 +106,23 @@ impl Lab {
     /// Runs one step. What goes wrong in the harness fails the step too.
     pub fn run(&mut self, scenario: Scenario) -> Step {
         let mut judge = Judge::new(scenario);
+        let before = self.agents.drops();
         if let Err(error) = (scenario.run)(self, &mut judge) {
             judge.problems.push(format!("{error:#}"));
+        }
+        if !judge.problems.is_empty() {
+            // Where to look: what the agents and their programs say they dropped meanwhile.
+            for (reason, count) in self.agents.drops() {
+                let more = count.saturating_sub(before.get(&reason).copied().unwrap_or(0));
+                if more > 0 {
+                    judge.fact(format!("{reason} {more}"));
+                }
+            }
         }
         judge.finish()
     }
 
-    /// The last lines of both agents' logs.
+    /// What both agents' logs say since the last call, at most the last lines of it.
     #[must_use]
     pub fn tails(&self) -> String {
         self.agents.tails()

@@ -172,6 +172,7 @@ fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
                 new_iface,
                 old: maddr(old, 0, false),
                 new: maddr(new, cx.port, behind_nat),
+                epoch: None,
             };
             (update, channel)
         }
@@ -184,6 +185,7 @@ fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
                 new_iface: channel.local_iface,
                 old: maddr(sa.channel.local.ip(), 0, false),
                 new: maddr(channel.local.ip(), cx.port, false),
+                epoch: None,
             };
             (update, Some(channel))
         }

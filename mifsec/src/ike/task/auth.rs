@@ -113,6 +113,10 @@ impl AuthTask {
         cx: &mut Context,
         received: &Received,
     ) {
+        // Called off meanwhile; the Delete for what the peer has set up is queued.
+        if matches!(sa.phase, Phase::Closing { .. }) {
+            return self.abandon(cx);
+        }
         let payloads = &received.payloads;
         let Self {
             initial,
@@ -318,7 +322,7 @@ fn authenticate_responder(
 }
 
 /// What the configuration demands and the peer does not have.
-fn lacking(sa: &IkeSa) -> Option<Failure> {
+pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
     let require = sa.peer.as_ref().map_or(Require::Any, |peer| peer.require);
     let lacks = matches!(require, Require::Mif | Require::Mobike) && sa.mif.is_none();
     lacks.then_some(Failure::MifRequired)

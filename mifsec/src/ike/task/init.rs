@@ -166,14 +166,14 @@ impl Init {
                 suite,
                 public,
                 nonce,
-            } => return self.finish(suite, &public, nonce, sa, cx, response),
+            } => return (*self).finish(suite, &public, nonce, sa, cx, response),
         }
         sa.outbound.restart();
         sa.queue.push(Task::Init(self));
     }
 
     fn finish(
-        self: Box<Self>,
+        self,
         suite: IkeSuite,
         public: &[u8],
         nr: Vec<u8>,

@@ -30,8 +30,9 @@ pub(in crate::ike) struct Mif {
     peer_epoch: Option<u32>,
     /// Most interfaces the peer keeps of us.
     peer_max_ifaces: u8,
-    /// Epoch of our table the peer last got.
+    /// Epoch of our table we last sent, and of that the peer last confirmed.
     announced: Option<u32>,
+    confirmed: Option<u32>,
     /// We told the peer our window.
     window_offered: bool,
     /// Number of our next operation.
@@ -41,6 +42,11 @@ pub(in crate::ike) struct Mif {
 }
 
 impl Mif {
+    /// The peer answered a message that carried our table of this epoch.
+    pub(super) fn confirm(&mut self, epoch: Option<u32>) {
+        self.confirmed = epoch.or(self.confirmed);
+    }
+
     /// Whether the peer announced this interface; 0 is always there.
     pub(in crate::ike) fn knows(&self, iface: IfaceId) -> bool {
         iface == IfaceId::CHANNEL || self.peer_ifaces.iter().any(|record| record.id == iface)
@@ -106,6 +112,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         peer_epoch: None,
         peer_max_ifaces: theirs.max_ifaces,
         announced: None,
+        confirmed: None,
         window_offered: false,
         next_txn: 1,
         moves: BTreeMap::new(),
@@ -126,12 +133,16 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &Context) -> Vec<Payload> {
 /// Tells the peer our table if it does not have it.
 pub(in crate::ike) fn announce(sa: &mut IkeSa, cx: &mut Context) {
     if sa.mif.is_some() && sa.is_established() {
-        sa.submit(Task::Announce, cx);
+        sa.submit(Task::Announce(None), cx);
     }
 }
 
 /// `SK{[N(SET_WINDOW_SIZE)], N(MIF_INTERFACES)}`.
-pub(super) fn build_announce(sa: &mut IkeSa, cx: &Context) -> Option<Vec<Payload>> {
+pub(super) fn build_announce(
+    epoch: &mut Option<u32>,
+    sa: &mut IkeSa,
+    cx: &Context,
+) -> Option<Vec<Payload>> {
     let mif = sa.mif.as_mut()?;
     let mut payloads = Vec::new();
     if !mif.window_offered && sa.initiator {
@@ -139,12 +150,20 @@ pub(super) fn build_announce(sa: &mut IkeSa, cx: &Context) -> Option<Vec<Payload
         sa.inbound.grow(cx.limits.window);
         payloads.push(Payload::Notify(window_notify(cx)));
     }
-    payloads.extend(table(mif, cx).map(Payload::Notify));
+    if let Some(table) = table(mif, cx) {
+        *epoch = Some(cx.epoch);
+        payloads.push(Payload::Notify(table));
+    }
     (!payloads.is_empty()).then_some(payloads)
 }
 
 /// The response to our announcement.
-pub(super) fn process_announce(sa: &mut IkeSa, cx: &mut Context, received: &Received) {
+pub(super) fn process_announce(
+    epoch: Option<u32>,
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) {
     if let Some(size) = received.payloads.notify(NotifyType::SET_WINDOW_SIZE) {
         grow(size, sa);
     }
@@ -154,7 +173,19 @@ pub(super) fn process_announce(sa: &mut IkeSa, cx: &mut Context, received: &Rece
             iface: IfaceId::CHANNEL,
             reason: Failure::from_notify(error.kind, false),
         });
+    } else if let Some(mif) = &mut sa.mif {
+        mif.confirm(epoch);
     }
+}
+
+/// Our table, for a request that is of no use to a peer without it: unless the
+/// peer confirmed that it has it.
+pub(super) fn table_if_unconfirmed(mif: &mut Mif, cx: &Context) -> Option<(u32, Notify)> {
+    if mif.confirmed == Some(cx.epoch) {
+        return None;
+    }
+    mif.announced = mif.announced.filter(|epoch| *epoch != cx.epoch);
+    table(mif, cx).map(|notify| (cx.epoch, notify))
 }
 
 /// The peer's SET_WINDOW_SIZE is answered with ours (RFC 7296 2.3).

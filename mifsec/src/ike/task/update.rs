@@ -11,7 +11,7 @@ use crate::ike::message::{Notify, Payload};
 use crate::ike::mif::{Features, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error};
 use crate::ike::sa::IkeSa;
 
-use super::Received;
+use super::{Received, interfaces};
 
 /// A move of one of our interfaces, or of the IKE channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(in crate::ike) struct Update {
     pub(in crate::ike) new_iface: IfaceId,
     pub(in crate::ike) old: Maddr,
     pub(in crate::ike) new: Maddr,
+    /// Epoch of the table that goes with it.
+    pub(in crate::ike) epoch: Option<u32>,
 }
 
 impl Update {
@@ -37,8 +39,21 @@ impl Update {
             || self.flags.has(channel) && other.flags.has(channel)
     }
 
+    /// Takes over a later address of the same interface, if `self` was not sent.
+    pub(super) fn absorb(&mut self, later: &Self) -> bool {
+        let ifaces = [later.old_iface, later.new_iface, self.new_iface];
+        let same = ifaces.iter().all(|iface| *iface == self.old_iface)
+            && self.flags.has(UpdateFlags::TUNNEL)
+            && self.flags == later.flags
+            && self.txn.is_none();
+        if same {
+            (self.new, self.grace) = (later.new, later.grace);
+        }
+        same
+    }
+
     /// The request; nothing for a peer that cannot follow.
-    pub(super) fn build(&mut self, sa: &mut IkeSa, _cx: &Context) -> Option<Vec<Payload>> {
+    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &Context) -> Option<Vec<Payload>> {
         let mif = sa.mif.as_mut()?;
         if !mif.features.has(Features::UPDATE) {
             return None;
@@ -57,7 +72,18 @@ impl Update {
             old: self.old,
             new: self.new,
         };
-        Some(vec![Payload::Notify(update.notify())])
+        // A move to an interface the peer may not know yet takes the table along:
+        // requests may overtake each other within the window.
+        let table = interfaces::table_if_unconfirmed(mif, cx);
+        self.epoch = table.as_ref().map(|(epoch, _)| *epoch);
+        let table = table.map(|(_, notify)| notify);
+        Some(
+            table
+                .into_iter()
+                .chain([update.notify()])
+                .map(Payload::Notify)
+                .collect(),
+        )
     }
 
     /// The response: empty, or why the peer does not follow.
@@ -68,6 +94,8 @@ impl Update {
                 iface: self.old_iface,
                 reason: Failure::from_notify(error.kind, false),
             });
+        } else if let Some(mif) = &mut sa.mif {
+            mif.confirm(self.epoch);
         }
     }
 }

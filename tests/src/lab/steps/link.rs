@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Access, Judge, Lab, Way, affordable, event, packets};
+use super::{Access, Judge, Lab, RESUME, Way, affordable, event, packets};
 use crate::lab::load::Plan;
 use crate::lab::sys::now_ns;
 
 const FLOWS: u16 = 64;
-/// The target for noticing a dead path while traffic flows.
-const NOTICE: Duration = Duration::from_millis(150);
 
 /// Everything goes over the RAN, then over both again.
 pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
@@ -40,7 +38,7 @@ pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     });
     let (up, down) = (&ended.outcome.up, &ended.outcome.down);
     let rate = Plan::new(lab.inner, FLOWS).down;
-    let most = affordable(rate, share, 2 * ended.outcome.round_trip(), NOTICE);
+    let most = affordable(rate, share, ended.outcome.round_trip(), RESUME);
     for (way, direction) in [("up", up), ("down", down)] {
         let lost = u32::try_from(direction.lost()).unwrap_or(u32::MAX);
         judge.require(f64::from(lost) <= most, || {

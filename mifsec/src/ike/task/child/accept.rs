@@ -102,14 +102,16 @@ fn consider(
     cx: &mut Context,
     payloads: &Payloads,
     nonces: &Nonces<'_>,
-) -> Result<Vec<Payload>, Refusal> {
+) -> Result<Vec<Payload>, Box<Refusal>> {
     let with_ke = !nonces.in_auth;
     let mut pair = sa.channel_pair();
-    let refuse = |kind: NotifyType, reason: Option<Failure>, pair| Refusal {
-        notify: Notify::new(kind, Vec::new()),
-        reason,
-        child: String::new(),
-        pair,
+    let refuse = |kind: NotifyType, reason: Option<Failure>, pair| {
+        Box::new(Refusal {
+            notify: Notify::new(kind, Vec::new()),
+            reason,
+            child: String::new(),
+            pair,
+        })
     };
     if sa.children.len() >= cx.limits.children {
         let reason = Failure::Limit { what: "Child SAs" };
@@ -129,17 +131,19 @@ fn consider(
     let wanted =
         narrow(sa, payloads, pair, outer).ok_or_else(|| failed(NotifyType::TS_UNACCEPTABLE))?;
     if let Some((kind, reason)) = duplicate(sa, &wanted) {
-        return Err(Refusal {
+        return Err(Box::new(Refusal {
             child: wanted.config.name,
-            ..refuse(kind, reason, pair)
-        });
+            ..*refuse(kind, reason, pair)
+        }));
     }
     let (g_ir, ke) = match chosen.suite.ke {
         None => (None, None),
         Some(group) => {
-            let (secret, ke) = agree(group, payloads).map_err(|notify| Refusal {
-                notify,
-                ..refuse(NotifyType::INVALID_KE_PAYLOAD, None, pair)
+            let (secret, ke) = agree(group, payloads).map_err(|notify| {
+                Box::new(Refusal {
+                    notify,
+                    ..*refuse(NotifyType::INVALID_KE_PAYLOAD, None, pair)
+                })
             })?;
             (Some(secret), Some(ke))
         }

@@ -1,0 +1,563 @@
+//! The agent: one task that owns the engines, the maps, the data plane and the
+//! network, and translates between them. No engine knows another.
+//!
+//! Inputs: datagrams and probes from the data plane, IKE_SA_INIT from its own
+//! socket, news from netlink and the programs, questions from the control
+//! socket, timers. After every input all outputs are drained until nothing
+//! moves: IKE events, SA requests, path events; then maps and one snapshot; then
+//! what is to be sent. So a map is right before the message that depends on it
+//! leaves, and the data plane sees one consistent state per input.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod anchors;
+mod bundle;
+mod guard;
+mod handle;
+mod network;
+mod paths;
+mod peer;
+mod probe;
+mod retry;
+mod sabotage;
+mod setup;
+mod show;
+mod socket;
+pub mod views;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use mifsec_common::steering;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::config::Config;
+use crate::crypto::SystemEntropy;
+use crate::dataplane::{Dataplane, Input, UdpSender};
+use crate::ebpf::{Ebpf, SpdRule};
+use crate::ids::{Arrival, ChildId, IkeId, PathIndex, Spi};
+use crate::ike::mif::InterfaceRecord;
+use crate::ike::{self, Command};
+use crate::io::netlink::{Netlink, News, State, Watch};
+use crate::path::{self, Activity, Entry, TransmitKind};
+
+use self::access::Accesses;
+use self::anchors::Anchors;
+use self::bundle::Child;
+use self::handle::Asked;
+use self::network::{Devices, Numbers};
+use self::peer::Peer;
+use self::retry::Retry;
+use self::sabotage::Sabotage;
+use self::socket::IkeSocket;
+use self::views::{EVENT_SCHEMA, EventView, Totals};
+
+pub use self::handle::{Handle, Question};
+
+/// RFC 3948 2.2: four zero octets before IKE on the NAT-T port.
+const NON_ESP_MARKER: [u8; 4] = [0; 4];
+/// RFC 3948 2.3.
+const KEEPALIVE: [u8; 1] = [0xff];
+/// How long a peer still accepts our old address after a move.
+const MOVE_GRACE: Duration = Duration::from_secs(2);
+/// How often path activity is looked at while data flows, and while not.
+const ACTIVE_POLL: Duration = Duration::from_millis(10);
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// Data flows while a counter has moved within this time.
+const ACTIVE_FOR: Duration = Duration::from_millis(250);
+/// How often the engine hears that a peer's data comes in.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// How long a clean stop waits for its deletes to be answered.
+const FAREWELL: Duration = Duration::from_millis(800);
+/// Inputs taken before outputs are drained.
+const INPUTS: usize = 64;
+
+/// The agent.
+pub struct Agent {
+    config: Config,
+    started: Instant,
+    entropy: SystemEntropy,
+    sabotage: Sabotage,
+    ike: ike::Engine,
+    path: path::Engine,
+    ebpf: Ebpf,
+    dataplane: Dataplane,
+    sender: UdpSender,
+    ike_socket: IkeSocket,
+    netlink: Netlink,
+    numbers: Numbers,
+    devices: Devices,
+    state: State,
+    accesses: Accesses,
+    /// Accesses the programs sit on: how arrivals are looked at, or why they do not.
+    attached: BTreeMap<u32, Result<String, String>>,
+    announced: Option<Vec<InterfaceRecord>>,
+    anchors: Anchors,
+    peers: BTreeMap<IkeId, Peer>,
+    retries: Vec<Retry>,
+    children: BTreeMap<ChildId, Child>,
+    larval: BTreeSet<Spi>,
+    probes: BTreeMap<Spi, IkeId>,
+    entries: BTreeMap<PathIndex, Entry>,
+    arrivals: BTreeMap<Arrival, PathIndex>,
+    neighbours: BTreeSet<(u32, IpAddr)>,
+    seen: BTreeMap<PathIndex, (u64, Option<Instant>)>,
+    active_until: Instant,
+    next_poll: Instant,
+    /// Something the snapshot is made of has changed.
+    changed: bool,
+    /// Our interfaces differ from what peers were told.
+    announce_due: bool,
+    guard_dirty: bool,
+    /// The rules the guard has.
+    guard: Vec<SpdRule>,
+    /// Workers, and which one takes which flow.
+    queues: u32,
+    queue_table: Option<steering::Table>,
+    routes_dirty: bool,
+    neighbours_dirty: bool,
+    totals: Totals,
+    refused: BTreeMap<&'static str, u64>,
+    events: broadcast::Sender<String>,
+    last_event: Option<Instant>,
+}
+
+/// What the loop waits for.
+pub struct Sources {
+    inputs: mpsc::Receiver<Input>,
+    watch: Watch,
+    asked: mpsc::Receiver<Asked>,
+    programs: setup::ProgramNews,
+}
+
+impl Agent {
+    /// Runs until told to stop, then cleans up as configured.
+    ///
+    /// # Errors
+    /// When the kernel's news cannot be read any more, or cleaning up failed.
+    pub async fn run(mut self, mut sources: Sources) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        self.follow().await?;
+        loop {
+            let deadline = self.due(Instant::now());
+            self.drain();
+            self.settle().await;
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    tracing::warn!("reload is not supported yet; restart the agent to take in a changed file");
+                }
+                Some(input) = sources.inputs.recv() => self.inputs(input, &mut sources.inputs),
+                news = sources.watch.next() => match news {
+                    Some(news) => self.news(news, &mut sources.watch).await?,
+                    None => anyhow::bail!("the netlink socket closed"),
+                },
+                received = self.ike_socket.receive() => {
+                    let now = Instant::now();
+                    for (arrival, bytes) in received? {
+                        self.ike_datagram(arrival, &bytes, now);
+                    }
+                }
+                Some(asked) = sources.asked.recv() => self.answer(asked),
+                () = sources.programs.ready() => self.program_news(),
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+        }
+        self.farewell(&mut sources).await;
+        self.tear_down().await
+    }
+
+    /// Does what is due and says when something is next.
+    fn due(&mut self, now: Instant) -> Instant {
+        let reached = |at: Option<(Instant, _)>| at.is_some_and(|(at, ())| at <= now);
+        if reached(self.ike.poll_timeout().map(|(at, _)| (at, ()))) {
+            self.ike.handle_timeout(now);
+        }
+        if self.next_poll <= now {
+            self.poll_activity(now);
+        }
+        if reached(self.path.poll_timeout().map(|(at, _)| (at, ()))) {
+            self.path.handle_timeout(now);
+        }
+        if self.accesses.deadline().is_some_and(|at| at <= now) {
+            self.routes_dirty = true;
+        }
+        let held = self.release_held(now);
+        let retry = self.retry_due(now);
+        // Whatever that made is drained before anybody waits.
+        self.drain();
+        [
+            self.ike.poll_timeout().map(|(at, _)| at),
+            self.path.poll_timeout().map(|(at, _)| at),
+            held,
+            retry,
+            self.accesses.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.next_poll, Instant::min)
+    }
+
+    fn inputs(&mut self, first: Input, more: &mut mpsc::Receiver<Input>) {
+        let mut next = Some(first);
+        for _ in 0..INPUTS {
+            let Some(input) = next.take() else { break };
+            self.input(input, Instant::now());
+            next = more.try_recv().ok();
+        }
+        if let Some(input) = next {
+            self.input(input, Instant::now());
+        }
+    }
+
+    fn input(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Ike { arrival, bytes } => self.ike_datagram(arrival, &bytes, now),
+            Input::Probe {
+                arrival,
+                spi,
+                mut bytes,
+            } => {
+                let Some((ike, probe)) = self
+                    .probes
+                    .get(&spi)
+                    .and_then(|ike| Some((*ike, self.peers.get(ike)?.probe.as_ref()?)))
+                else {
+                    self.refuse("probe_unknown_spi");
+                    return;
+                };
+                match probe.open(&mut bytes) {
+                    Ok((sequence, payload)) => {
+                        self.path.handle_probe(ike, arrival, sequence, payload, now);
+                    }
+                    Err(reason) => self.refuse(reason),
+                }
+            }
+            Input::NewSource {
+                arrival,
+                spi: _,
+                path,
+            } => {
+                self.path.handle_new_source(path, arrival, now);
+            }
+            Input::FirstPacket { spi } => self.first_packet(spi),
+        }
+    }
+
+    fn ike_datagram(&mut self, arrival: Arrival, bytes: &[u8], now: Instant) {
+        // Only what arrives on an access is for us.
+        if !self.accesses.local().any(|l| l.ifindex == arrival.ifindex) {
+            self.refuse("ike_not_on_an_access");
+            return;
+        }
+        self.ike.handle_datagram(arrival, bytes, now);
+    }
+
+    async fn news(&mut self, first: News, watch: &mut Watch) -> anyhow::Result<()> {
+        let mut news = vec![first];
+        self.lost(first);
+        // One change comes as several messages: read the state once for all.
+        tokio::task::yield_now().await;
+        while news.len() < 256
+            && let Ok(Some(more)) = tokio::time::timeout(Duration::ZERO, watch.next()).await
+        {
+            self.lost(more);
+            news.push(more);
+        }
+        if news.iter().any(|n| self.concerns_us(*n)) {
+            self.follow().await?;
+        }
+        Ok(())
+    }
+
+    /// A path that is dead is down before anything is read: each packet counts.
+    fn lost(&mut self, news: News) {
+        let News::Lost(index, address) = news else {
+            return;
+        };
+        if self.sabotage.no_update && !self.peers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for iface in self.accesses.lose(index, address) {
+            self.path.set_local(iface, now);
+            self.changed = true;
+            self.announce_due = true;
+        }
+        self.drain();
+        if self.announce_due {
+            self.announce(now);
+            self.drain();
+        }
+    }
+
+    fn concerns_us(&self, news: News) -> bool {
+        match news {
+            News::Interface(index) | News::Lost(index, _) => {
+                let foreign = self.state.links.iter().any(|l| l.index == index)
+                    && !self.accesses.indexes().contains(&index)
+                    && index != self.devices.tun;
+                !foreign
+            }
+            News::Rule | News::Anything => true,
+        }
+    }
+
+    /// Tells the path engine what has passed; often while something does.
+    fn poll_activity(&mut self, now: Instant) {
+        let mut alive = BTreeSet::new();
+        let mut moved = false;
+        for path in self.entries.keys() {
+            let (sent, last_rx) = self.dataplane.activity(*path);
+            let known = self.seen.get(path).copied().unwrap_or_default();
+            if known == (sent, last_rx) {
+                if now >= self.active_until {
+                    continue;
+                }
+            } else {
+                moved = true;
+                if known.1 != last_rx {
+                    alive.insert(*path);
+                }
+                self.seen.insert(*path, (sent, last_rx));
+            }
+            self.path
+                .handle_activity(*path, Activity { sent, last_rx }, now);
+        }
+        if moved {
+            self.active_until = now + ACTIVE_FOR;
+        }
+        let pause = if now < self.active_until {
+            ACTIVE_POLL
+        } else {
+            IDLE_POLL
+        };
+        self.next_poll = now + pause;
+        if !alive.is_empty() {
+            self.peers_alive(&alive, now);
+        }
+    }
+
+    fn peers_alive(&mut self, paths: &BTreeSet<PathIndex>, now: Instant) {
+        if !self
+            .peers
+            .values()
+            .any(|p| p.alive.is_none_or(|at| now >= at + ALIVE_EVERY))
+        {
+            return;
+        }
+        let ikes: BTreeSet<IkeId> = self
+            .path
+            .views()
+            .iter()
+            .filter(|v| paths.contains(&v.path))
+            .map(|v| v.ike)
+            .collect();
+        for ike in ikes {
+            let Some(peer) = self.peers.get_mut(&ike) else {
+                continue;
+            };
+            if peer.alive.is_none_or(|at| now >= at + ALIVE_EVERY) {
+                peer.alive = Some(now);
+                self.ike.handle_command(Command::PeerAlive { ike }, now);
+            }
+        }
+    }
+
+    /// Takes every output of every engine until there is none.
+    fn drain(&mut self) {
+        loop {
+            let now = Instant::now();
+            self.drain_engines(now);
+            if self.guard_dirty {
+                self.apply_guard();
+            }
+            if !self.transmit() {
+                break;
+            }
+        }
+    }
+
+    fn drain_engines(&mut self, now: Instant) {
+        loop {
+            let mut quiet = true;
+            while let Some(event) = self.ike.poll_event() {
+                self.ike_event(event, now);
+                quiet = false;
+            }
+            while let Some(request) = self.ike.poll_sa_request() {
+                self.sa_request(request, now);
+                quiet = false;
+            }
+            while let Some(event) = self.path.poll_event() {
+                self.path_event(event, now);
+                quiet = false;
+            }
+            if !quiet {
+                continue;
+            }
+            if !self.changed {
+                break;
+            }
+            self.changed = false;
+            let views = self.path.views();
+            self.ensure_channels(&views, now);
+            self.ensure_members(&views, now);
+            self.publish(&views, now);
+        }
+    }
+
+    /// Sends what is waiting; whether there was anything.
+    fn transmit(&mut self) -> bool {
+        let mut any = false;
+        while let Some(transmit) = self.ike.poll_transmit() {
+            any = true;
+            let (ifindex, local, remote) = (transmit.ifindex, transmit.local, transmit.remote);
+            let sent = if local.port() == self.config.agent.port {
+                let mut marked = NON_ESP_MARKER.to_vec();
+                marked.extend_from_slice(&transmit.payload);
+                self.sender.send(ifindex, local, remote, &marked)
+            } else {
+                self.ike_socket
+                    .send(ifindex, local, remote, &transmit.payload)
+            };
+            if let Err(error) = sent {
+                tracing::debug!(%local, %remote, %error, "IKE message not sent");
+                self.refuse("ike_not_sent");
+            }
+        }
+        while let Some(transmit) = self.path.poll_transmit() {
+            any = true;
+            let bytes = match &transmit.kind {
+                TransmitKind::Keepalive => KEEPALIVE.to_vec(),
+                TransmitKind::Probe(plaintext) => {
+                    let probe = self.peers.get(&transmit.ike).and_then(|p| p.probe.as_ref());
+                    match probe.and_then(|p| p.seal(plaintext)) {
+                        Some(packet) => packet,
+                        None => continue,
+                    }
+                }
+            };
+            let sent = self
+                .sender
+                .send(transmit.ifindex, transmit.local, transmit.remote, &bytes);
+            if let Err(error) = sent {
+                tracing::debug!(local = %transmit.local, remote = %transmit.remote, %error, "probe not sent");
+                self.refuse("probe_not_sent");
+            }
+        }
+        any
+    }
+
+    /// What needs the kernel's answer.
+    async fn settle(&mut self) {
+        if self
+            .accesses
+            .deadline()
+            .is_some_and(|at| at <= Instant::now())
+        {
+            if let Err(error) = self.follow().await {
+                tracing::warn!(%error, "network");
+            }
+        } else if self.routes_dirty {
+            match self.netlink.state().await {
+                Ok(state) => self.state = state,
+                Err(error) => tracing::warn!(%error, "network"),
+            }
+            self.apply_network().await;
+        } else if self.neighbours_dirty {
+            self.apply_neighbours().await;
+        }
+    }
+
+    fn apply_guard(&mut self) {
+        self.guard_dirty = false;
+        let established: BTreeSet<&str> = self
+            .peers
+            .values()
+            .map(|p| self.config.peers[p.config].name.as_str())
+            .collect();
+        let rules = if self.sabotage.no_guard {
+            Vec::new()
+        } else {
+            guard::rules(&self.config, &established)
+        };
+        if rules == self.guard {
+            return;
+        }
+        match self.ebpf.set_spd(&rules) {
+            Ok(()) => self.guard = rules,
+            Err(error) => tracing::error!(%error, "guard rules not in the map"),
+        }
+    }
+
+    fn program_news(&mut self) {
+        for event in self.ebpf.drain_events() {
+            tracing::debug!(?event, "program");
+        }
+        self.ebpf.drain_log();
+    }
+
+    /// Deletes the IKE SAs and waits a moment for the answers.
+    async fn farewell(&mut self, sources: &mut Sources) {
+        tracing::info!("stopping");
+        let now = Instant::now();
+        for retry in &mut self.retries {
+            retry.progress = retry::Progress::Passive;
+        }
+        let all: Vec<IkeId> = self.ike.views().iter().map(|v| v.ike).collect();
+        for ike in all {
+            self.ike.handle_command(Command::DeleteIke { ike }, now);
+        }
+        let end = now + FAREWELL;
+        loop {
+            let deadline = self.due(Instant::now()).min(end);
+            self.drain();
+            if self.ike.views().is_empty() || Instant::now() >= end {
+                return;
+            }
+            tokio::select! {
+                Some(input) = sources.inputs.recv() => self.inputs(input, &mut sources.inputs),
+                received = self.ike_socket.receive() => {
+                    for (arrival, bytes) in received.unwrap_or_default() {
+                        self.ike_datagram(arrival, &bytes, Instant::now());
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+        }
+    }
+
+    fn refuse(&mut self, reason: &'static str) {
+        *self.refused.entry(reason).or_default() += 1;
+    }
+
+    /// An event for whoever listens.
+    fn tell(&mut self, event: &str, fields: &[(&str, Value)]) {
+        self.last_event = Some(Instant::now());
+        if self.events.receiver_count() == 0 {
+            return;
+        }
+        let at = self.started.elapsed().as_millis();
+        let view = EventView {
+            schema: EVENT_SCHEMA.into(),
+            event: event.into(),
+            at_ms: u64::try_from(at).unwrap_or(u64::MAX),
+            fields: fields
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), v.clone()))
+                .collect(),
+        };
+        if let Ok(line) = serde_json::to_string(&view) {
+            // Nobody listening any more is no error.
+            let _ = self.events.send(line);
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Child SAs, the bundles they form, and the snapshot the data plane gets.
+//!
+//! The snapshot is built whole from what is true now: Child SAs, paths, accesses.
+//! Nothing in it is patched, so nothing in it can be stale.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mifsec_common::{NO_PATH, SaOut, steering};
+use serde_json::json;
+
+use crate::crypto::AeadAlgorithm;
+use crate::dataplane::{Bundle, Inbound, Member, Selector, Snapshot};
+use crate::esp::{self, InboundSa, OutboundSa, SaParams};
+use crate::ids::{ChildId, Family, IfaceId, IfacePair, IkeId, Spi};
+use crate::ike::selector::TrafficSelector;
+use crate::ike::{ChildSa, SaRequest};
+use crate::path::PathView;
+
+use super::Agent;
+use super::peer::Peer;
+
+/// A responder sends at the latest this long after it installed an SA.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// One Child SA.
+pub(super) struct Child {
+    pub(super) ike: IkeId,
+    pub(super) name: String,
+    pub(super) pair: IfacePair,
+    pub(super) bundle: bool,
+    pub(super) outbound: Arc<OutboundSa>,
+    pub(super) inbound: Arc<InboundSa>,
+    pub(super) local: Vec<Selector>,
+    pub(super) remote: Vec<Selector>,
+    pub(super) key_in: [u8; 8],
+    pub(super) key_out: [u8; 8],
+    pub(super) algorithm: AeadAlgorithm,
+    pub(super) esn: bool,
+    pub(super) installed: Instant,
+    /// Outbound waits until then for the first packet.
+    pub(super) held_until: Option<Instant>,
+    /// What `SA_OUT` holds for each anchor family.
+    written: Option<SaOut>,
+}
+
+impl Child {
+    pub(super) fn held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
+    }
+}
+
+/// Where a Child SA's packets go: the home path of each family.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Home<'a> {
+    pub(super) v4: Option<&'a PathView>,
+    pub(super) v6: Option<&'a PathView>,
+}
+
+impl<'a> Home<'a> {
+    /// The one in use: up before down, the pair's home first, then IPv6.
+    pub(super) fn current(&self) -> Option<&'a PathView> {
+        [self.v6, self.v4]
+            .into_iter()
+            .flatten()
+            .max_by_key(|v| (v.up, v.home, v.family == Family::V6))
+    }
+}
+
+/// The paths a pair is homed on.
+pub(super) fn home(views: &[PathView], ike: IkeId, pair: IfacePair) -> Home<'_> {
+    let of_pair = |v: &&PathView| {
+        v.ike == ike
+            && v.validated
+            && v.pair.local == pair.local
+            // A Child SA or a path made before the peer's table came has no name for its end.
+            && (v.pair.remote == pair.remote
+                || (v.channel && (pair.remote == IfaceId::CHANNEL || v.pair.remote == IfaceId::CHANNEL)))
+    };
+    let of = |family| {
+        views
+            .iter()
+            .filter(of_pair)
+            .filter(|v| v.family == family)
+            .max_by_key(|v| (v.home, v.up))
+    };
+    Home {
+        v4: of(Family::V4),
+        v6: of(Family::V6),
+    }
+}
+
+impl Agent {
+    pub(super) fn sa_request(&mut self, request: SaRequest, now: Instant) {
+        match request {
+            SaRequest::Larval { ike: _, spi } => {
+                self.larval.insert(spi);
+                self.sa_in(spi, true);
+            }
+            SaRequest::LarvalGone { spi } => {
+                self.larval.remove(&spi);
+                self.ebpf.remove_sa_in(spi);
+            }
+            SaRequest::Install(sa) => self.install(*sa, now),
+            SaRequest::Rebind { child, pair } => {
+                if let Some(child) = self.children.get_mut(&child) {
+                    tracing::debug!(spi = %child.inbound.spi(), ?pair, "Child SA bound to another path");
+                    child.pair = pair;
+                }
+            }
+            SaRequest::Remove { child } => {
+                if let Some(removed) = self.children.remove(&child)
+                    && let Some(peer) = self.peers.get(&removed.ike)
+                {
+                    let (anchor, config) = (peer.anchor, peer.config);
+                    self.child_removed(&removed, anchor, config);
+                }
+            }
+        }
+        self.changed = true;
+    }
+
+    fn sa_in(&mut self, spi: Spi, larval: bool) {
+        if let Err(error) = self.ebpf.set_sa_in(spi, larval) {
+            tracing::error!(%spi, %error, "inbound SA not in the map");
+        }
+    }
+
+    fn install(&mut self, sa: ChildSa, now: Instant) {
+        let params = |spi, keymat| SaParams {
+            spi,
+            algorithm: sa.algorithm,
+            keymat,
+            esn: sa.esn,
+            replay_window: sa.replay_window,
+        };
+        let made = OutboundSa::new(&params(sa.spi_out, &sa.keymat_out))
+            .and_then(|out| Ok((out, InboundSa::new(&params(sa.spi_in, &sa.keymat_in))?)));
+        let (outbound, inbound) = match made {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::error!(%error, "Child SA cannot be installed");
+                return;
+            }
+        };
+        self.larval.remove(&sa.spi_in);
+        self.sa_in(sa.spi_in, false);
+        if let Some(peer) = self.peers.get_mut(&sa.ike) {
+            peer.pending.remove(&(sa.name.clone(), sa.pair));
+            let name = &self.config.peers[peer.config].name;
+            tracing::info!(peer = name, child = sa.name, spi_in = %sa.spi_in, spi_out = %sa.spi_out, pair = ?sa.pair, "Child SA");
+            let fields = [
+                ("peer", json!(name)),
+                ("child", json!(sa.name)),
+                ("spi_in", json!(sa.spi_in.to_string())),
+                ("spi_out", json!(sa.spi_out.to_string())),
+                ("up", json!(true)),
+            ];
+            self.tell("child-updown", &fields);
+        }
+        self.totals.children_created += 1;
+        self.children.insert(
+            sa.child,
+            Child {
+                ike: sa.ike,
+                pair: sa.pair,
+                bundle: sa.bundle,
+                outbound: Arc::new(outbound),
+                inbound: Arc::new(inbound),
+                local: sa.ts_local.iter().map(selector).collect(),
+                remote: sa.ts_remote.iter().map(selector).collect(),
+                key_in: esp::fingerprint(&sa.keymat_in),
+                key_out: esp::fingerprint(&sa.keymat_out),
+                algorithm: sa.algorithm,
+                esn: sa.esn,
+                installed: now,
+                held_until: sa.hold_outbound.then(|| now + HOLD),
+                written: None,
+                name: sa.name,
+            },
+        );
+    }
+
+    /// A valid packet came in on a held SA: the peer has it too.
+    pub(super) fn first_packet(&mut self, spi: Spi) {
+        let held = |c: &&mut Child| c.inbound.spi() == spi && c.held_until.is_some();
+        if let Some(child) = self.children.values_mut().find(held) {
+            child.held_until = None;
+            self.changed = true;
+        }
+    }
+
+    /// Lets go of what was held long enough; when the next one is due.
+    pub(super) fn release_held(&mut self, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        for child in self.children.values_mut() {
+            match child.held_until {
+                Some(until) if until <= now => {
+                    child.held_until = None;
+                    self.changed = true;
+                }
+                Some(until) => next = Some(next.map_or(until, |n: Instant| n.min(until))),
+                None => {}
+            }
+        }
+        next
+    }
+
+    pub(super) fn remove_children_of(&mut self, ike: IkeId, peer: &Peer) {
+        let gone: Vec<ChildId> = self
+            .children
+            .iter()
+            .filter(|(_, c)| c.ike == ike)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            if let Some(child) = self.children.remove(&id) {
+                self.child_removed(&child, peer.anchor, peer.config);
+            }
+        }
+    }
+
+    fn child_removed(&mut self, child: &Child, anchor: super::anchors::Anchor, config: usize) {
+        self.ebpf.remove_sa_in(child.inbound.spi());
+        for address in [IpAddr::V4(anchor.v4), IpAddr::V6(anchor.v6)] {
+            self.ebpf.remove_sa_out(address, child.outbound.spi());
+        }
+        self.totals.children_removed += 1;
+        let fields = [
+            ("peer", json!(self.config.peers[config].name)),
+            ("child", json!(child.name)),
+            ("spi_in", json!(child.inbound.spi().to_string())),
+            ("spi_out", json!(child.outbound.spi().to_string())),
+            ("up", json!(false)),
+        ];
+        self.tell("child-updown", &fields);
+    }
+
+    /// Writes `SA_OUT` where it differs and hands the data plane a new snapshot.
+    pub(super) fn publish(&mut self, views: &[PathView], now: Instant) {
+        for child in self.children.values_mut() {
+            let Some(peer) = self.peers.get(&child.ike) else {
+                continue;
+            };
+            let sa = sa_out(views, child);
+            if child.written == Some(sa) {
+                continue;
+            }
+            for address in [IpAddr::V4(peer.anchor.v4), IpAddr::V6(peer.anchor.v6)] {
+                if let Err(error) = self.ebpf.set_sa_out(address, child.outbound.spi(), sa) {
+                    tracing::error!(%error, "outbound SA not in the map");
+                }
+            }
+            child.written = Some(sa);
+        }
+        let snapshot = self.snapshot(views, now);
+        self.spread_queues(&snapshot);
+        let generation = self.dataplane.install(snapshot);
+        tracing::trace!(generation, "snapshot");
+    }
+
+    /// One worker for each outbound SA: a host's flows go to the queue of their
+    /// member, a gateway's to that of their subscriber.
+    fn spread_queues(&mut self, snapshot: &Snapshot) {
+        let by_destination = self.config.peers.iter().all(|p| p.remote.is_empty());
+        let mut table = [0; steering::BUCKETS];
+        if let (Some(bundle), false) = (snapshot.bundles.first(), by_destination) {
+            let queues = u8::try_from(self.queues).unwrap_or(u8::MAX).max(1);
+            for (queue, member) in table.iter_mut().zip(bundle.table) {
+                *queue = if member == steering::NO_MEMBER {
+                    0
+                } else {
+                    member % queues
+                };
+            }
+        }
+        if self.queue_table == Some(table) {
+            return;
+        }
+        match self.ebpf.set_queues(self.queues, by_destination, &table) {
+            Ok(()) => self.queue_table = Some(table),
+            Err(error) => tracing::warn!(%error, "queue steering"),
+        }
+    }
+
+    fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
+        type Key<'a> = (usize, usize, IkeId, &'a str);
+        let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
+        for child in self.children.values() {
+            let Some(peer) = self.peers.get(&child.ike) else {
+                continue;
+            };
+            let order = self.config.peers[peer.config]
+                .children
+                .iter()
+                .position(|c| c.name == child.name)
+                .unwrap_or(usize::MAX);
+            bundles
+                .entry((peer.config, order, child.ike, &child.name))
+                .or_default()
+                .push(child);
+        }
+        let mut snapshot = Snapshot {
+            probes: self.probes.keys().copied().collect(),
+            larval: self.larval.iter().copied().collect(),
+            arrivals: self.arrivals.iter().map(|(a, p)| (*a, *p)).collect(),
+            accesses: self.accesses.indexes().into_iter().collect(),
+            ..Snapshot::default()
+        };
+        for ((_, _, ike, _), children) in bundles {
+            let Some(peer) = self.peers.get(&ike) else {
+                continue;
+            };
+            let mut rest: Vec<&Child> = children;
+            // Children of one name whose selectors were narrowed apart are not one bundle.
+            while let Some(first) = rest.first().copied() {
+                let equal = |c: &&Child| c.local == first.local && c.remote == first.remote;
+                let (same, other): (Vec<&Child>, Vec<&Child>) = rest.into_iter().partition(equal);
+                rest = other;
+                snapshot.bundles.push(self.bundle(peer, &same, views, now));
+            }
+        }
+        for child in self.children.values() {
+            let path = home(views, child.ike, child.pair)
+                .current()
+                .map_or(crate::path::NO_PATH, |v| v.path);
+            snapshot.inbound.insert(
+                child.inbound.spi(),
+                Inbound {
+                    sa: Arc::clone(&child.inbound),
+                    ts_local: child.local.clone(),
+                    ts_remote: child.remote.clone(),
+                    path,
+                    notify_first: child.held(now),
+                },
+            );
+        }
+        snapshot
+    }
+
+    fn bundle(&self, peer: &Peer, children: &[&Child], views: &[PathView], now: Instant) -> Bundle {
+        let mut members = Vec::new();
+        for child in children {
+            let Some(path) = home(views, child.ike, child.pair).current() else {
+                continue;
+            };
+            let anchor = peer.anchor.like(match path.family {
+                Family::V4 => IpAddr::V4(peer.anchor.v4),
+                Family::V6 => IpAddr::V6(peer.anchor.v6),
+            });
+            let held = child.held(now);
+            members.push(Member {
+                sa: Arc::clone(&child.outbound),
+                anchor: SocketAddr::new(anchor, self.config.agent.port),
+                access: path.access,
+                path: path.path,
+                mtu: path.mtu,
+                usable: path.up && !held,
+                weight: self.weight(peer, child.pair),
+                held,
+            });
+        }
+        let table: Vec<steering::Member> = members
+            .iter()
+            .map(|m| steering::Member {
+                weight: m.weight,
+                usable: m.usable,
+            })
+            .collect();
+        Bundle {
+            local: children
+                .first()
+                .map(|c| c.local.clone())
+                .unwrap_or_default(),
+            remote: children
+                .first()
+                .map(|c| c.remote.clone())
+                .unwrap_or_default(),
+            table: steering::table(&table),
+            members,
+        }
+    }
+
+    /// Our weight of our interface times the peer's of its own: whichever end has
+    /// the choice of accesses, both spread alike.
+    fn weight(&self, peer: &Peer, pair: IfacePair) -> u32 {
+        let local = self.accesses.settings(pair.local).map_or(1, |a| a.weight);
+        let remote = peer.weights.get(&pair.remote).copied().unwrap_or(1).max(1);
+        u32::from(local) * u32::from(remote)
+    }
+}
+
+/// The paths of an outbound SA: homes, and up to three others that are up, other
+/// interfaces first.
+fn sa_out(views: &[PathView], child: &Child) -> SaOut {
+    let home = home(views, child.ike, child.pair);
+    let index = |view: Option<&PathView>| view.map_or(NO_PATH, |v| v.path.0);
+    let (home_v4, home_v6) = (index(home.v4), index(home.v6));
+    let mut others: Vec<&PathView> = views
+        .iter()
+        .filter(|v| v.ike == child.ike && v.up && v.validated)
+        .filter(|v| v.path.0 != home_v4 && v.path.0 != home_v6)
+        .collect();
+    others.sort_by_key(|v| (v.pair.local == child.pair.local, !v.home, v.path));
+    let mut alt = [NO_PATH; 3];
+    for (slot, view) in alt.iter_mut().zip(others) {
+        *slot = view.path.0;
+    }
+    SaOut {
+        home_v4,
+        home_v6,
+        alt,
+        ..SaOut::default()
+    }
+}
+
+fn selector(ts: &TrafficSelector) -> Selector {
+    let (start, end) = ts.ports();
+    Selector {
+        addresses: ts.start()..=ts.end(),
+        protocol: ts.protocol(),
+        ports: start..=end,
+    }
+}

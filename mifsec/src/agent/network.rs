@@ -1,0 +1,462 @@
+//! Following the kernel: accesses, routes, rules, leases, neighbours.
+//!
+//! Order of a change: what went away is told to the path engine at once; routes
+//! and rules for what is new are made; then the path engine may use it. A probe
+//! from a new address needs its rule, a dead path must not wait for one.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use crate::config::{Config, Routing, Ts};
+use crate::ids::Family;
+use crate::ike::Command;
+use crate::io::netlink::MAIN;
+use crate::io::netlink::{Netlink, NetlinkError, Route, RouteKind, Rule, State};
+use crate::path::{IfaceState, LocalIface};
+
+use super::Agent;
+use super::access::{Accesses, defaults};
+
+/// Numbers of tables and rules, from `table`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbers {
+    /// The protected selectors.
+    pub(super) protected: u32,
+    /// The anchors.
+    pub(super) anchors: u32,
+    accesses: u32,
+    access_rules: u32,
+    anchor_rule: u32,
+    protected_rule: u32,
+}
+
+impl Numbers {
+    pub(super) fn new(table: u32) -> Self {
+        Self {
+            protected: table,
+            anchors: table + 1,
+            accesses: table + 10,
+            access_rules: table - 100,
+            // Before the protected table: an `unreachable` there refuses packets
+            // whatever device they are bound to.
+            anchor_rule: table - 1,
+            protected_rule: table,
+        }
+    }
+
+    fn tables(&self, accesses: usize) -> BTreeSet<u32> {
+        let per_access = (0..).take(accesses).map(|i| self.accesses + i);
+        per_access.chain([self.protected, self.anchors]).collect()
+    }
+
+    fn rules(&self) -> std::ops::RangeInclusive<u32> {
+        self.access_rules..=self.protected_rule + 1
+    }
+}
+
+/// What never changes after the start.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Devices {
+    pub(super) tun: u32,
+    pub(super) anchor_routes: Vec<Route>,
+}
+
+/// All routes and rules that should be there.
+pub(super) struct Wanted {
+    routes: BTreeSet<Route>,
+    rules: BTreeSet<Rule>,
+    leases: BTreeSet<IpAddr>,
+}
+
+/// Computes [`Wanted`]. `leases` are the inner addresses of established peers
+/// with their configuration.
+pub(super) fn wanted(
+    config: &Config,
+    numbers: Numbers,
+    devices: &Devices,
+    accesses: &Accesses,
+    leases: &[(usize, Vec<IpAddr>)],
+    state: &State,
+    lockdown: bool,
+) -> Wanted {
+    let mut out = Wanted {
+        routes: devices.anchor_routes.iter().cloned().collect(),
+        rules: BTreeSet::new(),
+        leases: leases.iter().flat_map(|(_, l)| l.iter().copied()).collect(),
+    };
+    for family in [Family::V4, Family::V6] {
+        out.rules.insert(Rule {
+            priority: numbers.anchor_rule,
+            family,
+            from: None,
+            device: Some(config.agent.anchor_device.clone()),
+            table: numbers.anchors,
+        });
+    }
+    match config.agent.routing {
+        Routing::Managed => {
+            protect(config, numbers, devices, leases, lockdown, &mut out);
+            reach(numbers, accesses, state, &mut out);
+        }
+        Routing::Manual => {
+            let pools = config.pools.iter().flat_map(|p| &p.cidr);
+            if devices.tun != 0 {
+                out.routes
+                    .extend(pools.map(|net| Route::direct(MAIN, *net, devices.tun)));
+            }
+        }
+    }
+    out
+}
+
+/// The protected selectors: over the TUN while there is a lease to send from,
+/// else refused.
+fn protect(
+    config: &Config,
+    numbers: Numbers,
+    devices: &Devices,
+    leases: &[(usize, Vec<IpAddr>)],
+    lockdown: bool,
+    out: &mut Wanted,
+) {
+    for (index, peer) in config.peers.iter().enumerate() {
+        if peer.remote.is_empty() {
+            continue;
+        }
+        let leased = leases.iter().find(|(i, _)| *i == index).map(|(_, l)| l);
+        for child in &peer.children {
+            let dynamic = child.local_ts.contains(&Ts::Dynamic);
+            for ts in &child.remote_ts {
+                let Ts::Net(net) = ts else { continue };
+                out.rules.insert(Rule {
+                    priority: numbers.protected_rule,
+                    family: Family::of(net.addr()),
+                    from: None,
+                    device: None,
+                    table: numbers.protected,
+                });
+                if lockdown {
+                    out.routes
+                        .insert(Route::unreachable(numbers.protected, *net));
+                }
+                let like = |a: &&IpAddr| a.is_ipv4() == net.addr().is_ipv4();
+                let source = leased.and_then(|l| l.iter().find(like).copied());
+                let usable = leased.is_some() && (source.is_some() || !dynamic);
+                if usable && devices.tun != 0 {
+                    out.routes.insert(Route {
+                        source,
+                        ..Route::direct(numbers.protected, *net, devices.tun)
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// A table for each access with what the main table has of it, and a rule for
+/// each of its addresses.
+fn reach(numbers: Numbers, accesses: &Accesses, state: &State, out: &mut Wanted) {
+    for ((index, _, link), i) in accesses.links().zip(0u32..) {
+        let Some(link) = link else { continue };
+        let table = numbers.accesses + i;
+        for address in state.addresses.iter().filter(|a| a.index == link.index) {
+            if matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+                continue;
+            }
+            out.rules.insert(Rule {
+                priority: numbers.access_rules + u32::try_from(index).unwrap_or(0),
+                family: Family::of(address.ip),
+                from: Some(address.ip),
+                device: None,
+                table,
+            });
+        }
+        let connected = state.routes.iter().filter(|r| {
+            r.table == MAIN
+                && r.interface == link.index
+                && r.gateway.is_none()
+                && !r.is_default()
+                && r.kind == RouteKind::Unicast
+        });
+        for route in connected {
+            out.routes
+                .insert(Route::direct(table, route.destination, link.index));
+        }
+        // Of each family the default that wins.
+        for family in [Family::V4, Family::V6] {
+            let best = defaults(state, link.index)
+                .filter(|r| Family::of(r.destination.addr()) == family)
+                .min_by_key(|r| r.metric);
+            if let Some(route) = best {
+                out.routes.insert(Route {
+                    gateway: route.gateway,
+                    onlink: route
+                        .gateway
+                        .is_some_and(|g| !connects(state, link.index, g)),
+                    ..Route::direct(table, route.destination, link.index)
+                });
+            }
+        }
+    }
+}
+
+/// Whether `gateway` lies in a prefix of the interface.
+fn connects(state: &State, index: u32, gateway: IpAddr) -> bool {
+    if matches!(gateway, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+        return true;
+    }
+    state.addresses.iter().any(|a| {
+        a.index == index && IpNet::new(a.ip, a.prefix).is_ok_and(|net| net.contains(&gateway))
+    })
+}
+
+impl Agent {
+    /// Reads the kernel's state and follows it.
+    pub(super) async fn follow(&mut self) -> Result<(), NetlinkError> {
+        let state = self.netlink.state().await?;
+        let now = Instant::now();
+        let before: Vec<LocalIface> = self.accesses.local().cloned().collect();
+        let changed = self.accesses.update(&state, now);
+        self.attach_accesses();
+        if !changed.is_empty() {
+            self.tell_local_addresses();
+        }
+        let frozen = self.sabotage.no_update && !self.peers.is_empty();
+        if !frozen {
+            for iface in &changed {
+                self.withdraw(before.iter().find(|b| b.id == iface.id), iface, now);
+            }
+            self.drain();
+        }
+        self.state = state;
+        self.apply_network().await;
+        if (!changed.is_empty() || self.announce_due) && !frozen {
+            let now = Instant::now();
+            for iface in changed {
+                tracing::info!(
+                    access = self.accesses.name(iface.id),
+                    state = ?iface.state,
+                    addresses = ?iface.addresses,
+                    "access changed"
+                );
+                self.path.set_local(iface, now);
+            }
+            self.changed = true;
+            self.announce_due = false;
+            self.drain();
+            self.announce(now);
+            self.retry_accesses(now);
+        }
+        Ok(())
+    }
+
+    /// Tells the path engine at once what an interface lost.
+    fn withdraw(&mut self, before: Option<&LocalIface>, after: &LocalIface, now: Instant) {
+        let Some(before) = before else { return };
+        let mut less = before.clone();
+        less.addresses.retain(|a| after.addresses.contains(a));
+        if !matches!(after.state, IfaceState::Up | IfaceState::Backup) {
+            less.state = after.state;
+            less.addresses.clear();
+        } else if less.addresses.is_empty() {
+            less.state = IfaceState::NoAddress;
+        }
+        if less != *before {
+            self.path.set_local(less, now);
+            self.changed = true;
+        }
+    }
+
+    /// Announces our interfaces when the table differs from the last one.
+    pub(super) fn announce(&mut self, now: Instant) {
+        let nat: Vec<IpAddr> = self
+            .path
+            .views()
+            .iter()
+            .filter(|v| v.nat)
+            .filter_map(|v| v.local.map(|l| l.ip()))
+            .collect();
+        let ifaces = self.accesses.records(self.config.agent.port, &nat);
+        if self.announced.as_ref() != Some(&ifaces) {
+            self.announced = Some(ifaces.clone());
+            self.ike
+                .handle_command(Command::SetInterfaces { ifaces }, now);
+        }
+    }
+
+    /// Guard and ingress program on accesses that appeared.
+    fn attach_accesses(&mut self) {
+        let present: Vec<(u32, String)> = self
+            .accesses
+            .links()
+            .filter_map(|(_, c, link)| link.map(|l| (l.index, c.interface.clone())))
+            .collect();
+        let gone: Vec<u32> = self
+            .attached
+            .keys()
+            .filter(|i| !present.iter().any(|(p, _)| p == *i))
+            .copied()
+            .collect();
+        for index in gone {
+            self.ebpf.detach_access(index);
+            self.attached.remove(&index);
+            self.changed = true;
+        }
+        for (index, name) in present {
+            if self.attached.contains_key(&index) {
+                continue;
+            }
+            match self
+                .ebpf
+                .attach_access(index, super::setup::xdp_choice(self.config.agent.xdp))
+            {
+                Ok(mode) => {
+                    tracing::info!(access = name, ingress = %mode, "access attached");
+                    self.attached.insert(index, Ok(mode.to_string()));
+                }
+                Err(error) => {
+                    tracing::error!(
+                        access = name,
+                        error = format!("{error:#}"),
+                        "no program on this access: it is not used"
+                    );
+                    self.attached.insert(index, Err(format!("{error:#}")));
+                }
+            }
+            self.changed = true;
+        }
+    }
+
+    fn tell_local_addresses(&mut self) {
+        let addresses: Vec<IpAddr> = self
+            .accesses
+            .local()
+            .flat_map(|l| l.addresses.clone())
+            .collect();
+        if let Err(error) = self.ebpf.set_local(&addresses) {
+            tracing::error!(%error, "local addresses not in the map");
+        }
+    }
+
+    /// Makes routes, rules, leases and neighbours what they should be.
+    pub(super) async fn apply_network(&mut self) {
+        self.routes_dirty = false;
+        let leases: Vec<(usize, Vec<IpAddr>)> = self
+            .peers
+            .values()
+            .filter(|p| p.initiator)
+            .map(|p| (p.config, p.leases.clone()))
+            .collect();
+        let wanted = wanted(
+            &self.config,
+            self.numbers,
+            &self.devices,
+            &self.accesses,
+            &leases,
+            &self.state,
+            self.config.agent.lockdown && !self.sabotage.no_guard,
+        );
+        let count = self.config.accesses.len();
+        let applied = apply(
+            &self.netlink,
+            self.numbers,
+            &self.devices,
+            count,
+            &wanted,
+            &self.state,
+        )
+        .await;
+        if let Err(error) = applied {
+            tracing::warn!(%error, "network");
+        }
+        self.apply_neighbours().await;
+    }
+
+    /// Keeps the next hops in use resolved.
+    pub(super) async fn apply_neighbours(&mut self) {
+        self.neighbours_dirty = false;
+        let mut wanted = BTreeSet::new();
+        for local in self
+            .accesses
+            .local()
+            .filter(|l| l.ifindex != 0 && !l.layer3)
+        {
+            wanted.extend(local.next_hop_v4.map(|h| (local.ifindex, IpAddr::V4(h))));
+            wanted.extend(local.next_hop_v6.map(|h| (local.ifindex, IpAddr::V6(h))));
+        }
+        for entry in self.entries.values().filter(|e| !e.layer3) {
+            wanted.insert((entry.ifindex, entry.next_hop));
+        }
+        for (index, hop) in self.neighbours.difference(&wanted) {
+            if let Err(error) = self.netlink.release_neighbour(*index, *hop).await {
+                tracing::debug!(%error, "neighbour");
+            }
+        }
+        // A link that went down and up again has forgotten them: asked for anew each time.
+        for (index, hop) in &wanted {
+            if let Err(error) = self.netlink.manage_neighbour(*index, *hop).await {
+                tracing::debug!(%error, "neighbour");
+            }
+        }
+        self.neighbours = wanted;
+    }
+}
+
+/// Leases before the routes that name them, rules last: a rule may only point to
+/// a table that is complete.
+pub(super) async fn apply(
+    netlink: &Netlink,
+    numbers: Numbers,
+    devices: &Devices,
+    accesses: usize,
+    wanted: &Wanted,
+    state: &State,
+) -> Result<(), NetlinkError> {
+    let mut result = Ok(());
+    let mut keep = |step: Result<(), NetlinkError>| {
+        if result.is_ok() {
+            result = step;
+        }
+    };
+    if devices.tun != 0 {
+        keep(
+            netlink
+                .apply_addresses(devices.tun, &wanted.leases, &state.addresses)
+                .await,
+        );
+    }
+    let tables = numbers.tables(accesses);
+    keep(
+        netlink
+            .apply_routes(&tables, &wanted.routes, state)
+            .await
+            .map(|_| ()),
+    );
+    keep(
+        netlink
+            .apply_rules(&numbers.rules(), &wanted.rules)
+            .await
+            .map(|_| ()),
+    );
+    result
+}
+
+/// Takes all of it away.
+pub(super) async fn clear(
+    netlink: &Netlink,
+    numbers: Numbers,
+    accesses: usize,
+) -> Result<(), NetlinkError> {
+    netlink
+        .apply_rules(&numbers.rules(), &BTreeSet::new())
+        .await?;
+    let state = netlink.state().await?;
+    let tables = numbers.tables(accesses);
+    netlink
+        .apply_routes(&tables, &BTreeSet::new(), &state)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,506 @@
+//! Established peers: what an IKE SA brings and takes along.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::ids::{Arrival, IfaceId, IfacePair, IkeId, PathIndex};
+use crate::ike::mif::{
+    Features, IfaceState as Announced, InterfaceRecord, UpdateAddrs, UpdateFlags,
+};
+use crate::ike::{self, Command};
+use crate::path::{self, IfaceState, LinkClass, PeerParams, RemoteAddr, RemoteIface, RemoteMove};
+
+use super::Agent;
+use super::anchors::Anchor;
+use super::probe::ProbeSa;
+
+/// How long a refused Child SA is not asked for again.
+const CHILD_RETRY: Duration = Duration::from_secs(5);
+
+/// One IKE SA that stands.
+pub(super) struct Peer {
+    /// Index into `config.peers`.
+    pub(super) config: usize,
+    pub(super) remote_id: String,
+    pub(super) initiator: bool,
+    pub(super) mif: bool,
+    /// Both sides allow equal selectors on several paths.
+    pub(super) bundle: bool,
+    pub(super) probe: Option<ProbeSa>,
+    pub(super) anchor: Anchor,
+    pub(super) leases: Vec<IpAddr>,
+    pub(super) channel: ike::Channel,
+    /// Weight the peer announced for each of its interfaces.
+    pub(super) weights: BTreeMap<IfaceId, u8>,
+    /// The last move we told it, so that several paths of one interface tell it once.
+    pub(super) told: BTreeMap<IfaceId, (IpAddr, IpAddr)>,
+    /// Child SAs asked for and not there yet, or not to be asked for before then.
+    pub(super) pending: BTreeMap<(String, IfacePair), Option<Instant>>,
+    /// When the engine last heard that data came in.
+    pub(super) alive: Option<Instant>,
+}
+
+impl Agent {
+    pub(super) fn ike_event(&mut self, event: ike::Event, now: Instant) {
+        match event {
+            ike::Event::Established {
+                ike,
+                peer,
+                remote_id,
+                initiator,
+                leases,
+                dns: _,
+                mif,
+                channel,
+            } => {
+                let Some(config) = self.config.peers.iter().position(|p| p.name == peer) else {
+                    return;
+                };
+                let established = Peer {
+                    config,
+                    remote_id,
+                    initiator,
+                    mif: mif.is_some(),
+                    bundle: mif
+                        .as_ref()
+                        .is_some_and(|m| Features(m.features).has(Features::BUNDLE)),
+                    probe: None,
+                    anchor: match self.anchors.take() {
+                        Some(anchor) => anchor,
+                        None => {
+                            tracing::error!(peer, "no anchor left; widen `anchor`");
+                            self.ike.handle_command(Command::DeleteIke { ike }, now);
+                            return;
+                        }
+                    },
+                    leases,
+                    channel,
+                    weights: BTreeMap::new(),
+                    told: BTreeMap::new(),
+                    pending: BTreeMap::new(),
+                    alive: None,
+                };
+                self.established(ike, established, mif, now);
+            }
+            ike::Event::PeerInterfaces { ike, ifaces } => {
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
+                }
+                let ifaces = ifaces.iter().map(remote_iface).collect();
+                self.path.set_remote(ike, ifaces, now);
+                self.changed = true;
+            }
+            ike::Event::PeerMoved {
+                ike,
+                update,
+                observed: _,
+            } => self.peer_moved(ike, &update, now),
+            ike::Event::ChannelMoved { ike, observed } => self.channel_moved(ike, observed),
+            ike::Event::ChannelQuiet { ike, tries } => {
+                tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
+                self.channel_quiet(ike, now);
+            }
+            ike::Event::Failed {
+                peer,
+                ike: _,
+                reason,
+            } => {
+                tracing::warn!(peer, %reason, "IKE SA failed");
+                self.tell(
+                    "alert",
+                    &[("peer", json!(peer)), ("reason", json!(reason.to_string()))],
+                );
+                self.retry_failed(&peer, &reason, now);
+            }
+            ike::Event::Closed { ike, reason } => self.closed(ike, &reason, now),
+            ike::Event::ChildFailed {
+                ike,
+                child,
+                pair,
+                reason,
+            } => {
+                tracing::warn!(ike = ike.0, child, ?pair, %reason, "Child SA failed");
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.pending
+                        .insert((child.clone(), pair), Some(now + CHILD_RETRY));
+                }
+                self.tell(
+                    "alert",
+                    &[
+                        ("child", json!(child)),
+                        ("reason", json!(reason.to_string())),
+                    ],
+                );
+            }
+            ike::Event::MoveRefused { ike, iface, reason } => {
+                tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.told.remove(&iface);
+                }
+                self.tell(
+                    "alert",
+                    &[
+                        ("iface", json!(iface.0)),
+                        ("reason", json!(reason.to_string())),
+                    ],
+                );
+            }
+        }
+    }
+
+    fn established(
+        &mut self,
+        ike: IkeId,
+        mut peer: Peer,
+        mif: Option<ike::MifSession>,
+        now: Instant,
+    ) {
+        let name = self.config.peers[peer.config].name.clone();
+        if let Some(session) = &mif {
+            match ProbeSa::new(&session.probe) {
+                Ok(probe) => {
+                    if let Err(error) = self.ebpf.set_sa_in(probe.spi_in(), false) {
+                        tracing::error!(%error, "probe SA not in the map");
+                    }
+                    self.probes.insert(probe.spi_in(), ike);
+                    peer.probe = Some(probe);
+                }
+                Err(error) => tracing::error!(%error, "probe SA"),
+            }
+        }
+        let local = match peer.channel.local_iface {
+            IfaceId::CHANNEL => self
+                .accesses
+                .find(peer.channel.ifindex, peer.channel.local.ip())
+                .unwrap_or(IfaceId::CHANNEL),
+            known => known,
+        };
+        peer.channel.local_iface = local;
+        let with_port = |address: std::net::SocketAddr| {
+            std::net::SocketAddr::new(address.ip(), self.config.agent.port)
+        };
+        let params = PeerParams {
+            initiator: peer.initiator,
+            probes: peer.probe.is_some(),
+            behind_nat: false,
+            channel: path::Channel {
+                local,
+                local_addr: with_port(peer.channel.local),
+                remote_addr: peer.channel.remote,
+            },
+        };
+        tracing::info!(peer = name, remote_id = peer.remote_id, mif = mif.is_some(), leases = ?peer.leases, "IKE SA established");
+        self.tell(
+            "ike-updown",
+            &[
+                ("peer", json!(name)),
+                ("remote_id", json!(peer.remote_id)),
+                ("up", json!(true)),
+            ],
+        );
+        self.totals.ike_created += 1;
+        let initiator = peer.initiator;
+        self.peers.insert(ike, peer);
+        self.path.add_peer(ike, params, now);
+        self.retry_established(&name, ike);
+        self.guard_dirty = true;
+        self.routes_dirty |= initiator;
+        self.changed = true;
+    }
+
+    fn closed(&mut self, ike: IkeId, reason: &ike::Failure, now: Instant) {
+        let Some(peer) = self.peers.remove(&ike) else {
+            return;
+        };
+        let name = self.config.peers[peer.config].name.clone();
+        tracing::info!(peer = name, %reason, "IKE SA closed");
+        self.tell(
+            "ike-updown",
+            &[
+                ("peer", json!(name)),
+                ("remote_id", json!(peer.remote_id)),
+                ("up", json!(false)),
+                ("reason", json!(reason.to_string())),
+            ],
+        );
+        self.totals.ike_closed += 1;
+        if let Some(probe) = &peer.probe {
+            self.ebpf.remove_sa_in(probe.spi_in());
+            self.probes.remove(&probe.spi_in());
+        }
+        self.remove_children_of(ike, &peer);
+        self.path.remove_peer(ike);
+        self.anchors.give(peer.anchor);
+        self.retry_closed(&name, ike, reason, now);
+        self.guard_dirty = true;
+        self.routes_dirty |= peer.initiator;
+        self.changed = true;
+    }
+
+    /// Paths move only in the scope of data; the channel has an event of its own.
+    fn peer_moved(&mut self, ike: IkeId, update: &UpdateAddrs, now: Instant) {
+        if update.flags.has(UpdateFlags::SELECT_PEER) || !update.flags.has(UpdateFlags::TUNNEL) {
+            return;
+        }
+        let moved = RemoteMove {
+            old_iface: update.old_iface,
+            new_iface: update.new_iface,
+            old: update.old.ip,
+            new: RemoteAddr {
+                ip: update.new.ip,
+                port: update.new.port,
+                behind_nat: update.new.behind_nat(),
+            },
+            old_is_dead: update.flags.has(UpdateFlags::OLD_IS_DEAD),
+        };
+        tracing::info!(ike = ike.0, iface = moved.new_iface.0, old = %moved.old, new = %moved.new.ip, "the peer moves");
+        self.path.remote_moved(ike, moved, now);
+        self.changed = true;
+    }
+
+    /// The peer's messages now come from somewhere else.
+    fn channel_moved(&mut self, ike: IkeId, observed: Arrival) {
+        let Some(local) = self.accesses.find(observed.ifindex, observed.local.ip()) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&ike) else {
+            return;
+        };
+        peer.channel = ike::Channel {
+            local_iface: local,
+            ifindex: observed.ifindex,
+            local: observed.local,
+            remote: observed.remote,
+        };
+        if let Some(path) = self.path_of(ike, &observed) {
+            self.path.set_channel(ike, path);
+        }
+        self.changed = true;
+    }
+
+    /// The path of this peer that `observed` belongs to.
+    fn path_of(&self, ike: IkeId, observed: &Arrival) -> Option<PathIndex> {
+        self.arrivals.get(observed).copied().or_else(|| {
+            let same = |v: &path::PathView| {
+                v.ike == ike && v.local == Some(observed.local) && v.remote == Some(observed.remote)
+            };
+            self.path.views().iter().find(|v| same(v)).map(|v| v.path)
+        })
+    }
+
+    /// A path of ours leaves from another address: the peer is told once for
+    /// each interface, whatever the number of paths.
+    pub(super) fn local_moved(
+        &mut self,
+        ike: IkeId,
+        pair: IfacePair,
+        old: IpAddr,
+        new: IpAddr,
+        behind_nat: bool,
+        now: Instant,
+    ) {
+        if self.sabotage.no_update {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&ike) else {
+            return;
+        };
+        if !peer.mif || peer.told.insert(pair.local, (old, new)) == Some((old, new)) {
+            return;
+        }
+        let iface = self.accesses.iface(pair.local);
+        let ifindex = iface.map_or(0, |i| i.ifindex);
+        let old_is_dead = !iface.is_some_and(|i| i.addresses.contains(&old));
+        let port = self.config.agent.port;
+        let channel = (peer.channel.local_iface == pair.local && peer.channel.local.ip() == old)
+            .then(|| ike::Channel {
+                local_iface: pair.local,
+                ifindex,
+                local: std::net::SocketAddr::new(new, port),
+                remote: peer.channel.remote,
+            });
+        if let Some(channel) = channel {
+            peer.channel = channel;
+        }
+        tracing::info!(ike = ike.0, iface = pair.local.0, %old, %new, old_is_dead, "telling the peer of our move");
+        self.ike.handle_command(
+            Command::UpdateAddresses {
+                ike,
+                old_iface: pair.local,
+                new_iface: pair.local,
+                old,
+                new,
+                behind_nat,
+                old_is_dead,
+                grace: super::MOVE_GRACE,
+                channel,
+            },
+            now,
+        );
+    }
+
+    /// Keeps the IKE channel on a path that is up. The initiator decides; the
+    /// responder only moves off an interface of its own that is gone.
+    pub(super) fn ensure_channels(&mut self, views: &[path::PathView], now: Instant) {
+        let ikes: Vec<IkeId> = self.peers.keys().copied().collect();
+        for ike in ikes {
+            let Some(peer) = self.peers.get(&ike) else {
+                continue;
+            };
+            if !peer.mif {
+                continue;
+            }
+            let local_gone = self
+                .accesses
+                .iface(peer.channel.local_iface)
+                .is_none_or(|i| !i.addresses.contains(&peer.channel.local.ip()));
+            let current = views.iter().find(|v| v.ike == ike && v.channel);
+            let dead = peer.initiator && !current.is_some_and(|v| v.up);
+            if local_gone || dead {
+                self.move_channel(ike, views, now);
+            }
+        }
+    }
+
+    /// Repeated requests without answer: the path may be dead before it carried data.
+    fn channel_quiet(&mut self, ike: IkeId, now: Instant) {
+        let views = self.path.views();
+        if self.peers.get(&ike).is_some_and(|p| p.initiator && p.mif) {
+            self.move_channel(ike, &views, now);
+        }
+    }
+
+    fn move_channel(&mut self, ike: IkeId, views: &[path::PathView], now: Instant) {
+        let Some(peer) = self.peers.get(&ike) else {
+            return;
+        };
+        let current = peer.channel;
+        let best = views
+            .iter()
+            .filter(|v| v.ike == ike && v.up && v.validated)
+            .filter(|v| v.local.is_some_and(|l| l != current.local))
+            .filter(|v| self.accesses.settings(v.pair.local).is_some_and(|a| a.ike))
+            .min_by_key(|v| {
+                let priority = self
+                    .accesses
+                    .settings(v.pair.local)
+                    .map_or(u8::MAX, |a| a.priority);
+                (priority, v.rtt, v.path)
+            });
+        let Some((view, local, remote)) = best.and_then(|v| Some((v, v.local?, v.remote?))) else {
+            return;
+        };
+        let channel = ike::Channel {
+            local_iface: view.pair.local,
+            ifindex: self
+                .accesses
+                .iface(view.pair.local)
+                .map_or(0, |i| i.ifindex),
+            local,
+            remote,
+        };
+        tracing::info!(ike = ike.0, from = %current.local, to = %local, "moving the IKE channel");
+        self.path.set_channel(ike, view.path);
+        if let Some(peer) = self.peers.get_mut(&ike) {
+            peer.channel = channel;
+        }
+        self.ike
+            .handle_command(Command::MoveChannel { ike, channel }, now);
+        self.changed = true;
+    }
+
+    /// The initiator asks for a Child SA on every validated home pair that has none.
+    pub(super) fn ensure_members(&mut self, views: &[path::PathView], now: Instant) {
+        let mut wanted = Vec::new();
+        for (ike, peer) in &self.peers {
+            if !peer.initiator || !peer.bundle {
+                continue;
+            }
+            let have: BTreeSet<(&str, IfacePair)> = self
+                .children
+                .values()
+                .filter(|c| c.ike == *ike)
+                .map(|c| (c.name.as_str(), c.pair))
+                .collect();
+            for view in views
+                .iter()
+                .filter(|v| v.ike == *ike && v.home && v.up && v.validated)
+            {
+                let (Some(local), Some(remote)) = (view.local, view.remote) else {
+                    continue;
+                };
+                // Until the peer's table is known the channel's pair has no name.
+                if view.pair.remote == IfaceId::CHANNEL {
+                    continue;
+                }
+                for child in &self.config.peers[peer.config].children {
+                    if !child.accesses.contains(&usize::from(view.access.0)) {
+                        continue;
+                    }
+                    let unresolved = IfacePair {
+                        remote: IfaceId::CHANNEL,
+                        ..view.pair
+                    };
+                    if have.contains(&(&child.name, view.pair))
+                        || have.contains(&(&child.name, unresolved))
+                    {
+                        continue;
+                    }
+                    let key = (child.name.clone(), view.pair);
+                    let waits = match peer.pending.get(&key) {
+                        Some(None) => true,
+                        Some(Some(until)) => now < *until,
+                        None => false,
+                    };
+                    if !waits {
+                        wanted.push((*ike, key, local.ip(), remote.ip()));
+                    }
+                }
+            }
+        }
+        for (ike, (child, pair), local, remote) in wanted {
+            tracing::debug!(ike = ike.0, child, ?pair, "asking for a Child SA");
+            if let Some(peer) = self.peers.get_mut(&ike) {
+                peer.pending.insert((child.clone(), pair), None);
+            }
+            self.ike.handle_command(
+                Command::CreateChild {
+                    ike,
+                    child,
+                    pair,
+                    local,
+                    remote,
+                },
+                now,
+            );
+        }
+    }
+}
+
+fn remote_iface(record: &InterfaceRecord) -> RemoteIface {
+    RemoteIface {
+        id: record.id,
+        state: match record.state {
+            Announced::UP => IfaceState::Up,
+            Announced::BACKUP => IfaceState::Backup,
+            Announced::NO_ADDRESS => IfaceState::NoAddress,
+            _ => IfaceState::Down,
+        },
+        class: LinkClass(record.class.0),
+        priority: record.priority,
+        weight: record.weight,
+        mtu: record.mtu,
+        addresses: record
+            .addresses
+            .iter()
+            .map(|a| RemoteAddr {
+                ip: a.ip,
+                port: a.port,
+                behind_nat: a.behind_nat(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,228 @@
+//! Connecting, and connecting again: each peer with `start = "auto"` is tried
+//! over every access that may carry IKE, best first, then after a pause that
+//! doubles from one second to one minute.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::config::Start;
+use crate::crypto::Entropy;
+use crate::ids::IkeId;
+use crate::ike::{self, Command, IkeState};
+use crate::path::IfaceState;
+
+use super::Agent;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// How long one way is tried while there are others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How far a peer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Progress {
+    /// To be tried then.
+    Due(Instant),
+    /// Under way from this address; given up then if there is another way.
+    Trying { local: SocketAddr, until: Instant },
+    /// Stands.
+    Up(IkeId),
+    /// Not ours to start.
+    Passive,
+}
+
+/// One configured peer.
+#[derive(Debug)]
+pub(super) struct Retry {
+    pub(super) progress: Progress,
+    /// Ways tried since it last stood.
+    tries: u32,
+    /// The last failure, for `status`.
+    pub(super) reason: Option<String>,
+}
+
+impl Retry {
+    pub(super) fn new(start: Start, has_remote: bool, now: Instant) -> Self {
+        Self {
+            progress: match start {
+                Start::Auto if has_remote => Progress::Due(now),
+                _ => Progress::Passive,
+            },
+            tries: 0,
+            reason: None,
+        }
+    }
+}
+
+impl Agent {
+    /// Starts what is due; when the next is.
+    pub(super) fn retry_due(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for index in 0..self.retries.len() {
+            match self.retries[index].progress {
+                Progress::Due(at) if at <= now => self.connect(index, now),
+                Progress::Trying { until, .. } if until <= now => {
+                    self.abandon(index, now);
+                    self.connect(index, now);
+                }
+                _ => {}
+            }
+            let at = match self.retries[index].progress {
+                Progress::Due(at) => at,
+                Progress::Trying { until, .. } => until,
+                Progress::Up(_) | Progress::Passive => continue,
+            };
+            next = Some(next.map_or(at, |n| n.min(at)));
+        }
+        next
+    }
+
+    /// The ways to a peer: each access that may carry IKE with each of the peer's
+    /// addresses of a family it has, best access first.
+    fn ways(&self, index: usize) -> Vec<ike::Channel> {
+        let Some(peer) = self.config.peers.get(index) else {
+            return Vec::new();
+        };
+        let mut locals: Vec<_> = self
+            .accesses
+            .local()
+            .filter(|l| matches!(l.state, IfaceState::Up | IfaceState::Backup))
+            .filter(|l| self.accesses.settings(l.id).is_some_and(|a| a.ike))
+            .collect();
+        locals.sort_by_key(|l| (l.priority, l.id));
+        let mut out = Vec::new();
+        for local in locals {
+            for remote in &peer.remote {
+                let like = |a: &&IpAddr| a.is_ipv4() == remote.is_ipv4();
+                if let Some(address) = local.addresses.iter().find(like) {
+                    out.push(ike::Channel {
+                        local_iface: local.id,
+                        ifindex: local.ifindex,
+                        local: SocketAddr::new(*address, self.config.agent.ike_port),
+                        remote: SocketAddr::new(*remote, self.config.agent.ike_port),
+                    });
+                }
+            }
+        }
+        out
+    }
+
+    fn connect(&mut self, index: usize, now: Instant) {
+        let ways = self.ways(index);
+        let retry = &mut self.retries[index];
+        if ways.is_empty() {
+            retry.reason = Some("no access has an address that can reach it".into());
+            retry.progress = Progress::Due(now + FIRST_PAUSE);
+            return;
+        }
+        let way = ways[retry.tries as usize % ways.len()];
+        retry.tries = retry.tries.saturating_add(1);
+        // A lone way has as long as the engine's retransmissions.
+        let patience = if ways.len() > 1 {
+            PATIENCE
+        } else {
+            LAST_PAUSE * 3
+        };
+        retry.progress = Progress::Trying {
+            local: way.local,
+            until: now + patience,
+        };
+        let peer = self.config.peers[index].name.clone();
+        tracing::info!(peer, from = %way.local.ip(), to = %way.remote.ip(), "connecting");
+        self.ike
+            .handle_command(Command::Initiate { peer, channel: way }, now);
+    }
+
+    /// Stops an attempt without waiting for its end.
+    fn abandon(&mut self, index: usize, now: Instant) {
+        let name = &self.config.peers[index].name;
+        let attempts: Vec<IkeId> = self
+            .ike
+            .views()
+            .iter()
+            .filter(|v| v.state == IkeState::Connecting && v.initiator && v.peer == *name)
+            .map(|v| v.ike)
+            .collect();
+        for ike in attempts {
+            self.ike.handle_command(Command::DeleteIke { ike }, now);
+        }
+    }
+
+    /// The accesses changed: what waits is tried now, what lost its address elsewhere.
+    pub(super) fn retry_accesses(&mut self, now: Instant) {
+        for index in 0..self.retries.len() {
+            match self.retries[index].progress {
+                Progress::Due(_) if !self.ways(index).is_empty() => {
+                    self.retries[index].progress = Progress::Due(now);
+                }
+                Progress::Trying { local, .. }
+                    if !self.ways(index).iter().any(|w| w.local == local) =>
+                {
+                    self.abandon(index, now);
+                    self.retries[index].progress = Progress::Due(now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn retry_established(&mut self, peer: &str, ike: IkeId) {
+        if let Some(index) = self.retry_index(peer) {
+            let retry = &mut self.retries[index];
+            if !matches!(retry.progress, Progress::Passive) {
+                retry.progress = Progress::Up(ike);
+            }
+            retry.tries = 0;
+            retry.reason = None;
+        }
+    }
+
+    pub(super) fn retry_failed(&mut self, peer: &str, reason: &ike::Failure, now: Instant) {
+        // What we stopped ourselves is already followed by another attempt.
+        if *reason == ike::Failure::Deleted {
+            return;
+        }
+        let Some(index) = self.retry_index(peer) else {
+            return;
+        };
+        let ways = u32::try_from(self.ways(index).len().max(1)).unwrap_or(1);
+        let pause = self.pause(self.retries[index].tries / ways);
+        let retry = &mut self.retries[index];
+        retry.reason = Some(reason.to_string());
+        if matches!(retry.progress, Progress::Trying { .. }) {
+            retry.progress = Progress::Due(now + pause);
+        }
+    }
+
+    pub(super) fn retry_closed(
+        &mut self,
+        peer: &str,
+        ike: IkeId,
+        reason: &ike::Failure,
+        now: Instant,
+    ) {
+        let Some(index) = self.retry_index(peer) else {
+            return;
+        };
+        let pause = self.pause(0);
+        let retry = &mut self.retries[index];
+        retry.reason = Some(reason.to_string());
+        if matches!(retry.progress, Progress::Up(up) if up == ike) {
+            retry.progress = Progress::Due(now + pause);
+        }
+    }
+
+    fn retry_index(&self, peer: &str) -> Option<usize> {
+        self.config.peers.iter().position(|p| p.name == peer)
+    }
+
+    /// One second doubled `rounds` times, at most a minute, give or take a quarter.
+    fn pause(&mut self, rounds: u32) -> Duration {
+        let pause = FIRST_PAUSE
+            .saturating_mul(1 << rounds.min(6))
+            .min(LAST_PAUSE);
+        let mut octet = [0; 1];
+        self.entropy.fill(&mut octet);
+        pause.mul_f64(0.75 + f64::from(octet[0]) / 512.0)
+    }
+}

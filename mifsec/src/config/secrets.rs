@@ -1,0 +1,106 @@
+//! Pre-shared keys from files: one secret, or a table of `identity = secret`.
+//!
+//! A secret is text up to the end of the line, or octets as `0x` and hex digits.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::crypto::Secret;
+use crate::ike::peer::{self, Identity};
+
+/// Where the keys of a peer come from, read.
+pub enum PskSource {
+    /// `psk_file`: one key.
+    One(Secret, PathBuf),
+    /// `psk_table`: one key for each identity.
+    Table(BTreeMap<String, Secret>, PathBuf),
+}
+
+impl PskSource {
+    /// Reads `psk_file`.
+    pub(super) fn one(path: &Path) -> Result<Self, String> {
+        let text = read(path)?;
+        let line = text.lines().map(str::trim).find(|l| !l.is_empty());
+        let line = line.ok_or_else(|| format!("{} is empty", path.display()))?;
+        Ok(Self::One(secret(line)?, path.to_owned()))
+    }
+
+    /// Reads `psk_table`.
+    pub(super) fn table(path: &Path) -> Result<Self, String> {
+        let text = read(path)?;
+        let mut map = BTreeMap::new();
+        for (i, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let at = format!("{}:{}", path.display(), i + 1);
+            let (identity, value) = line
+                .split_once('=')
+                .ok_or_else(|| format!("{at} is not `identity = secret`"))?;
+            // The key of the table is the identity as it prints: one spelling.
+            let identity: Identity = identity.trim().parse().map_err(|e| format!("{at}: {e}"))?;
+            let value = secret(value.trim()).map_err(|e| format!("{at}: {e}"))?;
+            if map.insert(identity.to_string(), value).is_some() {
+                return Err(format!("{at} names {identity} a second time"));
+            }
+        }
+        if map.is_empty() {
+            return Err(format!(
+                "{} has no `identity = secret` line",
+                path.display()
+            ));
+        }
+        Ok(Self::Table(map, path.to_owned()))
+    }
+
+    /// A copy for the engine.
+    #[must_use]
+    pub fn duplicate(&self) -> peer::PskSource {
+        match self {
+            Self::One(secret, _) => peer::PskSource::One(secret.duplicate()),
+            Self::Table(table, _) => peer::PskSource::Table(
+                table
+                    .iter()
+                    .map(|(identity, secret)| (identity.clone(), secret.duplicate()))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// A line when others can read the file.
+    pub(super) fn warnings(&self, peer: &str) -> Option<String> {
+        let (Self::One(_, path) | Self::Table(_, path)) = self;
+        let mode = std::fs::metadata(path).ok()?.permissions().mode();
+        (mode & 0o077 != 0).then(|| {
+            format!(
+                "[[peer]] {peer:?}: {} can be read by others; chmod 600 it",
+                path.display()
+            )
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|e| format!("{} cannot be read ({e})", path.display()))
+}
+
+fn secret(text: &str) -> Result<Secret, String> {
+    if text.is_empty() {
+        return Err("the secret is empty".into());
+    }
+    let Some(hex) = text.strip_prefix("0x") else {
+        return Ok(Secret::new(text.as_bytes().to_vec()));
+    };
+    let digits: Option<Vec<u8>> = hex
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
+        .collect();
+    match digits {
+        Some(digits) if !digits.is_empty() && digits.len() % 2 == 0 => Ok(Secret::new(
+            digits.chunks_exact(2).map(|d| d[0] << 4 | d[1]).collect(),
+        )),
+        _ => Err("the secret starts with 0x but is not an even number of hex digits".into()),
+    }
+}
