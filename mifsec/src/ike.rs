@@ -4,8 +4,10 @@
 //! The codec half ([`message`], [`mif`], [`proposal`], [`selector`],
 //! [`keymat`]) knows layouts, numbers and key derivation and keeps no state.
 //! [`lease`] and [`peer`] are the gateway's pools and the peer authorisation
-//! database. Nothing here opens a socket, reads a clock or draws randomness
-//! that it was not given.
+//! database. The [`Engine`] is the state: it finds the IKE SA a message belongs
+//! to; the IKE SA owns windows, keys and timers; what one end asks of the other is
+//! a task with a build and a process step. Nothing here opens a socket, reads a
+//! clock or draws randomness that it was not given.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +32,7 @@ mod window;
 pub use engine::Engine;
 pub use error::Failure;
 pub use event::{
-    Channel, ChildSa, ChildView, Command, Event, IkeSaView, IkeState, MifSession, ProbeKeys,
+    Channel, ChildSa, ChildView, Command, Event, IkeSaView, IkeState, MifSession, Nat, ProbeKeys,
     SaRequest, Transmit,
 };
 pub use timer::TimerKind;

@@ -5,6 +5,8 @@
 //! engines against each other in virtual time, [`bpf`] the programs by
 //! BPF_PROG_TEST_RUN; [`tunnel`], [`pump`] and [`stamped`] measure the data
 //! plane between two [`namespace`]s.
+//! watches it from the router and judges what it saw. [`bpf`] has the packets
+//! the loaded programs are checked and timed with.
 
 pub mod bpf;
 pub mod lab;

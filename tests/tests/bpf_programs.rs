@@ -43,6 +43,6 @@ fn programs_stay_far_from_the_verifiers_limit() {
     for (name, instructions) in ebpf.programs() {
         let instructions = instructions.unwrap();
         println!("{name}: {instructions}");
-        assert!(instructions < 500_000, "{name}: {instructions}");
+        assert!(instructions < 50_000, "{name}: {instructions}");
     }
 }

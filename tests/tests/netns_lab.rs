@@ -79,16 +79,25 @@ fn the_instruments_tell_the_truth() {
 }
 
 #[test]
-fn nothing_is_left_of_a_lab() {
+fn nothing_is_left_of_a_lab_that_panics() {
     if skipped() {
         return;
     }
-    let (name, dir) = {
+    let (tell, told) = std::sync::mpsc::channel();
+    let crashed = std::thread::spawn(move || {
         let topology = Topology::new().expect("a network");
-        (topology.eu.name().to_string(), topology.dir.clone())
-    };
-    assert!(!dir.exists());
-    assert!(!PathBuf::from("/run/netns").join(name).exists());
+        let agent = binary("MIFSEC_BIN", "mifsec");
+        let lab = Lab::up(topology, &agent, None).unwrap_or_else(|error| panic!("{error:#}"));
+        let footprint = lab.footprint();
+        let missing: Vec<_> = footprint.iter().filter(|file| !file.exists()).collect();
+        assert!(missing.is_empty(), "not where it should be: {missing:?}");
+        tell.send(footprint).expect("somebody listens");
+        panic!("on purpose");
+    });
+    assert!(crashed.join().is_err());
+    let footprint = told.recv().expect("the lab came up");
+    let left: Vec<_> = footprint.iter().filter(|file| file.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

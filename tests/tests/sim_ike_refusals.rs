@@ -182,7 +182,7 @@ fn a_cookie_and_another_method_together_still_converge() {
 /// IKE_SA_INIT requests as a flood of senders would make them.
 fn flood(pair: &mut Pair, count: u64) {
     connect(pair);
-    let (_, _, first) = pair.log.pop().unwrap();
+    let (_, _, first) = pair.log.pop().expect("the first request");
     pair.lose_all();
     for n in 0..count {
         let mut bytes = first.payload.clone();
@@ -374,4 +374,21 @@ fn another_major_version_is_told_ours() {
     };
     assert_eq!(notify.kind, NotifyType::INVALID_MAJOR_VERSION);
     assert_eq!(notify.data, [2]);
+}
+
+#[test]
+fn an_attempt_called_off_at_any_moment_leaves_nothing_at_either_end() {
+    for millis in 0..60 {
+        let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
+        connect(&mut pair);
+        pair.run(Duration::from_millis(millis));
+        let ike = pair.ends[A].engine.views()[0].ike;
+        pair.command(A, Command::DeleteIke { ike });
+        pair.run(Duration::from_secs(100));
+        for end in &pair.ends {
+            assert!(end.engine.views().is_empty(), "after {millis} ms");
+            assert!(end.children.is_empty() && end.larval.is_empty());
+        }
+        assert_eq!(pair.ends[A].failures(), ["deleted by command"]);
+    }
 }

@@ -127,7 +127,9 @@ impl Accesses {
     }
 
     fn note_addresses(&mut self, state: &State, now: Instant) {
-        let indexes: Vec<u32> = self.links.iter().flatten().map(|l| l.index).collect();
+        // What is on a link that came back up is new: its routes may still come.
+        let up = self.links.iter().flatten().filter(|l| l.up);
+        let indexes: Vec<u32> = up.map(|l| l.index).collect();
         let ours = |a: &&Address| indexes.contains(&a.index) && a.usable;
         let present: Vec<(u32, IpAddr)> = state
             .addresses
@@ -366,4 +368,172 @@ fn contains(address: &Address, ip: IpAddr) -> bool {
 /// The id of the `index`th `[[access]]`.
 pub(super) fn access_id(index: usize) -> AccessId {
     AccessId(u16::try_from(index).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Class, ProbeStyle};
+
+    fn access(interface: &str, addresses: &[&str]) -> config::Access {
+        config::Access {
+            interface: interface.into(),
+            class: Class::Wlan,
+            priority: 0,
+            weight: 70,
+            metered: true,
+            trusted: true,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            mtu: None,
+            ike: true,
+            probe: ProbeStyle::Default,
+        }
+    }
+
+    fn link(index: u32, name: &str) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            up: true,
+            mtu: 1400,
+            layer3: false,
+            mac: vec![2; 6],
+        }
+    }
+
+    fn address(index: u32, net: &str) -> Address {
+        let net: ipnet::IpNet = net.parse().unwrap();
+        Address {
+            index,
+            ip: net.addr(),
+            prefix: net.prefix_len(),
+            usable: true,
+            last_choice: false,
+        }
+    }
+
+    fn default_route(index: u32, via: &str) -> Route {
+        Route {
+            gateway: Some(via.parse().unwrap()),
+            ..Route::direct(MAIN, "0.0.0.0/0".parse().unwrap(), index)
+        }
+    }
+
+    fn addresses(accesses: &Accesses, id: u16) -> Vec<String> {
+        let iface = accesses.iface(IfaceId(id)).unwrap();
+        iface.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_newest_address_is_first_and_its_gateway_is_the_next_hop() {
+        let now = Instant::now();
+        let mut accesses = Accesses::new(&[access("wlan0", &[])]);
+        let mut state = State {
+            links: vec![link(3, "wlan0")],
+            addresses: vec![address(3, "192.168.1.2/24")],
+            routes: vec![default_route(3, "192.168.1.1")],
+        };
+        assert_eq!(accesses.update(&state, now).len(), 1);
+        assert_eq!(
+            accesses.update(&state, now).len(),
+            0,
+            "nothing new, nothing told"
+        );
+        state.addresses.insert(0, address(3, "192.168.2.9/24"));
+        state.routes.push(default_route(3, "192.168.2.1"));
+        let changed = accesses.update(&state, now);
+        assert_eq!(addresses(&accesses, 1), ["192.168.2.9", "192.168.1.2"]);
+        assert_eq!(changed[0].next_hop_v4, Some("192.168.2.1".parse().unwrap()));
+        assert_eq!(changed[0].mtu, 1400);
+    }
+
+    #[test]
+    fn a_new_address_waits_for_its_route_but_not_for_ever() {
+        let now = Instant::now();
+        let mut accesses = Accesses::new(&[access("wlan0", &[])]);
+        let mut state = State {
+            links: vec![link(3, "wlan0")],
+            addresses: vec![address(3, "192.168.1.2/24")],
+            routes: vec![default_route(3, "192.168.1.1")],
+        };
+        accesses.update(&state, now);
+        // The address is replaced; the kernel flushed the routes with the old one.
+        state.addresses = vec![address(3, "192.168.2.9/24")];
+        state.routes.clear();
+        let changed = accesses.update(&state, now);
+        assert_eq!(changed[0].state, IfaceState::NoAddress);
+        let due = accesses.deadline().expect("a look without news");
+        let changed = accesses.update(&state, due);
+        assert_eq!(changed[0].state, IfaceState::Up);
+        assert_eq!(
+            changed[0].next_hop_v4, None,
+            "everything is on the link then"
+        );
+        assert_eq!(accesses.deadline(), None);
+    }
+
+    #[test]
+    fn an_access_without_carrier_has_no_addresses() {
+        let now = Instant::now();
+        let mut accesses = Accesses::new(&[access("wlan0", &[]), access("wwan0", &[])]);
+        let mut state = State {
+            links: vec![link(3, "wlan0")],
+            addresses: vec![address(3, "192.168.1.2/24")],
+            routes: Vec::new(),
+        };
+        accesses.update(&state, now);
+        assert_eq!(
+            accesses.iface(IfaceId(2)).unwrap().state,
+            IfaceState::Down,
+            "not there yet"
+        );
+        state.links[0].up = false;
+        accesses.update(&state, now);
+        assert_eq!(accesses.iface(IfaceId(1)).unwrap().state, IfaceState::Down);
+        assert!(addresses(&accesses, 1).is_empty());
+    }
+
+    #[test]
+    fn each_listed_address_is_an_interface_of_its_own() {
+        let now = Instant::now();
+        let mut accesses = Accesses::new(&[access("eth0", &["203.0.113.1", "2001:db8::1"])]);
+        let state = State {
+            links: vec![link(2, "eth0")],
+            addresses: vec![
+                address(2, "203.0.113.1/24"),
+                address(2, "203.0.113.7/24"),
+                address(2, "2001:db8::1/64"),
+            ],
+            routes: Vec::new(),
+        };
+        accesses.update(&state, now);
+        assert_eq!(addresses(&accesses, 1), ["203.0.113.1"]);
+        assert_eq!(addresses(&accesses, 2), ["2001:db8::1"]);
+        let records = accesses.records(4500, &["203.0.113.1".parse().unwrap()]);
+        assert_eq!(records.len(), 2);
+        assert!(records[0].addresses[0].behind_nat());
+        assert!(!records[1].addresses[0].behind_nat());
+    }
+
+    #[test]
+    fn what_is_lost_is_gone_before_the_state_is_read() {
+        let now = Instant::now();
+        let mut accesses = Accesses::new(&[access("wlan0", &[])]);
+        let state = State {
+            links: vec![link(3, "wlan0")],
+            addresses: vec![address(3, "192.168.1.2/24"), address(3, "192.168.1.3/24")],
+            routes: Vec::new(),
+        };
+        accesses.update(&state, now);
+        let changed = accesses.lose(3, Some("192.168.1.3".parse().unwrap()));
+        assert_eq!(changed.len(), 1);
+        assert_eq!(addresses(&accesses, 1), ["192.168.1.2"]);
+        assert!(
+            accesses
+                .lose(3, Some("10.0.0.1".parse().unwrap()))
+                .is_empty()
+        );
+        let changed = accesses.lose(3, None);
+        assert_eq!(changed[0].state, IfaceState::Down);
+    }
 }

@@ -358,10 +358,10 @@ impl Agent {
                 .iface(peer.channel.local_iface)
                 .is_none_or(|i| !i.addresses.contains(&peer.channel.local.ip()));
             let current = views.iter().find(|v| v.ike == ike && v.channel);
-            if current.is_some_and(|v| v.up) && !local_gone || !(peer.initiator || local_gone) {
-                continue;
+            let dead = peer.initiator && !current.is_some_and(|v| v.up);
+            if local_gone || dead {
+                self.move_channel(ike, views, now);
             }
-            self.move_channel(ike, views, now);
         }
     }
 
@@ -410,6 +410,21 @@ impl Agent {
         self.ike
             .handle_command(Command::MoveChannel { ike, channel }, now);
         self.changed = true;
+    }
+
+    /// Refused Child SAs that may be asked for again; when the next may.
+    pub(super) fn refused_children_due(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for peer in self.peers.values_mut() {
+            let before = peer.pending.len();
+            peer.pending
+                .retain(|_, until| until.is_none_or(|at| at > now));
+            self.changed |= peer.pending.len() != before;
+            for at in peer.pending.values().flatten() {
+                next = Some(next.map_or(*at, |n| n.min(*at)));
+            }
+        }
+        next
     }
 
     /// The initiator asks for a Child SA on every validated home pair that has none.

@@ -7,15 +7,19 @@
 //! these types knows a socket; addresses say where a datagram is to leave and
 //! arrive.
 
+mod view;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::crypto::{AeadAlgorithm, Secret};
-use crate::ids::{Arrival, ChildId, IfaceId, IfacePair, IkeId, IkeSpi, Spi};
+use crate::ids::{Arrival, ChildId, IfaceId, IfacePair, IkeId, Spi};
 
 use super::error::Failure;
 use super::mif::{InterfaceRecord, UpdateAddrs};
 use super::selector::TrafficSelector;
+
+pub use view::{ChildView, IkeSaView, IkeState};
 
 /// The address pair that carries the IKE SA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,15 @@ pub struct Channel {
     pub local: SocketAddr,
     /// The peer's address and port as seen from here.
     pub remote: SocketAddr,
+}
+
+/// Who sat behind a NAT when the IKE SA was set up (RFC 7296 2.23).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Nat {
+    /// We did.
+    pub local: bool,
+    /// The peer did.
+    pub remote: bool,
 }
 
 /// A datagram to send.
@@ -349,57 +362,4 @@ pub enum Event {
         /// Why, with the mend.
         reason: Failure,
     },
-}
-
-/// How far an IKE SA is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IkeState {
-    /// Not authenticated yet.
-    Connecting,
-    /// Authenticated at both ends.
-    Established,
-    /// Our delete is on its way.
-    Closing,
-}
-
-/// One IKE SA for `mifsec status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IkeSaView {
-    /// Its handle.
-    pub ike: IkeId,
-    /// Name of the peer's configuration; empty on a responder before IKE_AUTH.
-    pub peer: String,
-    /// The identity the peer authenticated as.
-    pub remote_id: String,
-    /// Whether we started it.
-    pub initiator: bool,
-    /// How far it is.
-    pub state: IkeState,
-    /// SPI of the initiator.
-    pub spi_i: IkeSpi,
-    /// SPI of the responder; 0 while not known.
-    pub spi_r: IkeSpi,
-    /// Whether both ends speak MIF.
-    pub mif: bool,
-    /// Inner addresses, ours (initiator) or the peer's (responder).
-    pub leases: Vec<IpAddr>,
-    /// Where its messages go.
-    pub channel: Channel,
-    /// Its Child SAs in order of creation.
-    pub children: Vec<ChildView>,
-}
-
-/// One Child SA for `mifsec status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChildView {
-    /// Its handle.
-    pub child: ChildId,
-    /// Name of its configuration.
-    pub name: String,
-    /// SPI we receive on.
-    pub spi_in: Spi,
-    /// SPI the peer receives on.
-    pub spi_out: Spi,
-    /// The path it is homed on.
-    pub pair: IfacePair,
 }

@@ -12,20 +12,19 @@
 mod children;
 mod exchange;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::Aead;
-use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi};
+use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi, Spi};
 
 use super::config::PeerConfig;
 use super::engine::Context;
 use super::error::Failure;
-use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, SaRequest, Transmit};
+use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
 use super::keymat::IkeKeys;
-use super::task::natd::Nat;
 use super::task::{Queue, Task, auth, delete, interfaces};
 use super::timer::{TimerKind, TimerTable};
 use super::window::{Inbound, Outbound};
@@ -59,6 +58,9 @@ pub(super) struct IkeSa {
     pub(super) postponed: Vec<Task>,
     pub(super) timers: TimerTable,
     pub(super) children: BTreeMap<ChildId, Child>,
+    /// SPIs the peer deleted while the response that names them may still be on
+    /// its way to us.
+    pub(super) early_deletes: BTreeSet<Spi>,
     pub(super) mif: Option<interfaces::Mif>,
     /// Ours (initiator) or the peer's (responder).
     pub(super) leases: Vec<IpAddr>,
@@ -135,6 +137,7 @@ impl IkeSa {
             postponed: Vec::new(),
             timers: TimerTable::default(),
             children: BTreeMap::new(),
+            early_deletes: BTreeSet::new(),
             mif: None,
             leases: Vec::new(),
         }
@@ -355,6 +358,7 @@ impl IkeSa {
             mif: self.mif.is_some(),
             leases: self.leases.clone(),
             channel: self.channel,
+            nat: self.nat,
             children: self
                 .children
                 .iter()

@@ -114,6 +114,11 @@ impl Task {
         }
     }
 
+    /// Whether its response may name a new Child SA.
+    pub(super) const fn makes_child(&self) -> bool {
+        matches!(self, Self::Auth(_) | Self::Child(_))
+    }
+
     /// Gives back what it reserved: no response will come.
     pub(super) fn abandon(self, cx: &mut Context) {
         match self {

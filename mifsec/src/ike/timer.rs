@@ -46,6 +46,12 @@ impl TimerTable {
         }
     }
 
+    /// Sets one deadline unless an earlier one is set.
+    pub(super) fn hasten(&mut self, kind: TimerKind, at: Instant) {
+        let set = self.0.get(kind.slot()).copied().flatten();
+        self.set(kind, Some(set.map_or(at, |set| set.min(at))));
+    }
+
     /// Clears the deadline if it has come, and says so.
     pub(super) fn take_due(&mut self, kind: TimerKind, now: Instant) -> bool {
         match self.0.get_mut(kind.slot()) {
@@ -67,10 +73,15 @@ impl TimerTable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Any time: only differences count.
+    pub(in crate::ike) fn some_instant() -> Instant {
+        Instant::now()
+    }
 
     #[test]
     fn the_earliest_deadline_comes_first_and_fires_once() {

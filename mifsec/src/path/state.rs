@@ -1,65 +1,28 @@
 //! One path: which addresses it uses, which it might, and whether it is up.
 
+mod local;
+mod select;
+mod view;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use local::Local;
+
 use super::candidates::{Candidates, Pair, Rank};
 use super::liveness::{Liveness, Verdict};
 use super::output::Output;
-use super::probe::{PROBE_LEN, PathId, Probe, ProbeKind};
-use super::timing::{
-    CHALLENGE_FIRST, FAILED_PAUSE, FAILED_PAUSE_HOME, GRACE, KEEPALIVE_INTERVAL, MAX_REMOTES,
-};
+use super::probe::{PROBE_LEN, PathId, Probe};
+use super::timing::{CHALLENGE_FIRST, KEEPALIVE_INTERVAL, MAX_REMOTES};
 use super::types::{
-    Activity, DownReason, Entry, Event, LocalIface, PathView, Probing, RemoteIface, RemoteMove,
-    TimerKind, Transmit, TransmitKind, Validation,
+    Activity, DownReason, Entry, Event, LocalIface, RemoteIface, RemoteMove, TimerKind, Transmit,
+    TransmitKind, Validation,
 };
-use crate::ids::{AccessId, Arrival, Family, IfacePair, IkeId, PathIndex};
+use crate::ids::{Arrival, Family, IfacePair, IkeId, PathIndex};
 
 /// Our addresses tried for one path, of those an interface has.
 const MAX_LOCALS: usize = 2;
-
-/// What of a [`LocalIface`] concerns paths of one family.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Local {
-    access: AccessId,
-    ifindex: u32,
-    usable: bool,
-    mtu: u16,
-    addresses: Vec<IpAddr>,
-    next_hop: Option<IpAddr>,
-    layer3: bool,
-    probing: Probing,
-}
-
-impl Local {
-    fn of(iface: &LocalIface, family: Family) -> Self {
-        Self {
-            access: iface.access,
-            ifindex: iface.ifindex,
-            usable: iface.state.usable(),
-            mtu: iface.mtu,
-            addresses: iface
-                .addresses
-                .iter()
-                .copied()
-                .filter(|address| Family::of(*address) == family)
-                .collect(),
-            next_hop: match family {
-                Family::V4 => iface.next_hop_v4.map(IpAddr::from),
-                Family::V6 => iface.next_hop_v6.map(IpAddr::from),
-            },
-            layer3: iface.layer3,
-            probing: iface.probing,
-        }
-    }
-
-    /// What can be sent from, best first.
-    fn usable_addresses(&self) -> &[IpAddr] {
-        if self.usable { &self.addresses } else { &[] }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Active {
@@ -476,18 +439,21 @@ impl Path {
             || Family::of(pair.0) != self.key.family
             || !self.local.usable_addresses().contains(&pair.0)
             || active.is_some_and(|active| active.remote == arrival.remote)
-            || self.candidates.pairs.contains_key(&pair)
         {
             out.count("path_new_source_ignored");
             return;
         }
+        let known = self.candidates.pairs.contains_key(&pair);
         let remote = self
             .candidates
             .remote(arrival.remote, active.map(|active| active.remote));
-        // An ESP packet is never shorter than a probe with its padding cut off.
+        // An ESP packet is hardly ever shorter than a probe.
         remote.receive(PROBE_LEN);
-        remote.from_data = true;
-        self.candidates.pair(pair, now).restart(now);
+        remote.from_data |= !known;
+        let candidate = self.candidates.pair(pair, now);
+        if !known || candidate.state == Validation::Failed {
+            candidate.restart(now);
+        }
         self.propose(out, now);
     }
 
@@ -578,227 +544,6 @@ impl Path {
             out.release(arrival, self.index);
         }
         out.event(Event::Removed { path: self.index });
-    }
-
-    pub(super) fn view(&self, channel: bool) -> PathView {
-        let trying = self.candidates.pairs.iter().next();
-        let validation = match self.active {
-            Some(_) if self.live.is_doubted() => Validation::Suspect,
-            Some(_) if self.up => Validation::Validated,
-            Some(_) if self.live.is_dead() => Validation::Failed,
-            Some(_) => Validation::Validated,
-            None => trying.map_or(Validation::Unvalidated, |(_, pair)| pair.state),
-        };
-        let remote_nat = self.active.is_some_and(|active| {
-            let label = self.candidates.remotes.get(&active.remote);
-            label
-                .and_then(|remote| remote.label)
-                .is_some_and(|label| label != active.remote.ip())
-        });
-        PathView {
-            path: self.index,
-            ike: self.key.ike,
-            access: self.local.access,
-            pair: self.key.pair,
-            family: self.key.family,
-            local: self
-                .active
-                .map(|active| active.local)
-                .or_else(|| trying.map(|(pair, _)| SocketAddr::new(pair.0, self.port))),
-            remote: self
-                .active_remote()
-                .or_else(|| trying.map(|(pair, _)| pair.1)),
-            nat: remote_nat || self.active.is_some_and(|active| active.nat),
-            up: self.up,
-            validation,
-            validated: self.validated,
-            channel,
-            home: self.told_home == Some(true),
-            rtt: self.live.rtt().smoothed(),
-            loss_ppm: self.live.loss_ppm(),
-            mtu: self.mtu(),
-        }
-    }
-
-    /// Sees that the pair the path should be using is in use or being tried:
-    /// our best address with the address the peer wants or, while the path is
-    /// down, everything that might work.
-    fn propose(&mut self, out: &mut Output, now: Instant) {
-        if !self.probes || !self.remote_usable {
-            return;
-        }
-        let active = self.active.filter(|_| self.up).map(Active::pair);
-        let locals = self.local.usable_addresses();
-        let wanted: Vec<Pair> = match (active, locals.first()) {
-            (Some(active), Some(local)) => self
-                .candidates
-                .wanted(Some(active.1))
-                .map(|remote| (*local, remote))
-                .into_iter()
-                .filter(|pair| *pair != active)
-                .collect(),
-            _ => locals
-                .iter()
-                .take(MAX_LOCALS)
-                .flat_map(|local| self.candidates.remotes.keys().map(|r| (*local, *r)))
-                // A dead pair is the business of its liveness.
-                .filter(|pair| self.active.map(Active::pair) != Some(*pair))
-                .collect(),
-        };
-        for pair in &wanted {
-            let candidate = self.candidates.pair(*pair, now);
-            if candidate.state == Validation::Validated && !candidate.is_fresh(now) {
-                candidate.restart(now);
-            }
-        }
-        // What is neither wanted nor on its way is not tried again.
-        self.candidates.pairs.retain(|pair, candidate| {
-            wanted.contains(pair)
-                || matches!(
-                    candidate.state,
-                    Validation::Validating | Validation::Unvalidated
-                )
-                || candidate.is_fresh(now)
-        });
-        self.choose(out, now);
-        self.challenge_due(out, now);
-    }
-
-    /// Uses the best validated pair.
-    fn choose(&mut self, out: &mut Output, now: Instant) {
-        let active = self.active.filter(|_| self.up).map(Active::pair);
-        let best = self
-            .candidates
-            .best(self.local.usable_addresses(), active, now);
-        if let Some(best) = best.filter(|best| Some(*best) != active)
-            && self.remote_usable
-        {
-            self.flip(best, out, now);
-        }
-    }
-
-    fn flip(&mut self, pair: Pair, out: &mut Output, now: Instant) {
-        let Some(candidate) = self.candidates.pairs.remove(&pair) else {
-            return;
-        };
-        let local = SocketAddr::new(pair.0, self.port);
-        let old = self.active.replace(Active {
-            local,
-            remote: pair.1,
-            nat: candidate.nat,
-        });
-        let arrival = self.arrival(local, pair.1);
-        if let Some(old) = old.filter(|old| old.pair() != pair) {
-            let gone = self.arrival(old.local, old.remote);
-            self.old_arrivals.push_back((now + GRACE, gone));
-            while self.old_arrivals.len() > MAX_REMOTES {
-                if let Some((_, oldest)) = self.old_arrivals.pop_front() {
-                    out.release(oldest, self.index);
-                }
-            }
-        }
-        self.old_arrivals.retain(|(_, old)| *old != arrival);
-        out.claim(arrival, self.index);
-        self.live
-            .start(candidate.rtt, candidate.heard, now + CHALLENGE_FIRST, now);
-        self.live.watch(self.watched, now);
-        self.last_tx = Some(now);
-        self.validated = true;
-        if self.up {
-            self.write_entry(out);
-        } else {
-            self.set_up(out);
-        }
-        if let Some(old) = old.filter(|old| old.local.ip() != pair.0) {
-            out.event(Event::LocalMoved {
-                ike: self.key.ike,
-                pair: self.key.pair,
-                old: old.local.ip(),
-                new: pair.0,
-                behind_nat: candidate.nat,
-            });
-        }
-    }
-
-    fn challenge_due(&mut self, out: &mut Output, now: Instant) {
-        let first = self
-            .live
-            .rtt()
-            .smoothed()
-            .map_or(CHALLENGE_FIRST, |_| self.live.answer_timeout())
-            .max(CHALLENGE_FIRST);
-        let pause = if self.watched || self.active.is_some() {
-            FAILED_PAUSE_HOME
-        } else {
-            FAILED_PAUSE
-        };
-        let due: Vec<Pair> = self
-            .candidates
-            .pairs
-            .iter()
-            .filter(|(_, candidate)| candidate.next_at.is_some_and(|at| at <= now))
-            .map(|(pair, _)| *pair)
-            .collect();
-        for pair in due {
-            let (Some(candidate), Some(remote)) = (
-                self.candidates.pairs.get_mut(&pair),
-                self.candidates.remotes.get_mut(&pair.1),
-            ) else {
-                self.candidates.pairs.remove(&pair);
-                continue;
-            };
-            let (gap, beyond) = candidate.attempt(first, pause);
-            candidate.next_at = Some(now + gap);
-            if beyond {
-                remote.grant_one();
-            }
-            if !remote.spend(now) {
-                out.count("path_amplification_bound");
-                continue;
-            }
-            let token = out.entropy.u64();
-            candidate.challenged(token, now);
-            self.send_challenge(SocketAddr::new(pair.0, self.port), pair.1, token, out, now);
-        }
-    }
-
-    fn probe_active(&mut self, out: &mut Output, now: Instant) {
-        let Some(active) = self.active else {
-            return;
-        };
-        let (token, jitter) = (out.entropy.u64(), out.entropy.u32());
-        self.live.probed(token, jitter, now);
-        self.last_tx = Some(now);
-        self.send_challenge(active.local, active.remote, token, out, now);
-    }
-
-    fn send_challenge(
-        &self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        token: u64,
-        out: &mut Output,
-        now: Instant,
-    ) {
-        let probe = Probe {
-            kind: ProbeKind::Challenge,
-            path: self.path_id(),
-            token,
-            sent_us: out.clock_us(now),
-            echo_us: 0,
-            observed: local,
-            behind_nat: self
-                .active
-                .is_some_and(|active| active.nat && active.local == local),
-        };
-        out.transmits.push_back(Transmit {
-            ike: self.key.ike,
-            path: self.index,
-            ifindex: self.local.ifindex,
-            local,
-            remote,
-            kind: TransmitKind::Probe(probe.encode()),
-        });
     }
 
     pub(super) fn path_id(&self) -> PathId {

@@ -367,6 +367,8 @@ pub struct PathView {
     pub remote: Option<SocketAddr>,
     /// A NAT lies before either end.
     pub nat: bool,
+    /// The peer sees us by another address than `local`.
+    pub local_nat: bool,
     /// Packets may take it.
     pub up: bool,
     /// Where it is in validation.

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,9 +25,11 @@ mod config;
 pub struct Agent {
     role: &'static str,
     binary: PathBuf,
-    config: PathBuf,
     control: PathBuf,
+    pins: PathBuf,
     log: PathBuf,
+    /// Lines of the log that were shown.
+    shown: AtomicUsize,
     pid: u32,
 }
 
@@ -123,10 +126,27 @@ impl Agents {
         })
     }
 
-    /// The last lines of both logs.
+    /// What both logs say since the last call, at most the last lines of it.
     #[must_use]
     pub fn tails(&self) -> String {
         [&self.gw, &self.eu].map(Agent::tail).concat()
+    }
+
+    /// Why packets were dropped so far, by end and reason.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for agent in [&self.eu, &self.gw] {
+            // A dead agent has nothing to say.
+            let Ok(status) = agent.json("status") else {
+                continue;
+            };
+            for (reason, count) in status["drops"].as_object().into_iter().flatten() {
+                let count = count.as_u64().unwrap_or(0);
+                all.insert(format!("{} {reason}", agent.role), count);
+            }
+        }
+        all
     }
 }
 
@@ -158,9 +178,10 @@ impl Agent {
         Ok(Self {
             role,
             binary: binary.to_path_buf(),
-            config: path,
+            pins: names.pins(),
             control: names.control,
             log,
+            shown: AtomicUsize::new(0),
             pid,
         })
     }
@@ -171,10 +192,11 @@ impl Agent {
         self.pid
     }
 
-    /// Its configuration file.
+    /// Files that exist as long as it runs: its process and what it pins.
     #[must_use]
-    pub fn config(&self) -> &Path {
-        &self.config
+    pub fn footprint(&self) -> [PathBuf; 2] {
+        let process = Path::new("/proc").join(self.pid.to_string());
+        [process, self.pins.clone()]
     }
 
     /// What `mifsec COMMAND --json` prints.
@@ -244,13 +266,15 @@ impl Agent {
             .next())
     }
 
-    /// The end of its log.
+    /// What its log says since the last call, at most the last lines of it.
     #[must_use]
     pub fn tail(&self) -> String {
+        const MOST: usize = 25;
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        let from = lines.len().saturating_sub(25);
-        let mut text = format!("--- end of the log of {}\n", self.role);
+        let shown = self.shown.swap(lines.len(), Ordering::Relaxed);
+        let from = lines.len().saturating_sub(MOST).max(shown);
+        let mut text = format!("--- log of {}: {}\n", self.role, self.log.display());
         for line in &lines[from..] {
             text.push_str(line);
             text.push('\n');

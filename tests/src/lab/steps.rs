@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,9 @@ pub struct Scenario {
     run: fn(&mut Lab, &mut Judge) -> Result<()>,
 }
 
+/// Counters that every step raises, beside those of what went wrong.
+const TRAFFIC: [&str; 4] = ["_packets", "_octets", " probe", " ike"];
+
 /// Fewer datagrams than this prove nothing.
 pub const LEAST_DATAGRAMS: u64 = 10_000;
 
@@ -76,6 +79,8 @@ const fn scenario(
 
 /// How long a session may take to come up with both paths.
 const SET_UP: Duration = Duration::from_secs(20);
+/// How long a responder may hold back on a new SA on which nothing has arrived.
+const HOLD: Duration = Duration::from_millis(1100);
 /// How long paths may take to be up again after a step.
 const SETTLE: Duration = Duration::from_secs(10);
 /// The limits.
@@ -92,6 +97,7 @@ impl Lab {
         let capture = Capture::start(&topology, true)?;
         let agents = Agents::start(&topology, binary, fault)?;
         let inner = session::wait(&agents, SET_UP).with_context(|| agents.tails())?;
+        thread::sleep(HOLD);
         Ok(Self {
             capture,
             agents,
@@ -106,16 +112,35 @@ impl Lab {
     /// Runs one step. What goes wrong in the harness fails the step too.
     pub fn run(&mut self, scenario: Scenario) -> Step {
         let mut judge = Judge::new(scenario);
+        let before = self.agents.drops();
         if let Err(error) = (scenario.run)(self, &mut judge) {
             judge.problems.push(format!("{error:#}"));
+        }
+        if !judge.problems.is_empty() {
+            // Where to look: what the agents and their programs say they dropped meanwhile.
+            for (reason, count) in self.agents.drops() {
+                let more = count.saturating_sub(before.get(&reason).copied().unwrap_or(0));
+                if more > 0 && !TRAFFIC.iter().any(|word| reason.contains(word)) {
+                    judge.fact(format!("{reason} {more}"));
+                }
+            }
         }
         judge.finish()
     }
 
-    /// The last lines of both agents' logs.
+    /// What both agents' logs say since the last call, at most the last lines of it.
     #[must_use]
     pub fn tails(&self) -> String {
         self.agents.tails()
+    }
+
+    /// Files that exist as long as the lab does: namespaces, processes, pins, its directory.
+    #[must_use]
+    pub fn footprint(&self) -> Vec<PathBuf> {
+        let mut files = self.topology.footprint();
+        files.extend(self.agents.eu.footprint());
+        files.extend(self.agents.gw.footprint());
+        files
     }
 
     /// Waits until both ends say that both paths are up.
@@ -143,10 +168,18 @@ impl Lab {
 
     /// Starts the load of a step with its TCP flow, and notes what must not change.
     fn begin(&self, flows: u16) -> Result<Running> {
+        let tcp = Tcp::start(&self.topology, self.inner)?;
+        Ok(Running {
+            tcp: Some(tcp),
+            ..self.begin_without_tcp(flows)?
+        })
+    }
+
+    /// As [`Lab::begin`], with nothing but equal flows.
+    fn begin_without_tcp(&self, flows: u16) -> Result<Running> {
         self.settle()?;
         let before = self.agents.sas()?;
         let history = self.capture.seen();
-        let tcp = Tcp::start(&self.topology, self.inner)?;
         let load = Load::start(&self.topology, Plan::new(self.inner, flows))?;
         // Half a second without an event: a loss here is a loss of its own.
         thread::sleep(Duration::from_millis(500));
@@ -154,14 +187,14 @@ impl Lab {
             before,
             history,
             load,
-            tcp,
+            tcp: None,
         })
     }
 
     /// Ends the load and judges what holds for every step.
     fn end(&self, running: Running, judge: &mut Judge) -> Result<Ended> {
         let outcome = running.load.stop();
-        let tcp = running.tcp.stop();
+        let tcp = running.tcp.map(Tcp::stop);
         let seen = self.capture.seen().since(&running.history);
         judge.count(&outcome);
         judge.unchanged(
@@ -190,21 +223,25 @@ impl Lab {
         self.capture.seen().since(&before)
     }
 
-    /// Waits until the WLAN's part of the octets is as configured, both ways.
-    fn wait_for_weights(&self) -> Result<()> {
+    /// Waits until the WLAN's part of the octets is again what it was, both ways.
+    fn wait_for_shares(&self, before: &Seen) -> Result<()> {
         let deadline = Instant::now() + SETTLE;
+        let ways = [Way::Up, Way::Down];
         loop {
             let seen = self.watch(Duration::from_millis(400));
-            let shares = [Way::Up, Way::Down].map(|way| seen.share(Access::Wlan, way));
-            if shares.iter().all(|share| as_configured(*share)) {
+            let as_before = |way: &Way| {
+                let change = seen.share(Access::Wlan, *way) - before.share(Access::Wlan, *way);
+                change.abs() <= SHARE_TOLERANCE
+            };
+            if ways.iter().all(as_before) {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 bail!(
-                    "after {} s the WLAN carries {:.0} % up and {:.0} % down",
+                    "before: {}; after {} s again: {}",
+                    shares(before),
                     SETTLE.as_secs(),
-                    shares[0],
-                    shares[1]
+                    shares(&seen)
                 );
             }
         }
@@ -216,13 +253,13 @@ struct Running {
     before: Sas,
     history: Seen,
     load: Load,
-    tcp: Tcp,
+    tcp: Option<Tcp>,
 }
 
 /// The load of a step when it has ended.
 struct Ended {
     outcome: Outcome,
-    tcp: TcpOutcome,
+    tcp: Option<TcpOutcome>,
     seen: Seen,
 }
 
@@ -307,7 +344,11 @@ impl Judge {
         });
     }
 
-    fn tcp_moves(&mut self, tcp: &TcpOutcome, from: u64) {
+    fn tcp_moves(&mut self, tcp: Option<&TcpOutcome>, from: u64) {
+        let Some(tcp) = tcp else {
+            self.problems.push("there was no TCP flow".into());
+            return;
+        };
         let octets = tcp.octets_since(from);
         let stall = tcp.longest_stall(from);
         self.require(octets > 0 && stall < Duration::from_secs(1), || {

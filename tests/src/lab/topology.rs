@@ -103,6 +103,17 @@ impl Topology {
         &self.scope
     }
 
+    /// Files that exist as long as the lab does: namespaces and its directory.
+    #[must_use]
+    pub fn footprint(&self) -> Vec<PathBuf> {
+        let namespaces = [&self.eu, &self.rt, &self.gw, &self.srv];
+        let mut files: Vec<_> = namespaces
+            .map(|namespace| Path::new("/run/netns").join(namespace.name()))
+            .into();
+        files.push(self.dir.clone());
+        files
+    }
+
     /// Leaves the lab up when dropped.
     pub fn keep(&mut self) {
         self.scope.keep();
@@ -191,7 +202,8 @@ impl Topology {
     }
 
     /// Ports are chosen anew, so that 4500 is not 4500 behind the NAT; each
-    /// WLAN network has a public address of its own.
+    /// WLAN network has a public address of its own, and nobody outside can
+    /// begin with one of the private addresses.
     fn nat(&self) -> Result<()> {
         self.nft(
             "add table ip nat; \
@@ -199,7 +211,9 @@ impl Topology {
              add rule ip nat post oifname gw ip saddr 192.168.10.0/24 masquerade fully-random; \
              add rule ip nat post oifname gw ip saddr 192.168.20.0/24 snat to 203.0.113.253 fully-random; \
              add table ip lab; \
-             add chain ip lab forward { type filter hook forward priority 0; };",
+             add chain ip lab forward { type filter hook forward priority 0; }; \
+             add chain ip lab inbound { type filter hook forward priority 1; }; \
+             add rule ip lab inbound iifname gw oifname wlan ct state new drop;",
         )
     }
 

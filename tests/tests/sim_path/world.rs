@@ -42,6 +42,8 @@ pub(crate) struct Link {
     pub(crate) duplicate: u32,
     /// Swallows everything and says nothing.
     pub(crate) dead: bool,
+    /// Challenges to the user that are still to be lost.
+    pub(crate) swallow: u32,
     /// The NAT's outer address, if there is one.
     pub(crate) nat: Option<IpAddr>,
 }
@@ -54,6 +56,7 @@ impl Default for Link {
             loss: 0,
             duplicate: 0,
             dead: false,
+            swallow: 0,
             nat: None,
         }
     }
@@ -106,6 +109,7 @@ pub(crate) struct Host {
     octets_to: BTreeMap<SocketAddr, u64>,
     octets_from: BTreeMap<SocketAddr, u64>,
     pub(crate) probes_sent: u64,
+    pub(crate) probes_from: BTreeMap<IpAddr, u64>,
     pub(crate) keepalives_sent: u64,
     pub(crate) data_sent: u64,
     pub(crate) data_received: u64,
@@ -365,6 +369,7 @@ impl World {
                     }
                     TransmitKind::Probe(bytes) => {
                         end.probe_leaves(&bytes, transmit.remote, self.now - self.start);
+                        *end.probes_from.entry(transmit.local.ip()).or_default() += 1;
                         end.sequence += 1;
                         Payload::Probe {
                             sequence: end.sequence,
@@ -553,6 +558,14 @@ impl World {
             *lost += u64::from(is_data);
             return;
         };
+        if host == 1
+            && let Payload::Probe { bytes, .. } = &payload
+            && Probe::decode(bytes).unwrap().kind == ProbeKind::Challenge
+            && let Some(left) = self.links[&id].swallow.checked_sub(1)
+        {
+            self.link(id.0).swallow = left;
+            return;
+        }
         let link = self.links[&id].clone();
         if link.dead || self.draw(1000) < link.loss {
             self.hosts[host].data_lost += u64::from(is_data);
@@ -729,6 +742,7 @@ impl Host {
             octets_to: BTreeMap::new(),
             octets_from: BTreeMap::new(),
             probes_sent: 0,
+            probes_from: BTreeMap::new(),
             keepalives_sent: 0,
             data_sent: 0,
             data_received: 0,

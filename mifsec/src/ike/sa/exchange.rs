@@ -8,7 +8,7 @@ use crate::ike::engine::Context;
 use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Event;
 use crate::ike::message::{
-    self, Body, DecodeError, Encrypted, ExchangeType, Header, NotifyType, OpenError, Payload,
+    self, Body, Encrypted, ExchangeType, Header, NotifyType, OpenError, Payload,
 };
 use crate::ike::task::init::InitResponse;
 use crate::ike::task::{Payloads, Received, Task, auth, child, informational};
@@ -137,12 +137,21 @@ impl IkeSa {
                 };
                 self.respond(&received, cx)
             }
-            Err(error) => self.respond_to_fault(&error, cx),
+            // A critical payload we do not know refuses its request (RFC 7296 2.5).
+            Err(error) => {
+                cx.count(error.reason());
+                Some(vec![Payload::Notify(error.notify())])
+            }
         };
         let Some(response) = response else {
             return cx.drop(DropReason::Unexpected);
         };
-        if let Some(bytes) = self.seal(header.exchange, header.message_id, true, &response) {
+        // Fatal for the IKE SA at both ends, without a Delete (RFC 7296 2.21.3).
+        let response = Payloads(response);
+        if response.notify(NotifyType::INVALID_SYNTAX).is_some() {
+            self.close(Failure::Protocol { what: "message" }, cx);
+        }
+        if let Some(bytes) = self.seal(header.exchange, header.message_id, true, &response.0) {
             self.inbound.answered(header.message_id, bytes.clone());
             cx.reply(arrival, bytes);
         }
@@ -161,18 +170,6 @@ impl IkeSa {
             }
             _ => None,
         }
-    }
-
-    /// Answers what the peer sealed but we cannot read. INVALID_SYNTAX ends the
-    /// IKE SA at both ends without a Delete (RFC 7296 2.21.3); a critical payload
-    /// we do not know only refuses its request (2.5).
-    fn respond_to_fault(&mut self, error: &DecodeError, cx: &mut Context) -> Option<Vec<Payload>> {
-        cx.count(error.reason());
-        let notify = error.notify();
-        if notify.kind == NotifyType::INVALID_SYNTAX {
-            self.close(Failure::Protocol { what: "message" }, cx);
-        }
-        Some(vec![Payload::Notify(notify)])
     }
 
     fn receive_response(
@@ -201,6 +198,7 @@ impl IkeSa {
             return;
         };
         if task.exchange() != header.exchange {
+            task.abandon(cx);
             return self.close(
                 Failure::Protocol {
                     what: "exchange type",
@@ -208,7 +206,8 @@ impl IkeSa {
                 cx,
             );
         }
-        if payloads.notify(NotifyType::INVALID_SYNTAX).is_some() && self.is_established() {
+        if payloads.notify(NotifyType::INVALID_SYNTAX).is_some() {
+            task.abandon(cx);
             return self.close(Failure::from_notify(NotifyType::INVALID_SYNTAX, false), cx);
         }
         let received = Received {
@@ -226,6 +225,7 @@ impl IkeSa {
                 break;
             };
             let Some(payloads) = task.build(self, cx) else {
+                task.abandon(cx);
                 continue;
             };
             let id = self.outbound.next_id();
@@ -290,7 +290,9 @@ impl IkeSa {
                 self.queue.push(task);
             }
         }
-        if self.timers.take_due(TimerKind::Dpd, now) && self.outbound.is_empty() {
+        // A request in flight is a question about its life already.
+        let dpd = self.timers.take_due(TimerKind::Dpd, now);
+        if dpd && self.is_established() && self.outbound.is_empty() {
             self.queue.push(Task::Liveness);
         }
         self.pump(cx);

@@ -113,6 +113,10 @@ impl AuthTask {
         cx: &mut Context,
         received: &Received,
     ) {
+        // Called off meanwhile; the Delete for what the peer has set up is queued.
+        if matches!(sa.phase, Phase::Closing { .. }) {
+            return self.abandon(cx);
+        }
         let payloads = &received.payloads;
         let Self {
             initial,

@@ -9,18 +9,19 @@
 //! Here is the side that asks; `child/accept.rs` has the side that answers.
 
 mod accept;
+mod path;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::crypto::{KeGroup, PrivateKey, Secret};
-use crate::ids::{IfaceId, IfacePair, Spi};
+use crate::ids::{IfacePair, Spi};
 use crate::ike::config::ChildConfig;
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{Event, SaRequest};
 use crate::ike::message::{Ke, Notify, NotifyType, Payload};
-use crate::ike::mif::{Features, Maddr, OuterAddrs, OuterFlags, error as mif_error, status};
+use crate::ike::mif::{Features, OuterAddrs, OuterFlags, error as mif_error, status};
 use crate::ike::proposal;
 use crate::ike::sa::{IkeSa, Installation};
 use crate::ike::selector::{self, TrafficSelector, TsSpec};
@@ -29,11 +30,13 @@ use crate::ike::timer::TimerKind;
 use super::{Payloads, Received, Task, delete};
 
 pub(in crate::ike) use accept::{accept, respond};
+use path::{outer_addrs, outer_pair};
 
-/// Wait before asking again what was refused for the moment (RFC 7296 2.25).
-const RETRY_AFTER: Duration = Duration::from_millis(300);
-/// How often it is asked again.
-const MAX_ATTEMPTS: u32 = 5;
+/// First wait before asking again what was refused for the moment
+/// (RFC 7296 2.25); it doubles.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often it is asked at all.
+const MAX_ATTEMPTS: u32 = 7;
 
 /// Nonces of the exchange that makes a Child SA.
 pub(in crate::ike) struct Nonces<'a> {
@@ -195,11 +198,14 @@ impl Create {
         if let Some(error) = payloads.error()
             && self.attempts < MAX_ATTEMPTS
         {
+            // Our table, or a Delete of the path's former member, may still be on
+            // its way to the peer.
+            let on_its_way = error.kind == mif_error::MIF_UNKNOWN_INTERFACE
+                || error.kind == mif_error::MIF_SELECTOR_EXISTS && self.config.bundle;
             match error.kind {
-                // Our table may still be on its way to the peer.
-                NotifyType::TEMPORARY_FAILURE | mif_error::MIF_UNKNOWN_INTERFACE => {
-                    sa.timers
-                        .set(TimerKind::Retry, Some(cx.now() + RETRY_AFTER));
+                kind if kind == NotifyType::TEMPORARY_FAILURE || on_its_way => {
+                    let wait = RETRY_AFTER * 2u32.pow(self.attempts - 1);
+                    sa.timers.hasten(TimerKind::Retry, cx.now() + wait);
                     return sa.postponed.push(Task::Child(self));
                 }
                 NotifyType::INVALID_KE_PAYLOAD if self.take_group(error, sa) => {
@@ -241,7 +247,18 @@ impl Create {
         payloads: &Payloads,
         nonces: &Nonces<'_>,
     ) {
-        match self.agreed(sa, payloads, nonces) {
+        let outcome = self.agreed(sa, payloads, nonces);
+        let outcome = outcome.and_then(|new| match sa.early_deletes.remove(&new.spi_out) {
+            true => Err(Refusal {
+                reason: Failure::DeletedByPeer,
+                installed: false,
+            }),
+            false => Ok(new),
+        });
+        if !sa.outbound.tasks().any(Task::makes_child) {
+            sa.early_deletes.clear();
+        }
+        match outcome {
             Ok(new) => sa.install(new, cx),
             Err(refusal) => {
                 let selectors = Failure::SelectorsExist;
@@ -378,71 +395,7 @@ struct Refusal {
     installed: bool,
 }
 
-impl IkeSa {
-    /// What `dynamic` stands for at our end.
-    fn local_dynamic(&self) -> Vec<IpAddr> {
-        if self.initiator && !self.leases.is_empty() {
-            self.leases.clone()
-        } else {
-            vec![self.channel.local.ip()]
-        }
-    }
-
-    /// What `dynamic` stands for at the peer's end.
-    fn remote_dynamic(&self) -> Vec<IpAddr> {
-        if !self.initiator && !self.leases.is_empty() {
-            self.leases.clone()
-        } else {
-            vec![self.channel.remote.ip()]
-        }
-    }
-}
-
 /// An error notify.
 pub(super) fn error(kind: NotifyType) -> Payload {
     Payload::Notify(Notify::new(kind, Vec::new()))
-}
-
-/// Our view of a path and its (our, the peer's) addresses, as the wire has it:
-/// initiator and responder are those of the IKE SA.
-fn outer_addrs(
-    sa: &IkeSa,
-    pair: IfacePair,
-    (local, remote): (IpAddr, IpAddr),
-    flags: OuterFlags,
-) -> OuterAddrs {
-    let (local, remote) = (Maddr::new(local, 0), Maddr::new(remote, 0));
-    if sa.initiator {
-        OuterAddrs {
-            init_iface: pair.local,
-            resp_iface: pair.remote,
-            flags,
-            initiator: local,
-            responder: remote,
-        }
-    } else {
-        OuterAddrs {
-            init_iface: pair.remote,
-            resp_iface: pair.local,
-            flags,
-            initiator: remote,
-            responder: local,
-        }
-    }
-}
-
-/// The path the wire names, as seen from here.
-fn outer_pair(sa: &IkeSa, outer: &OuterAddrs) -> IfacePair {
-    let (init, resp): (IfaceId, IfaceId) = (outer.init_iface, outer.resp_iface);
-    if sa.initiator {
-        IfacePair {
-            local: init,
-            remote: resp,
-        }
-    } else {
-        IfacePair {
-            local: resp,
-            remote: init,
-        }
-    }
 }

@@ -6,7 +6,7 @@ use crate::ike::error::Failure;
 use crate::ike::message::{Delete, Payload};
 use crate::ike::sa::{IkeSa, Phase};
 
-use super::Received;
+use super::{Received, Task};
 
 /// What our Delete is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +66,14 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
             Delete::Esp(spis) => {
                 for spi_out in spis {
                     let child = sa.child_by_outbound(*spi_out);
-                    if let Some(child) = child.and_then(|id| sa.children.remove(&id)) {
-                        if !child.deleting {
-                            ours.push(child.spi_in);
+                    match child.and_then(|id| sa.children.remove(&id)) {
+                        Some(child) => {
+                            if !child.deleting {
+                                ours.push(child.spi_in);
+                            }
+                            child.remove(cx);
                         }
-                        child.remove(cx);
+                        None => remember(*spi_out, sa),
                     }
                 }
             }
@@ -83,3 +86,14 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
         vec![Payload::Delete(Delete::Esp(ours))]
     }
 }
+
+/// A Delete may overtake the response that made its Child SA: what that response
+/// names then is gone already.
+fn remember(spi_out: Spi, sa: &mut IkeSa) {
+    if sa.outbound.tasks().any(Task::makes_child) && sa.early_deletes.len() < MAX_EARLY {
+        sa.early_deletes.insert(spi_out);
+    }
+}
+
+/// More Deletes than Child SAs we can be waiting for.
+const MAX_EARLY: usize = 64;

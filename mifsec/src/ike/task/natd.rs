@@ -4,18 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::crypto::sha1;
 use crate::ids::IkeSpi;
+use crate::ike::event::Nat;
 use crate::ike::message::{Notify, NotifyType, Payload};
 
 use super::Payloads;
-
-/// Who sits behind a NAT on the IKE channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::ike) struct Nat {
-    /// We do.
-    pub(in crate::ike) local: bool,
-    /// The peer does.
-    pub(in crate::ike) remote: bool,
-}
 
 /// The two notifies of a message from `local` to `remote`.
 pub(in crate::ike) fn build(

@@ -55,7 +55,7 @@ fn over(
     judge.require(outcome.lost() == 0, || {
         format!("{} lost without an event", outcome.lost())
     });
-    judge.tcp_moves(&tcp, start);
+    judge.tcp_moves(Some(&tcp), start);
     // Each datagram on its access's leg and on the gateway's.
     let expected = 2 * outcome.sent();
     judge.require(seen.clear >= expected, || {

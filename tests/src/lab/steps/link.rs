@@ -5,27 +5,24 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Access, Judge, Lab, Way, affordable, event, packets};
+use super::{Access, Judge, Lab, RESUME, Way, affordable, event, packets};
 use crate::lab::load::Plan;
 use crate::lab::sys::now_ns;
 
 const FLOWS: u16 = 64;
-/// The target for noticing a dead path while traffic flows.
-const NOTICE: Duration = Duration::from_millis(150);
 
 /// Everything goes over the RAN, then over both again.
 pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     let running = lab.begin(FLOWS)?;
-    let share = lab
-        .watch(Duration::from_millis(300))
-        .share(Access::Wlan, Way::Down);
+    let before = lab.watch(Duration::from_millis(400));
+    let share = before.share(Access::Wlan, Way::Down);
     let at = now_ns();
     event(lab.topology.carrier(Access::Wlan, false), "no carrier")?;
     thread::sleep(Duration::from_millis(600));
     let without = lab.watch(Duration::from_millis(500));
     let back = now_ns();
     event(lab.topology.carrier(Access::Wlan, true), "carrier")?;
-    let again = lab.wait_for_weights();
+    let again = lab.wait_for_shares(&before);
     let returned = now_ns();
     let ended = lab.end(running, judge)?;
     again?;
@@ -40,7 +37,7 @@ pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     });
     let (up, down) = (&ended.outcome.up, &ended.outcome.down);
     let rate = Plan::new(lab.inner, FLOWS).down;
-    let most = affordable(rate, share, 2 * ended.outcome.round_trip(), NOTICE);
+    let most = affordable(rate, share, ended.outcome.round_trip(), RESUME);
     for (way, direction) in [("up", up), ("down", down)] {
         let lost = u32::try_from(direction.lost()).unwrap_or(u32::MAX);
         judge.require(f64::from(lost) <= most, || {
@@ -52,7 +49,7 @@ pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
         format!("{late} lost while the WLAN came back")
     });
     judge.switched(up.longest_silence(at), down.longest_silence(at));
-    judge.tcp_moves(&ended.tcp, at);
+    judge.tcp_moves(ended.tcp.as_ref(), at);
     judge.fact(format!(
         "lost {} up, {} down (at most {most:.0} each), both again after {} ms",
         up.lost(),

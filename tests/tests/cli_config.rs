@@ -1,0 +1,448 @@
+//! Every mistake a configuration can hold is one line: where, what, the mend.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mifsec::config::{Config, Routing, Start, Ts};
+
+/// A directory with a secret and a table of secrets, removed when dropped.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("mifsec-config-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("gw.psk"), "correct horse\n").unwrap();
+        std::fs::write(
+            path.join("subscribers"),
+            "# who = what\nlaptop@example.org = one\ncpe@example.org = 0x00ff\n",
+        )
+        .unwrap();
+        Self(path)
+    }
+
+    fn load(&self, text: &str) -> Result<Config, String> {
+        let file = self.0.join("mifsec.toml");
+        std::fs::write(&file, text).unwrap();
+        let loaded = Config::load(&file).map_err(|e| e.to_string());
+        if let Err(error) = &loaded {
+            assert!(!error.contains('\n'), "one line: {error}");
+            assert!(
+                error.starts_with(&file.display().to_string()),
+                "names the file: {error}"
+            );
+            assert!(error.contains("; "), "says what to do: {error}");
+        }
+        loaded
+    }
+
+    /// The error of a file that must be refused, without the directory.
+    fn refused(&self, text: &str) -> String {
+        match self.load(text) {
+            Ok(_) => panic!("was accepted"),
+            Err(error) => error.replace(&format!("{}/", self.0.display()), ""),
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const LAPTOP: &str = r#"
+[agent]
+name = "laptop"
+
+[[access]]
+interface = "wlan0"
+class = "wlan"
+weight = 70
+
+[[access]]
+interface = "wwan0"
+class = "ran"
+priority = 1
+weight = 30
+
+[[peer]]
+name = "gw"
+remote = ["203.0.113.1"]
+local_id = "laptop@example.org"
+remote_id = "gw.example.org"
+psk_file = "gw.psk"
+addresses = ["ipv4", "ipv6"]
+
+[[peer.child]]
+name = "internet"
+local_ts = ["dynamic"]
+remote_ts = ["0.0.0.0/0", "::/0"]
+"#;
+
+const GATEWAY: &str = r#"
+[[access]]
+interface = "eth0"
+addresses = ["203.0.113.1", "2001:db8::1"]
+
+[[pool]]
+name = "subscribers"
+cidr = ["10.66.0.0/16", "fd66::/64"]
+
+[[peer]]
+name = "subscribers"
+local_id = "gw.example.org"
+remote_id = "*@example.org"
+psk_table = "subscribers"
+pool = "subscribers"
+
+[[peer.child]]
+name = "internet"
+local_ts = ["0.0.0.0/0", "::/0"]
+remote_ts = ["dynamic"]
+"#;
+
+#[test]
+fn the_documented_files_are_accepted_with_their_defaults() {
+    let files = Files::new("documented");
+    let laptop = files.load(LAPTOP).unwrap();
+    assert_eq!(laptop.agent.routing, Routing::Managed);
+    assert!(laptop.agent.lockdown);
+    assert_eq!((laptop.agent.port, laptop.agent.ike_port), (4500, 500));
+    assert_eq!(laptop.peers[0].start, Start::Auto);
+    assert_eq!(laptop.peers[0].children[0].accesses, [0, 1]);
+    assert_eq!(laptop.peers[0].children[0].local_ts, [Ts::Dynamic]);
+    let gateway = files.load(GATEWAY).unwrap();
+    assert_eq!(gateway.agent.routing, Routing::Manual);
+    assert!(gateway.peers[0].is_template());
+    assert_eq!(gateway.accesses[0].addresses.len(), 2);
+}
+
+/// Replaces one line of a good file and shows what that gives.
+fn with(files: &Files, good: &str, from: &str, to: &str) -> String {
+    assert!(good.contains(from), "the line to break is there: {from}");
+    files.refused(&good.replacen(from, to, 1))
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_one_meant() {
+    let files = Files::new("unknown");
+    let error = with(&files, LAPTOP, "weight = 70", "wieght = 70");
+    assert_eq!(
+        error,
+        "mifsec.toml:8: wieght: unknown key; did you mean `weight`?"
+    );
+    let error = with(&files, LAPTOP, "[agent]", "[agnet]");
+    assert!(error.contains("did you mean `agent`?"), "{error}");
+    let error = with(&files, LAPTOP, "name = \"laptop\"", "zebra = 1");
+    assert!(
+        error.contains("unknown key; remove it, or use one of name, control"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_named_by_line_and_key() {
+    let files = Files::new("kind");
+    let error = with(&files, LAPTOP, "weight = 70", "weight = \"seventy\"");
+    assert!(error.starts_with("mifsec.toml:8: weight: "), "{error}");
+    let error = with(&files, LAPTOP, "weight = 70", "weight = ");
+    assert!(error.starts_with("mifsec.toml:8: "), "{error}");
+}
+
+#[test]
+fn weights_are_one_to_255() {
+    let files = Files::new("weight");
+    for bad in ["weight = 0", "weight = 256", "weight = -1"] {
+        let error = with(&files, LAPTOP, "weight = 70", bad);
+        assert!(
+            error.starts_with("mifsec.toml:8: [[access]] \"wlan0\": weight: "),
+            "{error}"
+        );
+        assert!(error.contains("give 1 to 255"), "{error}");
+    }
+}
+
+#[test]
+fn prefixes_are_checked() {
+    let files = Files::new("prefix");
+    let error = with(&files, GATEWAY, "10.66.0.0/16", "10.66.0.0/33");
+    assert!(
+        error.contains("[[pool]] \"subscribers\": cidr: \"10.66.0.0/33\" is not valid"),
+        "{error}"
+    );
+    let error = with(&files, GATEWAY, "10.66.0.0/16", "10.66.1.0/16");
+    assert!(
+        error.contains("host bits set; write 10.66.0.0/16"),
+        "{error}"
+    );
+    let error = with(&files, LAPTOP, "\"0.0.0.0/0\"", "\"everything\"");
+    assert!(
+        error.contains("child \"internet\": remote_ts: \"everything\" is not a prefix"),
+        "{error}"
+    );
+    let error = with(
+        &files,
+        LAPTOP,
+        "[agent]",
+        "[agent]\nanchor = [\"240.0.0.0/8\"]",
+    );
+    assert!(error.contains("anchor: needs one IPv4 prefix"), "{error}");
+}
+
+#[test]
+fn pools_may_not_overlap() {
+    let files = Files::new("overlap");
+    let second = "[[pool]]\nname = \"more\"\ncidr = [\"10.66.7.0/24\"]\n\n[[peer]]";
+    let error = with(&files, GATEWAY, "[[peer]]", second);
+    assert!(
+        error.contains("10.66.7.0/24 overlaps pool \"subscribers\""),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_access_needs_its_interface() {
+    let files = Files::new("interface");
+    let error = with(&files, LAPTOP, "interface = \"wlan0\"\n", "");
+    assert!(
+        error.contains("[[access]]: interface: is missing; name the network interface"),
+        "{error}"
+    );
+    let error = with(
+        &files,
+        LAPTOP,
+        "interface = \"wwan0\"",
+        "interface = \"wlan0\"",
+    );
+    assert!(
+        error.contains("[[access]] \"wlan0\": interface: is listed twice"),
+        "{error}"
+    );
+    let error = with(
+        &files,
+        LAPTOP,
+        "interface = \"wlan0\"",
+        "interface = \"a name far too long\"",
+    );
+    assert!(
+        error.contains("cannot be the name of an interface"),
+        "{error}"
+    );
+}
+
+#[test]
+fn without_access_or_peer_there_is_nothing_to_do() {
+    let files = Files::new("empty");
+    let error = files.refused("[agent]\nname = \"x\"\n");
+    assert!(error.contains("[[access]]: there is no access"), "{error}");
+    let error = files.refused("[[access]]\ninterface = \"eth0\"\n");
+    assert!(error.contains("[[peer]]: there is no peer"), "{error}");
+    let no_ike = LAPTOP.replace("class =", "ike = false\nclass =");
+    let error = files.refused(&no_ike);
+    assert!(
+        error.contains("no access may carry the IKE channel"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_child_may_only_name_accesses_that_are_there() {
+    let files = Files::new("accesses");
+    let error = with(
+        &files,
+        LAPTOP,
+        "name = \"internet\"",
+        "name = \"internet\"\naccesses = [\"wlan9\"]",
+    );
+    assert!(
+        error.contains("accesses: \"wlan9\" is not the interface of any [[access]]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn secrets_must_be_readable_and_well_formed() {
+    let files = Files::new("secrets");
+    let error = with(&files, LAPTOP, "gw.psk", "missing.psk");
+    assert!(
+        error.contains("psk_file: missing.psk cannot be read (No such file"),
+        "{error}"
+    );
+    std::fs::write(files.0.join("empty"), "\n\n").unwrap();
+    let error = with(&files, LAPTOP, "gw.psk", "empty");
+    assert!(error.contains("psk_file: empty is empty"), "{error}");
+    std::fs::write(files.0.join("hex"), "0x123\n").unwrap();
+    let error = with(&files, LAPTOP, "gw.psk", "hex");
+    assert!(
+        error.contains("not an even number of hex digits"),
+        "{error}"
+    );
+    for (content, complaint) in [
+        (
+            "laptop@example.org one\n",
+            "subscribers:1 is not `identity = secret`",
+        ),
+        (
+            "\na@example.org = x\na@example.org = y\n",
+            "subscribers:3 names a@example.org a second time",
+        ),
+        ("a@example.org =\n", "subscribers:1: the secret is empty"),
+        ("# nobody\n", "has no `identity = secret` line"),
+    ] {
+        std::fs::write(files.0.join("subscribers"), content).unwrap();
+        let error = files.refused(GATEWAY);
+        assert!(
+            error.contains("psk_table: ") && error.contains(complaint),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_peer_has_one_kind_of_secret() {
+    let files = Files::new("kinds");
+    let error = with(&files, LAPTOP, "psk_file = \"gw.psk\"\n", "");
+    assert!(error.contains("psk_file: is missing"), "{error}");
+    let both = "psk_file = \"gw.psk\"\npsk_table = \"subscribers\"";
+    let error = with(&files, LAPTOP, "psk_file = \"gw.psk\"", both);
+    assert!(
+        error.contains("psk_table: given beside psk_file"),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_remote_and_a_pattern_of_many_exclude_each_other() {
+    let files = Files::new("pattern");
+    let error = with(
+        &files,
+        LAPTOP,
+        "remote_id = \"gw.example.org\"",
+        "remote_id = \"*@example.org\"",
+    );
+    assert!(
+        error.contains("is a pattern, but `remote` names one peer"),
+        "{error}"
+    );
+    let error = with(&files, GATEWAY, "*@example.org", "lap*@example.org");
+    assert!(error.contains("remote_id: "), "{error}");
+}
+
+#[test]
+fn names_are_used_once() {
+    let files = Files::new("names");
+    let peer = LAPTOP.split_once("[[peer]]").unwrap().1;
+    let error = files.refused(&format!("{LAPTOP}\n[[peer]]{peer}"));
+    assert!(
+        error.contains("[[peer]] \"gw\": name: is used twice"),
+        "{error}"
+    );
+    let child = "[[peer.child]]\nname = \"internet\"\nremote_ts = [\"10.0.0.0/8\"]\n";
+    let error = files.refused(&format!("{LAPTOP}\n{child}"));
+    assert!(
+        error.contains("child \"internet\": name: is used twice in this peer"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_comes_later_is_refused_by_name() {
+    let files = Files::new("later");
+    for (from, to, key) in [
+        (
+            "[agent]",
+            "[agent]\nmetrics = \"127.0.0.1:9815\"",
+            "metrics",
+        ),
+        ("[agent]", "[agent]\ndatapath = \"xfrm\"", "datapath"),
+        (
+            "psk_file = \"gw.psk\"",
+            "certificate = \"gw.pem\"",
+            "certificate",
+        ),
+        (
+            "name = \"internet\"",
+            "name = \"internet\"\nmode = \"transport\"",
+            "mode",
+        ),
+        (
+            "name = \"internet\"",
+            "name = \"internet\"\nsteering = \"redundant\"",
+            "steering",
+        ),
+        (
+            "name = \"internet\"",
+            "name = \"internet\"\nlayout = \"pinned\"",
+            "layout",
+        ),
+        ("weight = 70", "weight = 70\nmax_rate = \"10M\"", "max_rate"),
+        (
+            "addresses = [",
+            "require = \"mobike\"\naddresses = [",
+            "require",
+        ),
+    ] {
+        let error = with(&files, LAPTOP, from, to);
+        assert!(
+            error.contains(&format!("{key}: ")) && error.contains("not supported yet"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn proposals_and_durations_are_checked() {
+    let files = Files::new("proposals");
+    let error = with(&files, LAPTOP, "psk_file", "ike = [\"rot13\"]\npsk_file");
+    assert!(error.contains("ike: \"rot13\": "), "{error}");
+    let error = with(&files, LAPTOP, "psk_file", "dpd = \"often\"\npsk_file");
+    assert!(
+        error.contains("dpd: ") && error.contains("is not a duration"),
+        "{error}"
+    );
+    let good = LAPTOP.replacen("psk_file", "dpd = \"30s\"\npsk_file", 1);
+    let config = files.load(&good).unwrap();
+    assert_eq!(
+        config.peers[0].dpd,
+        Some(std::time::Duration::from_secs(30))
+    );
+}
+
+/// The binary beside the test's own.
+fn mifsec() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let binary = own.parent()?.parent()?.join("mifsec");
+    binary.exists().then_some(binary)
+}
+
+fn check(file: &Path) -> Option<(bool, String)> {
+    let output = Command::new(mifsec()?)
+        .args(["config", "check"])
+        .arg(file)
+        .output()
+        .ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    Some((
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    ))
+}
+
+#[test]
+fn config_check_says_ok_or_the_one_line() {
+    let files = Files::new("check");
+    let file = files.0.join("mifsec.toml");
+    std::fs::write(&file, LAPTOP).unwrap();
+    let Some((ok, text)) = check(&file) else {
+        println!("skipped: the mifsec binary is not built");
+        return;
+    };
+    assert!(ok, "{text}");
+    assert!(text.contains("ok, 2 accesses, 1 peers"), "{text}");
+    std::fs::write(&file, LAPTOP.replace("wlan0", "")).unwrap();
+    let (ok, text) = check(&file).unwrap();
+    assert!(!ok);
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
