@@ -226,6 +226,8 @@ pub(super) fn set_tos(packet: &mut [u8], tos: u8) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// RFC 1071, word by word.
@@ -392,6 +394,29 @@ pub(super) mod tests {
             set_tos(&mut packet, 0xbb);
             assert_eq!(Inner::parse(&packet).unwrap().tos, 0xbb);
             assert_checksums(&packet);
+        }
+    }
+    proptest! {
+        #[test]
+        fn whatever_is_read_lies_inside_the_octets(
+            mut bytes in prop::collection::vec(any::<u8>(), 20..120),
+            v6: bool,
+            next in prop::sample::select(vec![0u8, 43, 44, 60, TCP, UDP, ICMPV6]),
+        ) {
+            // Likely enough to be a packet: version and length fit.
+            let len = bytes.len() as u16;
+            if v6 {
+                bytes[0] = 0x60;
+                bytes[4..6].copy_from_slice(&len.saturating_sub(40).to_be_bytes());
+                bytes[6] = next;
+            } else {
+                bytes[0] = 0x40 | bytes[0] & 0xf;
+                bytes[2..4].copy_from_slice(&len.to_be_bytes());
+            }
+            if let Some(inner) = Inner::parse(&bytes) {
+                prop_assert!(inner.transport <= inner.total);
+                prop_assert!(inner.total <= bytes.len());
+            }
         }
     }
 }
