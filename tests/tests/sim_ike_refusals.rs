@@ -5,7 +5,7 @@ use std::time::Duration;
 use mifsec::crypto::{KeGroup, PrfAlgorithm};
 use mifsec::ids::Arrival;
 use mifsec::ike::config::Require;
-use mifsec::ike::message::{self, Body, ExchangeType, Header, NotifyType, Payload};
+use mifsec::ike::message::{self, Body, ExchangeType, Header, Notify, NotifyType, Payload};
 use mifsec::ike::proposal::IkeProposal;
 use mifsec::ike::{Command, Event};
 use mifsec_tests::sim::setup::{
@@ -158,6 +158,59 @@ fn another_key_exchange_method_takes_one_more_round() {
         *who == A && transmit.payload[18] == ExchangeType::IKE_SA_INIT.0
     });
     assert_eq!(inits.count(), 2);
+}
+
+/// An unprotected error as anybody could send it to the end user.
+fn refusal(pair: &Pair, kind: NotifyType, data: &[u8]) -> (Arrival, Vec<u8>) {
+    let (_, _, request) = pair.log.iter().rfind(|(_, who, _)| *who == A).unwrap();
+    let (header, ..) = Header::decode(&request.payload).unwrap();
+    let header = Header {
+        response: true,
+        initiator: false,
+        ..header
+    };
+    let notify = Notify::new(kind, data.to_vec());
+    let arrival = Arrival {
+        ifindex: 3,
+        local: request.local,
+        remote: request.remote,
+    };
+    let bytes = message::encode_clear(&header, &[Payload::Notify(notify)]);
+    (arrival, bytes)
+}
+
+#[test]
+fn a_forged_refusal_does_not_outlive_the_good_answer() {
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
+    connect(&mut pair);
+    let (arrival, bytes) = refusal(&pair, NotifyType::NO_PROPOSAL_CHOSEN, &[]);
+    pair.inject(A, arrival, &bytes);
+    // The good answer comes, then IKE_AUTH takes longer than a refusal is doubted.
+    pair.run(Duration::from_millis(15));
+    pair.links[A].latency = Duration::from_secs(3);
+    pair.run(Duration::from_secs(10));
+    assert!(pair.ends[A].failures().is_empty());
+    assert_eq!(pair.ends[A].established().len(), 1);
+}
+
+#[test]
+fn a_second_copy_of_a_wish_for_another_method_is_not_a_refusal() {
+    let mut user = setup::user();
+    user.peers[0].ike_proposals[0].groups = vec![KeGroup::X25519, KeGroup::Ecp384];
+    let mut gateway = setup::gateway();
+    gateway.peers[0].ike_proposals[0].groups = vec![KeGroup::Ecp384];
+    let mut pair = setup::pair(user, gateway, 1);
+    connect(&mut pair);
+    let wish = KeGroup::Ecp384.number().to_be_bytes();
+    let (arrival, bytes) = refusal(&pair, NotifyType::INVALID_KE_PAYLOAD, &wish);
+    pair.inject(A, arrival, &bytes);
+    pair.dead.insert(ip(RAN_ADDRESS));
+    pair.inject(A, arrival, &bytes);
+    pair.run(Duration::from_secs(4));
+    pair.dead.clear();
+    pair.run(Duration::from_secs(30));
+    assert!(pair.ends[A].failures().is_empty());
+    assert_eq!(pair.ends[A].established().len(), 1);
 }
 
 #[test]
@@ -383,8 +436,12 @@ fn an_attempt_called_off_at_any_moment_leaves_nothing_at_either_end() {
         connect(&mut pair);
         pair.run(Duration::from_millis(millis));
         let ike = pair.ends[A].engine.views()[0].ike;
+        let was_up = pair.ends[A].established().len();
         pair.command(A, Command::DeleteIke { ike });
         pair.run(Duration::from_secs(100));
+        let up = |event: &&Event| matches!(event, Event::Established { .. });
+        let ups = pair.ends[A].events.iter().filter(up).count();
+        assert_eq!(ups, was_up, "a late answer brings nothing back");
         for end in &pair.ends {
             assert!(end.engine.views().is_empty(), "after {millis} ms");
             assert!(end.children.is_empty() && end.larval.is_empty());
