@@ -190,7 +190,7 @@ pub(in crate::ike) fn respond(
     // It floated: the channel is where this message came from.
     sa.channel = sa.channel_of(received.arrival, cx);
     let mut response = proof;
-    let refused_address = match received.payloads.config() {
+    let refused_address = match config::asked(&received.payloads) {
         Some(request) => match config::respond(request, sa, cx) {
             Ok(reply) => {
                 response.push(Payload::Config(reply));
