@@ -225,17 +225,19 @@ fn the_channel_moves_with_what_is_outstanding() {
     let (_, _, again) = &pair.log[since];
     assert_eq!(again.payload, lost.payload, "the same octets");
     assert_eq!(again.local, channel.local);
-    assert!(pair.run_until(SECOND, |pair| moves(pair).len() == 2));
+    let followed = |pair: &Pair| {
+        pair.ends[B].events.iter().any(|event| {
+            matches!(event, Event::ChannelMoved { observed, .. } if observed.remote == channel.local)
+        })
+    };
+    assert!(pair.run_until(SECOND, followed));
     assert!(pair.now - then < Duration::from_millis(100), "at once");
     pair.run(SECOND);
     assert!(pair.ends[A].failures().is_empty());
     let view = &pair.ends[B].engine.views()[0];
     assert_eq!(view.channel.remote, channel.local);
     assert_eq!(pair.ends[A].engine.views()[0].channel, channel);
-    let followed = pair.ends[B].events.iter().any(|event| {
-        matches!(event, Event::ChannelMoved { observed, .. } if observed.remote == channel.local)
-    });
-    assert!(followed);
+    assert_eq!(moves(&pair).len(), 1, "of the WLAN; the channel moves no path");
     // Child SAs are not touched by a move of the channel alone.
     assert_eq!((pair.ends[A].rebinds, pair.ends[B].rebinds), (0, 0));
     // From now the gateway asks over the WLAN too.
@@ -367,6 +369,28 @@ fn a_rebound_nat_is_followed_when_the_agent_says_so() {
     pair.run(SECOND);
     assert!(pair.ends[B].failures().is_empty());
     assert_eq!(pair.ends[B].engine.views()[0].channel.remote, answer.remote);
+}
+
+#[test]
+fn both_ends_learn_which_of_them_is_behind_a_nat() {
+    for natted in [false, true] {
+        let mut pair = setup::pair(setup::user(), setup::gateway(), 5);
+        pair.nat = natted.then(|| Nat::new(ip("198.51.100.200")));
+        setup::connect(&mut pair);
+        pair.run(SECOND);
+        let seen = |who: usize| {
+            pair.ends[who].events.iter().find_map(|event| match event {
+                Event::Established {
+                    nat_local,
+                    nat_remote,
+                    ..
+                } => Some((*nat_local, *nat_remote)),
+                _ => None,
+            })
+        };
+        assert_eq!(seen(A), Some((natted, false)));
+        assert_eq!(seen(B), Some((false, natted)));
+    }
 }
 
 #[test]

@@ -206,6 +206,8 @@ impl IkeSa {
             dns,
             mif,
             channel: self.channel,
+            nat_local: self.nat.local,
+            nat_remote: self.nat.remote,
         });
     }
 

@@ -9,7 +9,7 @@ use crate::ike::config::{ChildConfig, PeerConfig, Require};
 use crate::ike::event::Channel;
 use crate::ike::message::{Config, ConfigType, Delete, Notify};
 use crate::ike::mif::{
-    IfaceState, InterfaceRecord, LinkClass, Maddr, OuterAddrs, OuterFlags, UpdateAddrs,
+    IfaceState, InterfaceRecord, Interfaces, LinkClass, Maddr, OuterAddrs, OuterFlags, UpdateAddrs,
     UpdateFlags, error as mif_error, status,
 };
 use crate::ike::peer::PskSource;
@@ -173,6 +173,10 @@ fn notified(payloads: Option<Vec<Payload>>) -> NotifyType {
     }
 }
 
+fn table(epoch: u32, records: Vec<InterfaceRecord>) -> Notify {
+    Interfaces { epoch, records }.notify()
+}
+
 fn update(txn: u32, flags: UpdateFlags, iface: (u16, u16), new: &str) -> Notify {
     UpdateAddrs {
         txn,
@@ -210,6 +214,30 @@ fn an_old_transaction_has_no_effect_and_is_told_so_if_it_contradicts() {
     assert!(moved(&mut two));
     assert_eq!(two.tell(update(1, tunnel, (2, 2), "192.0.2.62")), []);
     assert!(moved(&mut two));
+}
+
+#[test]
+fn moves_are_remembered_of_announced_interfaces_only() {
+    let mut two = Two::established();
+    for id in 10..200 {
+        let ifaces = vec![iface(id, "192.0.2.70")];
+        two.tell(table(u32::from(id), ifaces));
+        let moved = update(1, UpdateFlags::TUNNEL, (id, id), "192.0.2.71");
+        assert_eq!(two.tell(moved), []);
+    }
+    let mif = Two::sa(&mut two.b).mif.as_ref().unwrap();
+    assert_eq!(mif.moves.len(), 1);
+}
+
+#[test]
+fn a_move_of_the_channel_alone_moves_no_path() {
+    let mut two = Two::established();
+    two.events();
+    assert_eq!(
+        two.tell(update(1, UpdateFlags::IKE_CHANNEL, (1, 2), "192.0.2.2")),
+        []
+    );
+    assert!(matches!(two.events()[..], [Event::ChannelMoved { .. }]));
 }
 
 #[test]
@@ -444,13 +472,7 @@ fn return_routability_of_the_peer_is_answered() {
 fn a_table_too_large_or_with_an_impossible_address_is_refused_whole() {
     let mut two = Two::established();
     two.events();
-    let table = |records: Vec<InterfaceRecord>| {
-        crate::ike::mif::Interfaces {
-            epoch: 100,
-            records,
-        }
-        .notify()
-    };
+    let table = |records| table(100, records);
     let many = (1..100).map(|id| iface(id, "192.0.2.1")).take(40).collect();
     let answer = two.tell(table(many));
     assert_eq!(notified(Some(answer)), mif_error::MIF_LIMIT_EXCEEDED);

@@ -47,6 +47,15 @@ impl Mif {
         self.confirmed = epoch.or(self.confirmed);
     }
 
+    /// Moves are remembered of what is announced only: a peer that names ever new
+    /// interfaces makes us hold no more than one table's worth. Ids are not used
+    /// again, so no late move of a forgotten one can pass for new.
+    fn forget_moves(&mut self) {
+        let mut moves = std::mem::take(&mut self.moves);
+        moves.retain(|iface, _| self.knows(*iface));
+        self.moves = moves;
+    }
+
     /// Whether the peer announced this interface; 0 is always there.
     pub(in crate::ike) fn knows(&self, iface: IfaceId) -> bool {
         iface == IfaceId::CHANNEL || self.peer_ifaces.iter().any(|record| record.id == iface)
@@ -222,6 +231,7 @@ pub(super) fn receive_table(
     }
     mif.peer_epoch = Some(table.epoch);
     mif.peer_ifaces.clone_from(&table.records);
+    mif.forget_moves();
     cx.event(Event::PeerInterfaces {
         ike: sa.id,
         ifaces: table.records,

@@ -147,11 +147,14 @@ pub(super) fn respond(
             ..pair
         });
     }
-    cx.event(Event::PeerMoved {
-        ike: sa.id,
-        update,
-        observed: arrival,
-    });
+    // A move of the channel alone moves no path.
+    if tunnel {
+        cx.event(Event::PeerMoved {
+            ike: sa.id,
+            update,
+            observed: arrival,
+        });
+    }
     if update.flags.has(UpdateFlags::IKE_CHANNEL) {
         // The peer sealed this and sent it from there: SK-protected, and the
         // answer goes there in any case.
