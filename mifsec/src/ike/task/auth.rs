@@ -102,7 +102,7 @@ impl AuthTask {
         if let Some(create) = &mut self.child {
             payloads.extend(create.offer(sa, cx, false));
         }
-        payloads.extend(interfaces::offer(self.probe_spi));
+        payloads.extend(interfaces::offer(self.probe_spi, cx));
         Some(payloads)
     }
 
