@@ -534,18 +534,21 @@ fn a_peer_is_told_no_more_interfaces_than_it_keeps() {
 
 #[test]
 fn a_message_that_may_be_fragmented_is_sent_and_counted() {
-    let mut two = Two::established_with(|a, _| {
-        let net = |n: u8| TsSpec::Net(format!("10.1.{n}.0/24").parse().unwrap());
-        a.peers[0].children[0].local_ts = (0..100).step_by(2).map(net).collect();
-    });
-    assert_eq!(two.children(), 1);
-    assert_eq!(two.a.counters().get("ike_oversize_sent"), None);
-    let mut two = Two::established_with(|a, _| {
-        let net = |n: u8| TsSpec::Net(format!("10.1.{n}.0/24").parse().unwrap());
-        a.peers[0].children[0].local_ts = (0..120).step_by(2).map(net).collect();
-    });
-    assert_eq!(two.children(), 1);
-    assert_eq!(two.a.counters()["ike_oversize_sent"], 1);
+    // 16 octets per selector and side.
+    for (selectors, oversized) in [(20, None), (60, Some(&1))] {
+        let mut two = Two::established_with(|a, _| {
+            let nets = |site: u8| {
+                let net = |n: u8| TsSpec::Net(format!("10.{site}.{n}.0/24").parse().unwrap());
+                (0..selectors).map(move |n| net(n * 2)).collect()
+            };
+            a.peers[0].children[0].local_ts = nets(1);
+            a.peers[0].children[0].remote_ts = nets(2);
+        });
+        assert_eq!(two.children(), 1);
+        for engine in [&two.a, &two.b] {
+            assert_eq!(engine.counters().get("ike_oversize_sent"), oversized);
+        }
+    }
 }
 
 #[test]
