@@ -13,6 +13,7 @@ use mifsec::crypto::AeadAlgorithm;
 use mifsec::dataplane::{Input, Selector};
 use mifsec::esp::{HEADER_LEN, OutboundSa, SaParams};
 use mifsec::ids::{Arrival, Family, Spi};
+use mifsec::io::poll::Poll;
 use mifsec::io::udp::{RecvBatch, SendSocket, WildcardSocket};
 use mifsec_tests::pump;
 use mifsec_tests::stamped::{self, Load, Outcome};
@@ -274,6 +275,54 @@ fn what_arrives_elsewhere_than_on_an_access_is_dropped() {
     let [_, b] = &mut tunnel.ends;
     eventually("dropped", || b.count("not_access") == 2);
     assert!(b.inputs.try_recv().is_err());
+}
+
+#[test]
+fn an_icmp_error_about_one_destination_fails_no_send_to_another() {
+    let tunnel = start(Options::default());
+    let [a, b] = &tunnel.ends;
+    let router = Tunnel::outer(1, false);
+    b.namespace
+        .run(|| {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            Ok(std::fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0")?)
+        })
+        .unwrap();
+    // The router has no route to the first (net unreachable) and must not
+    // forward to the others (host unreachable, administratively prohibited).
+    for (kind, to) in [
+        ("unreachable", "198.51.100.2"),
+        ("prohibit", "198.51.100.3"),
+    ] {
+        b.namespace.ip(&["route", "add", kind, to]).unwrap();
+    }
+    let via = [
+        "route",
+        "add",
+        "198.51.100.0/24",
+        "via",
+        &router.to_string(),
+    ];
+    a.namespace.ip(&via).unwrap();
+    let (poll, mut ready) = (Poll::new().unwrap(), Vec::new());
+    let socket = a
+        .namespace
+        .run(|| Ok(WildcardSocket::open(Family::V4, 0)?))
+        .unwrap();
+    poll.add(&socket, 0).unwrap();
+    for lost in ["198.51.100.1", "198.51.100.2", "198.51.100.3"] {
+        let local = Tunnel::outer(0, false);
+        let lost = SocketAddr::new(lost.parse().unwrap(), PORT);
+        socket.send(0, local, lost, b"lost").unwrap();
+        eventually("ICMP error", || {
+            poll.wait(Some(Duration::from_millis(5)), &mut ready)
+                .unwrap();
+            ready.iter().any(|event| event.error)
+        });
+        let sent = socket.send(0, local, SocketAddr::new(router, PORT), &[0xff]);
+        assert!(sent.is_ok(), "after {lost}: {sent:?}");
+    }
+    eventually("all arrived", || b.count("keepalive") == 3);
 }
 
 #[test]

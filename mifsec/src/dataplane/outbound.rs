@@ -495,7 +495,7 @@ impl Buffer {
             return counters.add(Reason::SendError, count as u64);
         };
         let mut result = socket.send(to.anchor, bytes, segment, self.tos);
-        if matches!(&result, Err(error) if udp::is_pending(error)) {
+        if matches!(&result, Err(error) if udp::may_be_earlier(error)) {
             counters.add(Reason::SocketErrors, socket.clear_errors());
             result = socket.send(to.anchor, bytes, segment, self.tos);
         }
