@@ -17,7 +17,7 @@ use mifsec::io::poll::Poll;
 use mifsec::io::udp::{RecvBatch, SendSocket, WildcardSocket};
 use mifsec_tests::pump;
 use mifsec_tests::stamped::{self, Load, Outcome};
-use mifsec_tests::tunnel::{DEVICE, End, Options, PATH, PORT, Tunnel, keymat, spi};
+use mifsec_tests::tunnel::{DEVICE, End, Options, PATH, PORT, TUN, Tunnel, keymat, spi};
 
 /// Reasons that must stay at zero while nobody misbehaves.
 const NEVER: &[&str] = &[
@@ -367,6 +367,7 @@ fn every_segment_of_a_glued_read_is_classified() {
                 probes.push(bytes);
             }
             Input::NewSource { .. } | Input::FirstPacket { .. } => {}
+            Input::WorkerGone { .. } => panic!("{input:?}"),
         }
     }
     assert_eq!(ike, [vec![7; segment - 4]]);
@@ -397,7 +398,9 @@ fn an_unknown_source_is_reported_and_a_known_one_counts_for_its_path() {
                     assert_eq!(on, spi(1));
                     first = true;
                 }
-                Input::Ike { .. } | Input::Probe { .. } => panic!("{input:?}"),
+                Input::Ike { .. } | Input::Probe { .. } | Input::WorkerGone { .. } => {
+                    panic!("{input:?}")
+                }
             }
         }
         arrival.is_some() && first
@@ -647,4 +650,21 @@ fn the_outer_header_copies_the_inner_tos_and_numbers_never_repeat() {
     assert_eq!(tos, marks);
     seen.dedup_by_key(|(sequence, _)| *sequence);
     assert_eq!(seen.len(), marks.len());
+}
+
+#[test]
+fn a_tun_that_is_deleted_is_told_by_every_worker() {
+    let mut tunnel = start(Options::default());
+    let [a, _] = &mut tunnel.ends;
+    a.namespace.ip(&["link", "del", TUN]).unwrap();
+    let mut gone = std::collections::BTreeSet::new();
+    eventually("both workers gone", || {
+        while let Ok(input) = a.inputs.try_recv() {
+            if let Input::WorkerGone { index, error } = input {
+                assert!(error.contains("TUN"), "{error}");
+                gone.insert(index);
+            }
+        }
+        gone.len() == 2
+    });
 }
