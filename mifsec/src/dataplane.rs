@@ -26,6 +26,7 @@ mod outbound;
 mod packet;
 mod segment;
 mod snapshot;
+mod waiting;
 mod worker;
 
 use std::collections::BTreeMap;
