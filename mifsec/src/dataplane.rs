@@ -58,6 +58,9 @@ pub type Inputs = mpsc::Receiver<Input>;
 /// `agent_queue_full`.
 const INPUT_QUEUE: usize = 1024;
 
+/// Octets one send may carry: a UDP datagram over either family, in effect.
+const MAX_SEND: usize = 65_487;
+
 /// Everything fixed at start.
 #[derive(Debug, Clone)]
 pub struct Config {

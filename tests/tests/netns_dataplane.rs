@@ -668,3 +668,17 @@ fn a_tun_that_is_deleted_is_told_by_every_worker() {
         gone.len() == 2
     });
 }
+
+#[test]
+fn an_ipv6_packet_no_sender_makes_smaller_is_counted_apart() {
+    let tunnel = start(Options {
+        mtu: 1280,
+        ..Options::default()
+    });
+    let [a, _] = &tunnel.ends;
+    let to = SocketAddr::new(Tunnel::inner(1, true), 9);
+    // 1248 octets with its headers; the tunnel takes 1218.
+    say(a, to, &[1; 1200]);
+    eventually("counted", || a.count("path_too_small_for_ipv6") == 1);
+    assert_eq!(a.count("too_big"), 0);
+}

@@ -54,6 +54,9 @@ reasons! {
     /// Outbound: larger than the tunnel; the sender was not told (rate limit,
     /// or a packet no ICMP error may answer).
     TooBigSilent => "too_big_silent",
+    /// Outbound: an IPv6 packet of at most 1280 octets that the tunnel cannot
+    /// carry: the MTU of the path is below what IPv6 in IPsec needs.
+    TooSmallForV6 => "path_too_small_for_ipv6",
     /// Outbound: the access' send buffer is full.
     AccessFull => "access_full",
     /// Outbound: dropped behind the socket (`ENOBUFS`).

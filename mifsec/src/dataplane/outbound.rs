@@ -25,10 +25,10 @@ use super::packet::{Inner, TCP, UDP};
 use super::segment::{self, Cutter};
 use super::snapshot::{Bundle, Compiled, Member};
 use super::waiting::Waiting;
-use super::{icmp, mss};
+use super::{MAX_SEND, icmp, mss};
 
-/// What one send may carry: a UDP datagram over IPv4, in effect.
-const MAX_SEND: usize = 65_487;
+/// The least MTU of an IPv6 link (RFC 8200 5): no sender goes below.
+const IPV6_MIN_MTU: usize = 1280;
 /// Reads from the TUN before the sockets get their turn.
 const BURST: usize = 32;
 /// SAs with an open send buffer at once; one more sends the oldest.
@@ -211,6 +211,9 @@ impl Outbound {
             .flatten();
         match cutter {
             Some(cutter) => self.cut(cutter, inner, member, outside),
+            None if size < usize::from(header.gso_size) => {
+                outside.counters.hit(Reason::TooBigSilent);
+            }
             None => outside.counters.hit(Reason::MalformedOut),
         }
     }
@@ -297,7 +300,7 @@ impl Outbound {
         outside: &Outside<'_>,
     ) {
         let Some(mut fragments) = Fragments::new(packet, inner, mtu) else {
-            return outside.counters.hit(Reason::MalformedOut);
+            return outside.counters.hit(Reason::TooBigSilent);
         };
         let count = fragments.count();
         let Some(mut sequence) = reserve(member, count) else {
@@ -312,6 +315,10 @@ impl Outbound {
     }
 
     fn too_big(&mut self, packet: &[u8], inner: &Inner, mtu: usize, outside: &Outside<'_>) {
+        if inner.source.is_ipv6() && packet.len() <= IPV6_MIN_MTU {
+            // Its sender may ignore an error about it (RFC 8201 4).
+            return outside.counters.hit(Reason::TooSmallForV6);
+        }
         let error = icmp::too_big(packet, inner, mtu).filter(|_| self.icmp.take(outside.now));
         let Some(error) = error else {
             return outside.counters.hit(Reason::TooBigSilent);
