@@ -54,13 +54,16 @@ reasons! {
     /// Outbound: larger than the tunnel; the sender was not told (rate limit,
     /// or a packet no ICMP error may answer).
     TooBigSilent => "too_big_silent",
+    /// Outbound: an IPv6 packet of at most 1280 octets that the tunnel cannot
+    /// carry: the MTU of the path is below what IPv6 in IPsec needs.
+    TooSmallForV6 => "path_too_small_for_ipv6",
     /// Outbound: the access' send buffer is full.
     AccessFull => "access_full",
     /// Outbound: dropped behind the socket (`ENOBUFS`).
     EgressDropped => "egress_dropped",
     /// Outbound: the kernel refused to send.
     SendError => "send_error",
-    /// Outbound: too many packets wait for a new SA's first answer.
+    /// Outbound: too much waits for new SAs' first answers.
     HeldFull => "held_full",
     /// ICMP and local errors taken from the sockets' error queues.
     SocketErrors => "socket_errors",
@@ -70,7 +73,7 @@ reasons! {
     TooShort => "too_short",
     /// Inbound: no SA has this SPI.
     UnknownSpi => "unknown_spi",
-    /// Inbound: too many packets wait for an SA that is being made.
+    /// Inbound: too much waits for SAs that are being made.
     LarvalFull => "larval_full",
     /// Inbound: the SA that was being made never came.
     LarvalGone => "larval_gone",

@@ -12,6 +12,12 @@ use crate::wire::Checksum;
 
 use super::packet::{Inner, TCP, UDP, UDP_LEN};
 
+/// No sender asks for less payload than this in each segment (48 octets of a TCP
+/// segment, 40 of them options) ...
+const SMALL: usize = 8;
+/// ... but in as few segments as one UDP send may have.
+const FEW: usize = 128;
+
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
@@ -31,7 +37,8 @@ pub(super) struct Cutter<'a> {
 
 impl<'a> Cutter<'a> {
     /// Cuts the payload of `packet` every `size` octets; `None` when it is not
-    /// whole, not TCP or UDP, or its transport header is cut short.
+    /// whole, not TCP or UDP, its transport header is cut short, or `size` would
+    /// make more segments than any sender asks for.
     pub(super) fn new(packet: &'a [u8], inner: Inner, size: usize) -> Option<Self> {
         let packet = packet.get(..inner.total)?;
         let transport = packet.get(inner.transport..)?;
@@ -41,7 +48,8 @@ impl<'a> Cutter<'a> {
             _ => return None,
         };
         let minimum = if inner.protocol == TCP { 20 } else { UDP_LEN };
-        if header < minimum || header > transport.len() || size == 0 {
+        let payload = transport.len().checked_sub(header)?;
+        if header < minimum || size == 0 || (size < SMALL && payload.div_ceil(size) > FEW) {
             return None;
         }
         Some(Self {
@@ -180,7 +188,7 @@ mod tests {
         fn every_segment_has_right_checksums_and_the_payload_is_whole(
             v6: bool,
             is_tcp: bool,
-            size in 1usize..1500,
+            size in 8usize..1500,
             seq: u32,
             payload in prop::collection::vec(any::<u8>(), 1..6000),
         ) {
@@ -240,6 +248,22 @@ mod tests {
         assert!(Cutter::new(&packet, inner, 10).is_none());
         packet[32] = 0x40;
         assert!(Cutter::new(&packet, inner, 10).is_none());
+    }
+
+    #[test]
+    fn tiny_segments_are_cut_when_they_are_few() {
+        for payload in [1, 128, 129, 4000] {
+            for (protocol, transport) in [
+                (TCP, tcp(7, 0x10, &[], &vec![1; payload])),
+                (UDP, udp(&vec![1; payload])),
+            ] {
+                let packet = build(true, protocol, 0, &transport);
+                let inner = Inner::parse(&packet).unwrap();
+                assert!(Cutter::new(&packet, inner, 0).is_none());
+                assert_eq!(Cutter::new(&packet, inner, 1).is_some(), payload <= 128);
+                assert!(Cutter::new(&packet, inner, 8).is_some());
+            }
+        }
     }
 
     #[test]

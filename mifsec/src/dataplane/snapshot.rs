@@ -15,6 +15,7 @@ use mifsec_common::steering;
 use crate::esp::{InboundSa, OutboundSa};
 use crate::ids::{AccessId, Arrival, PathIndex, Spi};
 
+use super::MAX_SEND;
 use super::packet::Inner;
 
 /// One range of packets: addresses, protocol, ports (RFC 7296 3.13.1).
@@ -94,8 +95,9 @@ pub struct Snapshot {
     pub accesses: HashSet<u32>,
 }
 
-/// The least MTU a path is believed to have (RFC 791 3.2): below it nothing works.
-const MIN_PATH_MTU: u16 = 576;
+/// What a bundle without members is said to carry, for the MSS of what may come:
+/// nothing is sent in it.
+const EMPTY_MTU: usize = 528;
 /// Outer IPv4 and IPv6 header with UDP.
 const OUTER_V4: usize = 28;
 const OUTER_V6: usize = 48;
@@ -156,7 +158,7 @@ impl Member {
         } else {
             OUTER_V6
         };
-        let room = usize::from(self.mtu.max(MIN_PATH_MTU)).saturating_sub(outer);
+        let room = usize::from(self.mtu).saturating_sub(outer).min(MAX_SEND);
         // What is sealed is a multiple of 4 octets: go down until it fits.
         (room.saturating_sub(40)..=room)
             .rev()
@@ -204,7 +206,7 @@ impl Compiled {
                 let least = usable.map(Member::inner_mtu).min();
                 least.or_else(|| bundle.members.iter().map(Member::inner_mtu).min())
             })
-            .map(|mtu| mtu.unwrap_or(usize::from(MIN_PATH_MTU) - OUTER_V6))
+            .map(|mtu| mtu.unwrap_or(EMPTY_MTU))
             .collect();
         Self {
             generation,
@@ -325,7 +327,7 @@ pub(super) mod tests {
                 .iter()
                 .map(|m| steering::Member {
                     weight: m.weight,
-                    usable: m.usable,
+                    usable: m.usable && !m.held,
                 })
                 .collect::<Vec<_>>(),
         );
@@ -391,7 +393,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_inner_mtu_fills_the_path_and_never_exceeds_it() {
-        for mtu in 576..1600 {
+        for mtu in (150..1600).chain(65_400..=u16::MAX) {
             for anchor in ["240.0.0.9:4500", "[fd6d:6966::9]:4500"] {
                 let member = Member {
                     mtu,
@@ -400,9 +402,18 @@ pub(super) mod tests {
                 };
                 let outer = if member.anchor.is_ipv4() { 28 } else { 48 };
                 let inner = member.inner_mtu();
-                assert!(outer + OutboundSa::sealed_len(inner) <= usize::from(mtu));
-                assert!(outer + OutboundSa::sealed_len(inner + 1) > usize::from(mtu));
+                let room = usize::from(mtu - outer).min(MAX_SEND);
+                assert!(OutboundSa::sealed_len(inner) <= room);
+                assert!(OutboundSa::sealed_len(inner + 1) > room);
             }
+        }
+    }
+
+    #[test]
+    fn a_path_too_small_for_esp_carries_nothing() {
+        for mtu in [0, 28, 60] {
+            let member = Member { mtu, ..member(256) };
+            assert_eq!(member.inner_mtu(), 0);
         }
     }
 
