@@ -1,39 +1,87 @@
 //! The one address form of the maps: 16 octets, IPv4 as `::ffff:a.b.c.d`.
 
+use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address in 16 octets; IPv4 in the v4-mapped form.
 ///
-/// Aligned to 4 so that the programs compare words instead of octets.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-#[repr(C, align(4))]
-pub struct Addr(pub [u8; 16]);
+/// Held as four words in memory order: the programs load, compare and sum
+/// words, and a compiler given octets handles each alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(C)]
+pub struct Addr([u32; 4]);
+
+/// The third word of a v4-mapped address.
+const MAPPED: u32 = u32::from_be(0xffff);
 
 impl Addr {
     /// The unspecified address.
-    pub const NONE: Self = Self([0; 16]);
+    pub const NONE: Self = Self([0; 4]);
 
     /// From the four octets of an IPv4 header.
     #[inline(always)]
     #[must_use]
-    pub const fn v4(o: [u8; 4]) -> Self {
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        Self([0, 0, MAPPED, u32::from_ne_bytes(octets)])
+    }
+
+    /// From the word of an IPv4 header, in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
+    /// From the sixteen octets of an IPv6 header, or of this form.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(o: [u8; 16]) -> Self {
         Self([
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, o[0], o[1], o[2], o[3],
+            u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
+            u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
+            u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
+            u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
         ])
     }
 
-    /// From the sixteen octets of an IPv6 header.
+    /// From words in memory order.
     #[inline(always)]
     #[must_use]
-    pub const fn v6(octets: [u8; 16]) -> Self {
-        Self(octets)
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// The four 32-bit words in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u32; 4] {
+        self.0
+    }
+
+    /// The sixteen octets.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        let mut i = 0;
+        while i < 16 {
+            octets[i] = self.0[i / 4].to_ne_bytes()[i % 4];
+            i += 1;
+        }
+        octets
     }
 
     /// The last four octets: the IPv4 address of a v4-mapped one.
     #[inline(always)]
     #[must_use]
     pub const fn low(self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+        self.0[3].to_ne_bytes()
+    }
+
+    /// Whether this is a v4-mapped address, by words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_mapped(self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
     }
 
     /// Whether this is an IPv4 address.
@@ -42,23 +90,10 @@ impl Addr {
         matches!(self.to_ip(), IpAddr::V4(_))
     }
 
-    /// The four 32-bit words in memory order.
-    #[inline(always)]
-    #[must_use]
-    pub const fn words(self) -> [u32; 4] {
-        let o = self.0;
-        [
-            u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
-            u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
-            u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
-            u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
-        ]
-    }
-
     /// The address as the standard library has it.
     #[must_use]
     pub const fn to_ip(self) -> IpAddr {
-        let v6 = Ipv6Addr::from_octets(self.0);
+        let v6 = Ipv6Addr::from_octets(self.octets());
         match v6.to_ipv4_mapped() {
             Some(v4) => IpAddr::V4(v4),
             None => IpAddr::V6(v6),
@@ -83,7 +118,7 @@ impl Addr {
         } else {
             u128::MAX << (128 - bits)
         };
-        Self(mask.to_be_bytes())
+        Self::v6(mask.to_be_bytes())
     }
 }
 
@@ -104,7 +139,13 @@ impl From<Ipv4Addr> for Addr {
 
 impl From<Ipv6Addr> for Addr {
     fn from(ip: Ipv6Addr) -> Self {
-        Self(ip.octets())
+        Self::v6(ip.octets())
+    }
+}
+
+impl fmt::Debug for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_ip(), f)
     }
 }
 
@@ -136,6 +177,6 @@ mod tests {
         assert!(!hit(Addr::from(Ipv6Addr::LOCALHOST)));
         assert_eq!(Addr::mask(false, 0), Addr::NONE);
         assert_eq!(Addr::mask(true, 24).low(), [255, 255, 255, 0]);
-        assert_eq!(Addr::mask(false, 64).0[7..9], [255, 0]);
+        assert_eq!(Addr::mask(false, 64).octets()[7..9], [255, 0]);
     }
 }

@@ -48,8 +48,9 @@ impl EventRecord {
     #[must_use]
     pub fn from_octets(octets: &[u8]) -> Option<Self> {
         let word = |at: usize| -> Option<[u8; 4]> { octets.get(at..at + 4)?.try_into().ok() };
-        let addr =
-            |at: usize| -> Option<Addr> { Some(Addr(octets.get(at..at + 16)?.try_into().ok()?)) };
+        let addr = |at: usize| -> Option<Addr> {
+            Some(Addr::v6(octets.get(at..at + 16)?.try_into().ok()?))
+        };
         Some(Self {
             time: u64::from_ne_bytes(octets.get(0..8)?.try_into().ok()?),
             kind: u32::from_ne_bytes(word(8)?),

@@ -10,7 +10,8 @@ pub const PATH_SLOT: &str = "PATH_SLOT";
 pub const PATHS: &str = "PATHS";
 /// Arrivals: hash, [`crate::PathKey`] → path index.
 pub const PATH_IN: &str = "PATH_IN";
-/// Path index → [`crate::PathStats`]: array.
+/// Path index → [`crate::PathStats`]: per-CPU array (an atomic add of a shared
+/// counter costs as much as a hash look-up).
 pub const PATH_STATS: &str = "PATH_STATS";
 /// Ordered rules, two tables of [`crate::spd::MAX_RULES`]: array of [`crate::SpdEntry`].
 pub const SPD: &str = "SPD";

@@ -78,6 +78,8 @@ pub struct Ip {
     pub fragment: Fragment,
     /// The header chain is longer or stranger than we read: the transport is unknown.
     pub opaque: bool,
+    /// IPv6 extension headers were walked: the transport is at no fixed offset.
+    pub extended: bool,
 }
 
 /// Why a header could not be read.
@@ -116,38 +118,40 @@ pub fn ethernet<P: Octets + ?Sized>(packet: &P) -> Result<Option<usize>, Unreada
 pub fn ip_fixed<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreadable> {
     // Both headers have 20 octets. (The verifier learns nothing from a check
     // for the first octet of a packet alone.)
-    let h: [u8; 20] = packet.load(at).ok_or(Unreadable::Truncated)?;
-    match h[0] >> 4 {
+    let [w0, w1, w2, w3, w4] = packet.words(at).ok_or(Unreadable::Truncated)?;
+    let (w0, w1) = (u32::from_be(w0), u32::from_be(w1));
+    match w0 >> 28 {
         4 => {
-            let header = usize::from(h[0] & 0xf) * 4;
+            let header = (w0 >> 22 & 0x3c) as usize;
             if header < 20 {
                 return Err(Unreadable::Malformed);
             }
-            let flags = u16::from_be_bytes([h[6], h[7]]);
             Ok(Ip {
                 v4: true,
-                src: Addr::v4([h[12], h[13], h[14], h[15]]),
-                dst: Addr::v4([h[16], h[17], h[18], h[19]]),
-                protocol: h[9],
+                src: Addr::v4_word(w3),
+                dst: Addr::v4_word(w4),
+                protocol: (u32::from_be(w2) >> 16) as u8,
                 transport: at + header,
-                len: u32::from(u16::from_be_bytes([h[2], h[3]])),
-                fragment: fragment(flags & 0x1fff, flags & 0x2000 != 0),
+                len: w0 & 0xffff,
+                fragment: fragment(w1 & 0x1fff, w1 & 0x2000 != 0),
                 opaque: false,
+                extended: false,
             })
         }
         6 => {
-            let src = packet.load(at + 8).ok_or(Unreadable::Truncated)?;
-            let dst = packet.load(at + 24).ok_or(Unreadable::Truncated)?;
-            let payload = u32::from(u16::from_be_bytes([h[4], h[5]]));
+            let src = packet.words(at + 8).ok_or(Unreadable::Truncated)?;
+            let dst = packet.words(at + 24).ok_or(Unreadable::Truncated)?;
+            let payload = w1 >> 16;
             Ok(Ip {
                 v4: false,
-                src: Addr::v6(src),
-                dst: Addr::v6(dst),
-                protocol: h[6],
+                src: Addr::from_words(src),
+                dst: Addr::from_words(dst),
+                protocol: (w1 >> 8) as u8,
                 transport: at + 40,
                 len: if payload == 0 { 0 } else { payload + 40 },
                 fragment: Fragment::Whole,
                 opaque: false,
+                extended: false,
             })
         }
         _ => Err(Unreadable::Malformed),
@@ -165,9 +169,10 @@ pub fn ip<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreadable> {
     loop {
         match ip.protocol {
             protocol::FRAGMENT => {
-                let h: [u8; 8] = packet.load(ip.transport).ok_or(Unreadable::Truncated)?;
+                let h: [u8; 8] = packet.load_far(ip.transport).ok_or(Unreadable::Truncated)?;
                 let word = u16::from_be_bytes([h[2], h[3]]);
-                ip.fragment = fragment(word >> 3, word & 1 != 0);
+                ip.extended = true;
+                ip.fragment = fragment(u32::from(word >> 3), word & 1 != 0);
                 ip.protocol = h[0];
                 ip.transport += 8;
                 if let Fragment::Later = ip.fragment {
@@ -178,7 +183,8 @@ pub fn ip<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreadable> {
                 }
             }
             p if is_extension(p) => {
-                let h: [u8; 2] = packet.load(ip.transport).ok_or(Unreadable::Truncated)?;
+                let h: [u8; 2] = packet.load_far(ip.transport).ok_or(Unreadable::Truncated)?;
+                ip.extended = true;
                 ip.protocol = h[0];
                 // AH counts in 4-octet units minus 2 (RFC 4302 2.2).
                 ip.transport += if p == protocol::AH {
@@ -220,7 +226,7 @@ const fn is_extension(protocol: u8) -> bool {
 }
 
 #[inline(always)]
-const fn fragment(offset: u16, more: bool) -> Fragment {
+const fn fragment(offset: u32, more: bool) -> Fragment {
     if offset != 0 {
         Fragment::Later
     } else if more {

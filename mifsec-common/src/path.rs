@@ -68,7 +68,7 @@ pub struct PathKey {
     pub reserved: [u8; 2],
 }
 
-/// Value of `PATH_STATS`; one cache line, written by the programs alone.
+/// Value of `PATH_STATS`, one for each CPU; written by the programs alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct PathStats {

@@ -46,8 +46,8 @@ pub struct Plan<'a> {
     pub entry: &'a PathEntry,
     /// The IP header found at [`ETHERNET_LEN`].
     pub ip: Ip,
-    /// UDP ports found, source and destination; `None` for native ESP.
-    pub ports: Option<[u8; 4]>,
+    /// Word of the UDP ports found; `None` for native ESP.
+    pub ports: Option<u32>,
 }
 
 /// Finds the path of the packet and accounts it; `Err` is a drop, already counted.
@@ -70,13 +70,14 @@ pub fn plan<'a, P: Octets + ?Sized, W: World>(
         return refuse(Reason::EGRESS_MALFORMED);
     }
     let (ports, spi_at) = match ip.protocol {
-        protocol::UDP => (packet.load::<4>(transport), transport + UDP_LEN),
+        protocol::UDP => (word(packet, transport), transport + UDP_LEN),
         protocol::ESP => (None, transport),
         _ => return refuse(Reason::EGRESS_MALFORMED),
     };
-    let Some(spi) = packet.load::<4>(spi_at) else {
+    let Some(spi) = word(packet, spi_at) else {
         return refuse(Reason::EGRESS_MALFORMED);
     };
+    let spi = spi.to_ne_bytes();
     let key = SaOutKey {
         anchor: ip.dst,
         spi,
@@ -132,13 +133,9 @@ fn choose<'a, W: World>(sa: &SaOut, v4: bool, world: &'a W) -> Option<(u32, &'a 
     Some(found)
 }
 
-/// The new octets of an IPv4 header from its checksum on: checksum, source, destination.
 #[inline(always)]
-#[must_use]
-pub fn rewrite_v4(check: [u8; 2], difference: u32, src: [u8; 4], dst: [u8; 4]) -> [u8; 10] {
-    let [c0, c1] = checksum::apply(check, difference);
-    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (src, dst);
-    [c0, c1, s0, s1, s2, s3, d0, d1, d2, d3]
+fn word<P: Octets + ?Sized>(packet: &P, offset: usize) -> Option<u32> {
+    packet.words::<1>(offset).map(|[word]| word)
 }
 
 /// How the addresses change the checksums that cover them.

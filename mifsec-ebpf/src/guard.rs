@@ -12,8 +12,8 @@ use mifsec_common::maps::PORT_FOREIGN;
 use mifsec_common::octets::Octets;
 use mifsec_common::parse::{Fragment, Ip, Unreadable, ethernet, has_ports, ip, protocol};
 use mifsec_common::path::{FAMILY_V4, FAMILY_V6};
-use mifsec_common::spd::{BYPASS, DISCARD, MAX_RULES, OUT};
-use mifsec_common::{Reason, SpdEntry};
+use mifsec_common::spd::{BYPASS, DISCARD, OUT};
+use mifsec_common::{Addr, Reason, SpdEntry};
 
 use crate::Verdict;
 
@@ -36,18 +36,19 @@ pub trait World {
     fn port(&self, port: [u8; 2]) -> u64;
     /// Counts a reason.
     fn count(&self, reason: Reason, n: u64);
+    /// Applies the rules: [`apply`], behind whatever the programs need to call it.
+    fn apply(&self, flow: Flow, direction: u8) -> Verdict;
 }
 
 /// Judges one packet.
 #[inline(always)]
 pub fn judge<P: Octets + ?Sized, W: World>(packet: &P, meta: &Meta, world: &W) -> Verdict {
-    let (first, rules) = world.table();
-    if rules == 0 {
+    if world.table().1 == 0 {
         return Verdict::Pass;
     }
     match classify(packet, meta, world) {
         Ok(None) => Verdict::Pass,
-        Ok(Some(flow)) => apply(&flow, meta.direction, first, rules, world),
+        Ok(Some(flow)) => world.apply(flow, meta.direction),
         Err(_) => {
             // It says it is IP and nobody can say which: no way to be sure it
             // is not protected.
@@ -58,18 +59,27 @@ pub fn judge<P: Octets + ?Sized, W: World>(packet: &P, meta: &Meta, world: &W) -
 }
 
 /// What rules are matched against.
-struct Flow {
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Flow {
     local: [u32; 4],
     remote: [u32; 4],
+    local_port: u16,
+    remote_port: u16,
     family: u8,
     protocol: u8,
-    /// Local and remote port.
-    ports: Option<(u16, u16)>,
-    /// The protocol is not known.
-    opaque: bool,
-    /// There are ports and this part of the packet does not show them.
-    hidden_ports: bool,
+    /// One of the `PORTS_` values.
+    ports: u8,
+    /// 1: the protocol is not known.
+    opaque: u8,
 }
+
+/// [`Flow::ports`]: the protocol has none.
+const PORTS_NONE: u8 = 0;
+/// [`Flow::ports`]: they are in the flow.
+const PORTS_SHOWN: u8 = 1;
+/// [`Flow::ports`]: this part of the packet does not show them.
+const PORTS_HIDDEN: u8 = 2;
 
 /// Reads the packet; `None` when it is exempt or not IP.
 #[inline(always)]
@@ -96,10 +106,20 @@ fn classify<P: Octets + ?Sized, W: World>(
     } else {
         (ip.dst, ip.src)
     };
-    let mut ports = None;
+    let (mut ports, mut local_port, mut remote_port) = (PORTS_NONE, 0, 0);
+    if ip.opaque || has_ports(ip.protocol) {
+        ports = PORTS_HIDDEN;
+    }
+    let transport = if ip.extended {
+        packet.load_far::<4>(ip.transport)
+    } else {
+        packet
+            .words::<1>(ip.transport)
+            .map(|[word]| word.to_ne_bytes())
+    };
     let shows_transport = !matches!(ip.fragment, Fragment::Later) && !ip.opaque;
     if shows_transport && has_ports(ip.protocol) {
-        if let Some([s0, s1, d0, d1]) = packet.load::<4>(ip.transport) {
+        if let Some([s0, s1, d0, d1]) = transport {
             let (near, far) = if out {
                 ([s0, s1], [d0, d1])
             } else {
@@ -111,25 +131,28 @@ fn classify<P: Octets + ?Sized, W: World>(
             {
                 return Ok(None);
             }
-            ports = Some((u16::from_be_bytes(near), u16::from_be_bytes(far)));
+            ports = PORTS_SHOWN;
+            local_port = u16::from_be_bytes(near);
+            remote_port = u16::from_be_bytes(far);
         }
     } else if shows_transport && ip.protocol == protocol::ICMPV6 && !ip.v4 {
         // Neighbour discovery (RFC 4861).
-        if let Some([133..=137]) = packet.load::<1>(ip.transport) {
+        if let Some([133..=137, ..]) = transport {
             return Ok(None);
         }
     }
-    if is_multicast(&ip) || is_link_local(ip.v4, remote.0) {
+    if is_multicast(&ip) || is_link_local(ip.v4, remote) {
         return Ok(None);
     }
     Ok(Some(Flow {
         local: local.words(),
         remote: remote.words(),
         family: if ip.v4 { FAMILY_V4 } else { FAMILY_V6 } as u8,
+        local_port,
+        remote_port,
         protocol: ip.protocol,
         ports,
-        opaque: ip.opaque,
-        hidden_ports: ports.is_none() && (ip.opaque || has_ports(ip.protocol)),
+        opaque: u8::from(ip.opaque),
     }))
 }
 
@@ -141,62 +164,59 @@ const fn is_dhcp(a: u16, b: u16) -> bool {
 
 #[inline(always)]
 fn is_multicast(ip: &Ip) -> bool {
-    let [first, .., a, b, c, d] = ip.dst.0;
+    let [first, _, _, last] = ip.dst.words();
     if ip.v4 {
-        a & 0xf0 == 0xe0 || [a, b, c, d] == [255; 4]
+        last & u32::from_be(0xf000_0000) == u32::from_be(0xe000_0000) || last == u32::MAX
     } else {
-        first == 0xff
+        first & u32::from_be(0xff00_0000) == u32::from_be(0xff00_0000)
     }
 }
 
 #[inline(always)]
-fn is_link_local(v4: bool, address: [u8; 16]) -> bool {
-    let [a, b, .., c, d, _, _] = address;
+fn is_link_local(v4: bool, address: Addr) -> bool {
+    let [first, _, _, last] = address.words();
     if v4 {
-        [c, d] == [169, 254]
+        last & u32::from_be(0xffff_0000) == u32::from_be(0xa9fe_0000)
     } else {
-        a == 0xfe && b & 0xc0 == 0x80
+        first & u32::from_be(0xffc0_0000) == u32::from_be(0xfe80_0000)
     }
 }
 
+/// The first rule that matches decides.
 #[inline(always)]
-fn apply<W: World>(flow: &Flow, direction: u8, first: u32, rules: u32, world: &W) -> Verdict {
-    let mut i = 0;
-    while i < MAX_RULES {
-        if i >= rules {
-            return Verdict::Pass;
-        }
-        let Some(rule) = world.rule(first + i) else {
-            return Verdict::Pass;
-        };
-        i += 1;
-        if rule.direction != direction || rule.family != flow.family || !addresses(rule, flow) {
-            continue;
-        }
-        let certain = match selects(rule, flow) {
-            Selects::No => continue,
-            Selects::Yes => true,
-            Selects::Perhaps => false,
-        };
-        if rule.action == BYPASS {
-            if certain {
-                return Verdict::Pass;
-            }
-            continue;
-        }
-        let reason = if rule.action == DISCARD {
-            Reason::DISCARD
-        } else if !certain {
-            Reason::CLEAR_FRAGMENT
-        } else if direction == OUT {
-            Reason::CLEAR_OUT
-        } else {
-            Reason::CLEAR_IN
-        };
-        world.count(reason, 1);
-        return Verdict::Drop;
+pub fn apply<W: World>(flow: &Flow, direction: u8, world: &W) -> Verdict {
+    let (first, rules) = world.table();
+    (first..first + rules)
+        .find_map(|index| step(flow, direction, index, world))
+        .unwrap_or(Verdict::Pass)
+}
+
+/// What one rule says: `None` leaves it to the next.
+#[inline(always)]
+pub fn step<W: World>(flow: &Flow, direction: u8, index: u32, world: &W) -> Option<Verdict> {
+    let rule = world.rule(index)?;
+    if rule.direction != direction || rule.family != flow.family || !addresses(rule, flow) {
+        return None;
     }
-    Verdict::Pass
+    let certain = match selects(rule, flow) {
+        Selects::No => return None,
+        Selects::Yes => true,
+        Selects::Perhaps => false,
+    };
+    if rule.action == BYPASS {
+        return certain.then_some(Verdict::Pass);
+    }
+    let reason = if rule.action == DISCARD {
+        Reason::DISCARD
+    } else if !certain {
+        Reason::CLEAR_FRAGMENT
+    } else if direction == OUT {
+        Reason::CLEAR_OUT
+    } else {
+        Reason::CLEAR_IN
+    };
+    world.count(reason, 1);
+    Some(Verdict::Drop)
 }
 
 #[inline(always)]
@@ -219,25 +239,27 @@ enum Selects {
 /// Whether protocol and ports of a flow are a rule's.
 #[inline(always)]
 fn selects(rule: &SpdEntry, flow: &Flow) -> Selects {
-    if rule.protocol != 0 && rule.protocol != flow.protocol && !flow.opaque {
+    let opaque = flow.opaque != 0;
+    if rule.protocol != 0 && rule.protocol != flow.protocol && !opaque {
         return Selects::No;
     }
-    let doubt = rule.protocol != 0 && flow.opaque;
     let ([l0, l1], [r0, r1]) = (rule.local_ports, rule.remote_ports);
     let any_port = l0 == 0 && l1 == u16::MAX && r0 == 0 && r1 == u16::MAX;
     if !any_port {
-        match flow.ports {
-            Some((local, remote)) => {
-                if local < l0 || local > l1 || remote < r0 || remote > r1 {
-                    return Selects::No;
-                }
-            }
-            None if flow.hidden_ports => return Selects::Perhaps,
-            // ICMP and the like have no ports: only a rule for all ports is theirs.
-            None => return Selects::No,
+        if flow.ports == PORTS_HIDDEN {
+            return Selects::Perhaps;
+        }
+        // ICMP and the like have no ports: only a rule for all ports is theirs.
+        if flow.ports == PORTS_NONE
+            || flow.local_port < l0
+            || flow.local_port > l1
+            || flow.remote_port < r0
+            || flow.remote_port > r1
+        {
+            return Selects::No;
         }
     }
-    if doubt {
+    if rule.protocol != 0 && opaque {
         Selects::Perhaps
     } else {
         Selects::Yes

@@ -86,9 +86,10 @@ fn udp<P: Octets + ?Sized, W: World>(
     world: &W,
 ) -> Verdict {
     let at = ip.transport;
-    let Some([s0, s1, d0, d1, l0, l1, _, _]) = packet.load::<8>(at) else {
+    let Some([ports, len]) = packet.words::<2>(at) else {
         return Verdict::Pass;
     };
+    let [s0, s1, d0, d1] = ports.to_ne_bytes();
     let kind = world.port([d0, d1]);
     if kind == PORT_FOREIGN {
         return Verdict::Pass;
@@ -96,20 +97,20 @@ fn udp<P: Octets + ?Sized, W: World>(
     if kind != PORT_NAT_T {
         return ike(packet, at + UDP_LEN, meta, ip, world);
     }
-    let Some(spi) = packet.load::<4>(at + UDP_LEN) else {
+    let Some([spi]) = packet.words::<1>(at + UDP_LEN) else {
         // One octet 0xff is a keepalive (RFC 3948 2.3); whatever claims more
         // than it has is the stack's to refuse.
-        if usize::from(u16::from_be_bytes([l0, l1])) >= UDP_LEN + MARKER_LEN {
+        if (u32::from_be(len) >> 16) as usize >= UDP_LEN + MARKER_LEN {
             world.count(Reason::INGRESS_TRUNCATED, 1);
         }
         return Verdict::Pass;
     };
-    if spi == [0; 4] {
+    if spi == 0 {
         return ike(packet, at + UDP_LEN + MARKER_LEN, meta, ip, world);
     }
-    if world.knows_spi(spi) {
+    if world.knows_spi(spi.to_ne_bytes()) {
         let headers = at + UDP_LEN - network;
-        account(spi, [s0, s1], headers, meta, ip, world);
+        account(spi.to_ne_bytes(), [s0, s1], headers, meta, ip, world);
         return Verdict::Pass;
     }
     if !world.is_local(&ip.dst) {
@@ -133,12 +134,19 @@ fn native<P: Octets + ?Sized, W: World>(
     network: usize,
     world: &W,
 ) -> Verdict {
-    let Some(spi) = packet.load::<4>(ip.transport) else {
+    let Some([spi]) = packet.words::<1>(ip.transport) else {
         world.count(Reason::INGRESS_TRUNCATED, 1);
         return Verdict::Pass;
     };
-    if world.knows_spi(spi) {
-        account(spi, [0, 0], ip.transport - network, meta, ip, world);
+    if world.knows_spi(spi.to_ne_bytes()) {
+        account(
+            spi.to_ne_bytes(),
+            [0, 0],
+            ip.transport - network,
+            meta,
+            ip,
+            world,
+        );
         return Verdict::Pass;
     }
     if !world.is_local(&ip.dst) {
@@ -216,8 +224,8 @@ pub fn rate_key(source: &Addr, v4: bool) -> Addr {
     if v4 {
         return *source;
     }
-    let [a, b, c, d, e, f, g, h, ..] = source.0;
-    Addr([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0])
+    let [a, b, _, _] = source.words();
+    Addr::from_words([a, b, 0, 0])
 }
 
 #[cfg(test)]

@@ -4,14 +4,6 @@
 //! as a whole; the object is built by `mifsec/build.rs`.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
-#![cfg_attr(
-    target_arch = "bpf",
-    expect(
-        internal_features,
-        reason = "the only way to an atomic add on this target"
-    )
-)]
 
 mod maps;
 mod packet;

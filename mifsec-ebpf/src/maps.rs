@@ -36,7 +36,8 @@ pub(crate) static PATHS: Array<PathEntry> =
 #[map]
 pub(crate) static PATH_IN: HashMap<PathKey, u32> = HashMap::with_max_entries(2 * DEFAULT_PATHS, 0);
 #[map]
-pub(crate) static PATH_STATS: Array<PathStats> = Array::with_max_entries(DEFAULT_PATHS, 0);
+pub(crate) static PATH_STATS: PerCpuArray<PathStats> =
+    PerCpuArray::with_max_entries(DEFAULT_PATHS, 0);
 #[map]
 pub(crate) static SPD: Array<SpdEntry> = Array::with_max_entries(2 * MAX_RULES, 0);
 #[map]
@@ -56,5 +57,8 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 #[map]
 pub(crate) static EVENT_RATE: PerCpuArray<[u64; 2]> =
     PerCpuArray::with_max_entries(mifsec_common::event::KINDS, 0);
+/// Where `mif_guard` keeps the flow it judges.
+#[map]
+pub(crate) static FLOW: PerCpuArray<mifsec_ebpf::guard::Flow> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static QUEUE: Array<QueueSettings> = Array::with_max_entries(1, 0);

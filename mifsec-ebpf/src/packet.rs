@@ -49,15 +49,19 @@ impl Linear {
         self.end - self.start
     }
 
-    /// Writes `octets` at `offset`; false beyond the end.
+    /// Writes a half word, a word or an array of words at `offset`; false beyond the end.
     #[inline(always)]
-    pub(crate) fn store<T: Copy>(&self, offset: usize, octets: T) -> bool {
-        if self.start + offset + size_of::<T>() > self.end {
+    pub(crate) fn store<const N: usize, T: Copy>(&self, offset: usize, values: [T; N]) -> bool {
+        if self.start + offset + size_of::<[T; N]>() > self.end {
             return false;
         }
-        // SAFETY: inside the linear part, which the kernel makes writable before
-        // a program that writes to it runs.
-        unsafe { ptr::write_unaligned((self.start + offset) as *mut T, octets) };
+        let to = (self.start + offset) as *mut T;
+        for (i, value) in values.into_iter().enumerate() {
+            // SAFETY: inside the linear part, which the kernel makes writable
+            // before a program that writes to it runs. Volatile keeps it one
+            // store: the kernel's machine has no alignment to respect here.
+            unsafe { to.add(i).write_volatile(value) };
+        }
         true
     }
 }
@@ -71,11 +75,65 @@ impl Octets for Linear {
         // SAFETY: inside the linear part.
         Some(unsafe { ptr::read_unaligned((self.start + offset) as *const [u8; N]) })
     }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        if self.start + offset + 4 * N > self.end {
+            return None;
+        }
+        let from = (self.start + offset) as *const u32;
+        let mut words = [0; N];
+        for (i, word) in words.iter_mut().enumerate() {
+            // SAFETY: inside the linear part. Volatile keeps it one load: the
+            // kernel's machine has no alignment to respect here.
+            *word = unsafe { from.add(i).read_volatile() };
+        }
+        Some(words)
+    }
 }
 
 /// Reads by helper: for programs that have no direct access, or whose offsets
 /// the verifier could not follow. Sees the whole packet, not just its linear part.
 pub(crate) struct Loaded<C>(pub(crate) C);
+
+/// Direct where the octets are in the linear part, by helper where they are not.
+pub(crate) struct Front<'a> {
+    linear: Linear,
+    ctx: &'a TcContext,
+}
+
+impl<'a> Front<'a> {
+    #[inline(always)]
+    pub(crate) fn tc(ctx: &'a TcContext) -> Self {
+        Self {
+            linear: Linear::tc_as_is(ctx),
+            ctx,
+        }
+    }
+}
+
+impl Octets for Front<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if let Some(octets) = self.linear.load(offset) {
+            return Some(octets);
+        }
+        Loaded(self.ctx).load(offset)
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        if let Some(words) = self.linear.words(offset) {
+            return Some(words);
+        }
+        Loaded(self.ctx).words(offset)
+    }
+
+    #[inline(always)]
+    fn load_far<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        Loaded(self.ctx).load(offset)
+    }
+}
 
 /// A context that is a `__sk_buff`.
 pub(crate) trait Skb {
@@ -99,16 +157,27 @@ impl Skb for &SkBuffContext {
 impl<C: Skb> Octets for Loaded<C> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut octets = [0u8; N];
-        // SAFETY: the helper writes N octets into N octets of stack.
+        self.read(offset, [0u8; N])
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.read(offset, [0u32; N])
+    }
+}
+
+impl<C: Skb> Loaded<C> {
+    #[inline(always)]
+    fn read<const N: usize, T: Copy>(&self, offset: usize, mut into: [T; N]) -> Option<[T; N]> {
+        // SAFETY: the helper writes the array's size into the array.
         let failed = unsafe {
             bpf_skb_load_bytes(
                 self.0.skb(),
                 offset as u32,
-                octets.as_mut_ptr().cast(),
-                N as u32,
+                into.as_mut_ptr().cast(),
+                size_of::<[T; N]>() as u32,
             )
         };
-        (failed == 0).then_some(octets)
+        (failed == 0).then_some(into)
     }
 }

@@ -10,6 +10,7 @@ use aya_ebpf::macros::{classifier, socket_filter, xdp};
 use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 use aya_log_ebpf::warn;
 use mifsec_common::maps::{QUEUE_BY_DESTINATION, QueueSettings};
+use mifsec_common::octets::Octets as _;
 use mifsec_common::parse::{ETHERNET_LEN, UDP_LEN};
 use mifsec_common::path::LINK_LAYER3;
 use mifsec_common::steering::{destination_hash_of, flow_hash_of};
@@ -17,7 +18,7 @@ use mifsec_common::{PathEntry, Reason, spd, steering};
 use mifsec_ebpf::{Verdict, checksum, egress, guard, ingress};
 
 use crate::maps::{ABI, QUEUE, UID};
-use crate::packet::{Linear, Loaded};
+use crate::packet::{Front, Linear, Loaded};
 use crate::world::{Maps, count};
 
 /// TCX: let the next program decide, or the packet go on.
@@ -66,23 +67,23 @@ fn rewrite(ctx: &TcContext, packet: &Linear, plan: &egress::Plan<'_>) -> Option<
     let PathEntry { src, dst, .. } = plan.entry;
     let addresses = egress::address_difference(&plan.ip, src, dst);
     let transport = if plan.ip.v4 {
-        use mifsec_common::octets::Octets as _;
         let check = packet.load::<2>(ETHERNET_LEN + 10)?;
-        let header = egress::rewrite_v4(check, addresses, src.low(), dst.low());
-        packet.store(ETHERNET_LEN + 10, header).then_some(())?;
+        let check = u16::from_ne_bytes(checksum::apply(check, addresses));
+        let ([.., s], [.., d]) = (src.words(), dst.words());
+        packet.store(ETHERNET_LEN + 10, [check]).then_some(())?;
+        packet.store(ETHERNET_LEN + 12, [s, d]).then_some(())?;
         ETHERNET_LEN + 20
     } else {
-        packet
-            .store(ETHERNET_LEN + 8, (src.0, dst.0))
-            .then_some(())?;
+        packet.store(ETHERNET_LEN + 8, src.words()).then_some(())?;
+        packet.store(ETHERNET_LEN + 24, dst.words()).then_some(())?;
         ETHERNET_LEN + 40
     };
     let Some(old_ports) = plan.ports else {
         return Some(());
     };
     let ([s0, s1], [d0, d1]) = (plan.entry.sport, plan.entry.dport);
-    let new_ports = [s0, s1, d0, d1];
-    packet.store(transport, new_ports).then_some(())?;
+    let new_ports = u32::from_ne_bytes([s0, s1, d0, d1]);
+    packet.store(transport, [new_ports]).then_some(())?;
 
     // A partial checksum (every GSO packet's) covers only the pseudo-header so
     // far: the kernel's helper knows, if it is told which part changed. A v4
@@ -97,10 +98,7 @@ fn rewrite(ctx: &TcContext, packet: &Linear, plan: &egress::Plan<'_>) -> Option<
     )
     .ok()?;
     if old_ports != new_ports {
-        let ports = checksum::difference(
-            [u32::from_ne_bytes(old_ports)],
-            [u32::from_ne_bytes(new_ports)],
-        );
+        let ports = checksum::difference([old_ports], [new_ports]);
         ctx.l4_csum_replace(check, 0, u64::from(ports), MANGLED)
             .ok()?;
     }
@@ -120,7 +118,7 @@ fn redirect(ctx: &TcContext, entry: &PathEntry, v4: bool) -> i32 {
         entry.next_hop
     };
     let [a, b, c, d] = hop.words();
-    let mapped = a == 0 && b == 0 && c == u32::from_be(0xffff);
+    let mapped = hop.is_mapped();
     let mut params = bpf_redir_neigh {
         nh_family: if v4 || mapped { AF_INET } else { AF_INET6 },
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
@@ -232,7 +230,7 @@ fn guard_tc(ctx: &TcContext, ethernet: bool, direction: u8) -> i32 {
         ethernet,
         direction,
     };
-    match guard::judge(&Loaded(ctx), &meta, &Maps) {
+    match guard::judge(&Front::tc(ctx), &meta, &Maps) {
         Verdict::Pass => TCX_NEXT,
         Verdict::Drop => TC_ACT_SHOT,
     }

@@ -1,14 +1,16 @@
 //! The maps as the decisions see them.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop};
 use mifsec_common::event::{self, EventRecord};
 use mifsec_common::maps::{Bucket, port_word};
 use mifsec_common::spd::MAX_RULES;
 use mifsec_common::{Addr, NO_PATH, PathEntry, PathKey, Reason, SaOut, SaOutKey, SpdEntry};
-use mifsec_ebpf::{egress, guard, ingress};
+use mifsec_ebpf::{Verdict, egress, guard, ingress};
 
 use crate::maps::{
-    EVENT_RATE, EVENTS, EXCLUSIVE, IKE_RATE, IKE_RATE_ALL, INIT_RATE, INIT_RATE_ALL, LOCAL,
+    EVENT_RATE, EVENTS, EXCLUSIVE, FLOW, IKE_RATE, IKE_RATE_ALL, INIT_RATE, INIT_RATE_ALL, LOCAL,
     PATH_IN, PATH_SLOT, PATH_STATS, PATHS, PORTS, REASONS, SA_IN, SA_OUT, SPD, SPD_STATE,
 };
 
@@ -19,8 +21,7 @@ pub(crate) struct Maps;
 #[inline(always)]
 pub(crate) fn count(reason: Reason, n: u64) {
     if let Some(counter) = REASONS.get_ptr_mut(reason.0) {
-        // SAFETY: this CPU's own counter; programs of one CPU do not preempt
-        // each other in a way that costs more than a count.
+        // SAFETY: this CPU's own counter; the hooks run with softirqs off.
         unsafe { *counter += n };
     }
 }
@@ -51,10 +52,10 @@ impl egress::World for Maps {
     #[inline(always)]
     fn sent(&self, path: u32, packets: u64, octets: u64) {
         if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
-            // SAFETY: aligned words of a map value, shared with other CPUs.
+            // SAFETY: this CPU's own value; the hooks run with softirqs off.
             unsafe {
-                add(&raw mut (*stats).tx_packets, packets);
-                add(&raw mut (*stats).tx_octets, octets);
+                (*stats).tx_packets += packets;
+                (*stats).tx_octets += octets;
                 (*stats).tx_last = now();
             }
         }
@@ -64,7 +65,7 @@ impl egress::World for Maps {
     fn oversize(&self, path: u32, entry: &PathEntry, key: &SaOutKey, size: u32) {
         if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
             // SAFETY: as above.
-            unsafe { add(&raw mut (*stats).tx_drops, 1) };
+            unsafe { (*stats).tx_drops += 1 };
         }
         report(EventRecord {
             time: now(),
@@ -122,10 +123,10 @@ impl ingress::World for Maps {
     #[inline(always)]
     fn received(&self, path: u32, packets: u64, octets: u64) {
         if let Some(stats) = PATH_STATS.get_ptr_mut(path) {
-            // SAFETY: aligned words of a map value, shared with other CPUs.
+            // SAFETY: this CPU's own value; the hooks run with softirqs off.
             unsafe {
-                add(&raw mut (*stats).rx_packets, packets);
-                add(&raw mut (*stats).rx_octets, octets);
+                (*stats).rx_packets += packets;
+                (*stats).rx_octets += octets;
                 (*stats).rx_last = now();
             }
         }
@@ -209,6 +210,63 @@ impl guard::World for Maps {
     fn count(&self, reason: Reason, n: u64) {
         count(reason, n);
     }
+
+    #[inline(always)]
+    fn apply(&self, flow: guard::Flow, direction: u8) -> Verdict {
+        let Some(place) = FLOW.get_ptr_mut(0) else {
+            return Verdict::Drop;
+        };
+        // SAFETY: this CPU's own value; the hooks run with softirqs off.
+        unsafe { place.write(flow) };
+        let (first, rules) = self.table();
+        let mut walk = RuleWalk {
+            first,
+            direction: u32::from(direction),
+            drop: 0,
+        };
+        // A loop of the kernel's: the verifier looks at the body once, instead
+        // of 256 times for every kind of packet.
+        // SAFETY: the callback gets `walk`, which outlives the call.
+        unsafe {
+            bpf_loop(
+                rules.min(MAX_RULES),
+                judge_by_rule as *mut c_void,
+                (&raw mut walk).cast(),
+                0,
+            );
+        }
+        if walk.drop == 0 {
+            Verdict::Pass
+        } else {
+            Verdict::Drop
+        }
+    }
+}
+
+/// What [`judge_by_rule`] needs and leaves.
+struct RuleWalk {
+    first: u32,
+    direction: u32,
+    drop: u32,
+}
+
+/// One rule against the flow in `FLOW`; 1 ends the walk.
+///
+/// # Safety
+/// `walk` is a [`RuleWalk`].
+unsafe extern "C" fn judge_by_rule(index: u32, walk: *mut RuleWalk) -> i64 {
+    // SAFETY: by contract.
+    let walk = unsafe { &mut *walk };
+    let Some(flow) = FLOW.get(0) else {
+        return 1;
+    };
+    match guard::step(flow, walk.direction as u8, walk.first + index, &Maps) {
+        None => 0,
+        Some(verdict) => {
+            walk.drop = u32::from(verdict == Verdict::Drop);
+            1
+        }
+    }
 }
 
 #[inline(always)]
@@ -241,25 +299,4 @@ fn report(record: EventRecord) {
 fn now() -> u64 {
     // SAFETY: no arguments, no effects.
     unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-/// Adds to a counter that other CPUs add to.
-///
-/// # Safety
-/// `counter` points into a live map value and is aligned.
-#[inline(always)]
-unsafe fn add(counter: *mut u64, n: u64) {
-    // The target has 64-bit atomic adds, but no compare-and-swap, which the
-    // standard library wants before it offers any.
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: by contract.
-    unsafe {
-        use core::intrinsics::{AtomicOrdering, atomic_xadd};
-        atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(counter, n);
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    // SAFETY: by contract; never run.
-    unsafe {
-        *counter += n;
-    }
 }

@@ -66,7 +66,7 @@ const KEEPALIVE: [u8; 1] = [0xff];
 const MOVE_GRACE: Duration = Duration::from_secs(2);
 /// How often path activity is looked at while data flows, and while not.
 const ACTIVE_POLL: Duration = Duration::from_millis(10);
-const IDLE_POLL: Duration = Duration::from_millis(50);
+const IDLE_POLL: Duration = Duration::from_millis(100);
 /// Data flows while a counter has moved within this time.
 const ACTIVE_FOR: Duration = Duration::from_millis(250);
 /// How often the engine hears that a peer's data comes in.
@@ -191,6 +191,7 @@ impl Agent {
         }
         let held = self.release_held(now);
         let retry = self.retry_due(now);
+        let refused = self.refused_children_due(now);
         // Whatever that made is drained before anybody waits.
         self.drain();
         [
@@ -198,6 +199,7 @@ impl Agent {
             self.path.poll_timeout().map(|(at, _)| at),
             held,
             retry,
+            refused,
             self.accesses.deadline(),
         ]
         .into_iter()

@@ -14,7 +14,6 @@
 #![forbid(unsafe_code)]
 
 mod activity;
-mod checksum;
 mod counters;
 mod ecn;
 mod fragment;

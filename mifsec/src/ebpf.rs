@@ -22,7 +22,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
 use aya::{EbpfLoader, Pod, programs::SocketFilter};
 use aya_log::EbpfLogger;
 use mifsec_common::event::EventRecord;
@@ -58,7 +58,7 @@ pub struct Ebpf {
     sa_in: HashMap<MapData, [u8; 4], SaIn>,
     path_in: HashMap<MapData, PathKey, u32>,
     local: HashMap<MapData, Addr, u32>,
-    path_stats: Array<MapData, PathStats>,
+    path_stats: PerCpuArray<MapData, PathStats>,
     ports: Array<MapData, u64>,
     spd: Array<MapData, SpdEntry>,
     queue: Array<MapData, QueueSettings>,
@@ -180,7 +180,7 @@ impl Ebpf {
             sa_in: hash(&mut ebpf, maps::SA_IN)?,
             path_in: hash(&mut ebpf, maps::PATH_IN)?,
             local: hash(&mut ebpf, maps::LOCAL)?,
-            path_stats: array(&mut ebpf, maps::PATH_STATS)?,
+            path_stats: take(&mut ebpf, maps::PATH_STATS)?.try_into()?,
             ports: array(&mut ebpf, maps::PORTS)?,
             spd: array(&mut ebpf, maps::SPD)?,
             queue: array(&mut ebpf, maps::QUEUE)?,
@@ -342,7 +342,10 @@ impl Ebpf {
         // Slot 0 is empty: state "none". The index was checked when it was set.
         let _ = self.path_slot.flip(path.0, 0);
         self.slots.removed(path.0, Instant::now());
-        let _ = self.path_stats.set(path.0, PathStats::default(), 0);
+        if let Ok(cpus) = aya::util::nr_cpus() {
+            let zero = PerCpuValues::try_from(vec![PathStats::default(); cpus]);
+            let _ = zero.map(|zero| self.path_stats.set(path.0, zero, 0));
+        }
     }
 
     /// Counts what arrives like this on `path`. For native ESP the remote port is 0.
@@ -434,7 +437,30 @@ impl Ebpf {
     /// What the programs counted on `path` since it was last removed.
     #[must_use]
     pub fn path_stats(&self, path: PathIndex) -> PathStats {
-        self.path_stats.get(&path.0, 0).unwrap_or_default()
+        let mut sum = PathStats::default();
+        let Ok(values) = self.path_stats.get(&path.0, 0) else {
+            return sum;
+        };
+        for cpu in values.iter() {
+            let PathStats {
+                tx_packets,
+                tx_octets,
+                rx_packets,
+                rx_octets,
+                tx_last,
+                rx_last,
+                tx_drops,
+                reserved: _,
+            } = *cpu;
+            sum.tx_packets += tx_packets;
+            sum.tx_octets += tx_octets;
+            sum.rx_packets += rx_packets;
+            sum.rx_octets += rx_octets;
+            sum.tx_last = sum.tx_last.max(tx_last);
+            sum.rx_last = sum.rx_last.max(rx_last);
+            sum.tx_drops += tx_drops;
+        }
+        sum
     }
 
     /// All reasons with their counts over all CPUs, in fixed order.

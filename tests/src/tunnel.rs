@@ -250,13 +250,14 @@ fn snapshot(index: usize, ifindex: u32, options: Options) -> Result<Snapshot> {
 /// Waits until the kernel takes packets for `address` as its own: the route of a
 /// new IPv6 address is made by a work queue, later than `ip` returns.
 fn settled(address: IpAddr) -> Result<()> {
-    let socket =
-        UdpSocket::bind(SocketAddr::new(address, 0)).with_context(|| format!("bind {address}"))?;
-    socket.connect(socket.local_addr()?)?;
-    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
-        if socket.send(b"?").is_ok() && socket.recv(&mut [0; 1]).is_ok() {
+        // A new socket each time: an old one remembers the route it found first.
+        let socket = UdpSocket::bind(SocketAddr::new(address, 0))
+            .with_context(|| format!("bind {address}"))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let own = socket.local_addr()?;
+        if socket.send_to(b"?", own).is_ok() && socket.recv(&mut [0; 1]).is_ok() {
             return Ok(());
         }
     }

@@ -9,12 +9,15 @@ mod world;
 
 use std::time::Duration;
 
-use mifsec::ids::{Arrival, Family, IfaceId};
+use mifsec::ids::{Arrival, Family, IfaceId, IkeId};
 use mifsec::path::probe::{PROBE_LEN, PathId, Probe, ProbeKind};
 use mifsec::path::timing::{
-    GRACE, KEEPALIVE_INTERVAL, QUESTION_AFTER, RETURN_AFTER, RETURN_INTERVAL, STANDBY_INTERVAL,
+    GRACE, KEEPALIVE_INTERVAL, QUESTION_AFTER, REPLIES_PER_SECOND, RETURN_AFTER, RETURN_INTERVAL,
+    STANDBY_INTERVAL,
 };
-use mifsec::path::{DownReason, Event, IfaceState, Probing, RemoteAddr, RemoteMove};
+use mifsec::path::{
+    Channel, DownReason, Event, IfaceState, PeerParams, Probing, RemoteAddr, RemoteMove,
+};
 use world::{DATA_EVERY, Link, MS, World, addr, ip};
 
 const USER: usize = 0;
@@ -446,6 +449,83 @@ fn an_authenticated_peer_cannot_direct_traffic_at_a_victim() {
 }
 
 #[test]
+fn no_octets_in_the_probe_sa_do_harm() {
+    let mut world = settled(22);
+    for round in 0..5000u32 {
+        let mut bytes = challenge(u64::from(round), "100.64.0.5");
+        for _ in 0..world.random(4) {
+            let at = world.random(PROBE_LEN as u32) as usize;
+            bytes[at] = world.random(256) as u8;
+        }
+        bytes.truncate(world.random(80) as usize);
+        let sequence = world.take_sequence(USER);
+        let now = world.now;
+        let engine = &mut world.hosts[GATEWAY].engine;
+        engine.handle_probe(world::IKE, at_gateway("100.64.0.5"), sequence, &bytes, now);
+        engine.handle_probe(IkeId(99), at_gateway("100.64.0.5"), sequence, &bytes, now);
+        world.run(3 * MS);
+    }
+    let counters = world.hosts[GATEWAY].engine.counters();
+    for reason in [
+        "path_probe_malformed",
+        "path_probe_unknown",
+        "path_unknown_peer",
+    ] {
+        assert!(counters[reason] > 10, "{counters:?}");
+    }
+    world.run(5 * SECOND);
+    assert!(both_up(&world));
+}
+
+#[test]
+fn replies_are_limited() {
+    let mut world = settled(23);
+    world.run(SECOND);
+    let before = world.hosts[GATEWAY].probes_sent;
+    for token in 0..2000 {
+        let sequence = world.take_sequence(USER);
+        let bytes = challenge(token, "100.64.0.5");
+        world.probe(GATEWAY, at_gateway("100.64.0.5"), sequence, &bytes);
+    }
+    let sent = world.hosts[GATEWAY].probes_sent - before;
+    assert_eq!(sent, u64::from(REPLIES_PER_SECOND));
+}
+
+#[test]
+fn a_peer_that_is_back_before_its_old_sa_is_gone_has_its_packets_to_itself() {
+    let mut world = settled(24);
+    let now = world.now;
+    let params = PeerParams {
+        initiator: false,
+        probes: true,
+        behind_nat: false,
+        channel: Channel {
+            local: IfaceId(1),
+            local_addr: addr("203.0.113.1"),
+            remote_addr: addr("100.64.0.5"),
+        },
+    };
+    let engine = &mut world.hosts[GATEWAY].engine;
+    engine.add_peer(IkeId(2), params, now);
+    let mut owner = None;
+    while let Some(event) = engine.poll_event() {
+        if let Event::ArrivalAdded { arrival, path } = event {
+            assert_eq!(arrival, at_gateway("100.64.0.5"));
+            owner = Some(path);
+        }
+    }
+    let new = engine.views().into_iter().find(|view| view.ike == IkeId(2));
+    assert_eq!(owner, new.map(|view| view.path));
+    engine.remove_peer(world::IKE);
+    while let Some(event) = engine.poll_event() {
+        assert!(
+            !matches!(event, Event::ArrivalRemoved { arrival } if arrival == at_gateway("100.64.0.5")),
+            "it is still in use"
+        );
+    }
+}
+
+#[test]
 fn spoofed_data_from_elsewhere_moves_nothing() {
     let mut world = settled(12);
     let path = world.view(GATEWAY, 1, WWAN).path;
@@ -657,12 +737,12 @@ fn random_life(seed: u64) {
 
 #[test]
 fn thousands_of_random_lives_end_well() {
-    // Spread over the cores there are; a seed in a failure's message repeats it.
-    let first: u64 = std::env::var("MIFSEC_SIM_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(0);
-    let count = if first == 0 { 2000 } else { 1 };
+    // MIFSEC_SIM_SEED, as a failure's message names it, repeats that life alone.
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let (first, count): (u64, u64) = match number("MIFSEC_SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("MIFSEC_SIM_LIVES").unwrap_or(2000)),
+    };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..2)
             .map(|worker| {

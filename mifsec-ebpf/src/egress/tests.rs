@@ -188,16 +188,17 @@ fn what_the_agent_never_sends_is_refused() {
 
 #[test]
 fn differences_name_only_the_addresses_of_the_family() {
-    let (old, _) = (frame(V4, true, 0), ());
-    let ip = ip_fixed(&old[..], ETHERNET_LEN).unwrap();
-    let (src, dst) = (addr("192.0.2.1"), addr("198.51.100.7"));
-    let d = address_difference(&ip, &src, &dst);
-    let header = rewrite_v4([0x12, 0x34], d, src.low(), dst.low());
-    assert_eq!(header[2..6], [192, 0, 2, 1]);
-    assert_eq!(header[6..10], [198, 51, 100, 7]);
-    let same = address_difference(&ip, &ip.src, &ip.dst);
-    assert_eq!(
-        rewrite_v4([0x12, 0x34], same, src.low(), dst.low())[..2],
-        [0x12, 0x34]
-    );
+    for (addresses, new) in [
+        (V4, ("192.0.2.1", "198.51.100.7")),
+        (V6, ("2001:db8::1", "2001:db8:9::2")),
+    ] {
+        let frame = frame(addresses, true, 0);
+        let ip = ip_fixed(&frame[..], ETHERNET_LEN).unwrap();
+        let (src, dst) = (addr(new.0), addr(new.1));
+        let there = address_difference(&ip, &src, &dst);
+        let changed = checksum::apply([0x12, 0x34], there);
+        assert_ne!(changed, [0x12, 0x34]);
+        let back = address_difference(&Ip { src, dst, ..ip }, &ip.src, &ip.dst);
+        assert_eq!(checksum::apply(changed, back), [0x12, 0x34]);
+    }
 }

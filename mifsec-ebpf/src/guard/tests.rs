@@ -4,8 +4,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::testing::{addr, esp, ethernet, ip as ip_packet, udp};
-use mifsec_common::Addr;
-use mifsec_common::spd::{IN, PROTECT_TRANSPORT, PROTECT_TUNNEL};
+use mifsec_common::spd::{IN, MAX_RULES, PROTECT_TRANSPORT, PROTECT_TUNNEL};
 
 #[derive(Default)]
 struct Fake {
@@ -22,6 +21,9 @@ impl World for Fake {
     }
     fn port(&self, port: [u8; 2]) -> u64 {
         u64::from(port == 4500u16.to_be_bytes())
+    }
+    fn apply(&self, flow: Flow, direction: u8) -> Verdict {
+        apply(&flow, direction, self)
     }
     fn count(&self, reason: Reason, n: u64) {
         *self.counts.borrow_mut().entry(reason).or_default() += n;

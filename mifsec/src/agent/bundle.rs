@@ -342,10 +342,20 @@ impl Agent {
 
     fn bundle(&self, peer: &Peer, children: &[&Child], views: &[PathView], now: Instant) -> Bundle {
         let mut members = Vec::new();
-        for child in children {
-            let Some(path) = home(views, child.ike, child.pair).current() else {
-                continue;
-            };
+        let placed: Vec<(&Child, &PathView)> = children
+            .iter()
+            .filter_map(|c| Some((*c, home(views, c.ike, c.pair).current()?)))
+            .collect();
+        for (child, path) in &placed {
+            // A pair that is only a candidate stands in for a home on one of its
+            // interfaces, not beside it: else that access would count twice.
+            let replaced = !path.home
+                && placed.iter().any(|(_, other)| {
+                    other.up
+                        && other.home
+                        && (other.pair.local == path.pair.local
+                            || other.pair.remote == path.pair.remote)
+                });
             let anchor = peer.anchor.like(match path.family {
                 Family::V4 => IpAddr::V4(peer.anchor.v4),
                 Family::V6 => IpAddr::V6(peer.anchor.v6),
@@ -357,7 +367,7 @@ impl Agent {
                 access: path.access,
                 path: path.path,
                 mtu: path.mtu,
-                usable: path.up && !held,
+                usable: path.up && !held && !replaced,
                 weight: self.weight(peer, child.pair),
                 held,
             });

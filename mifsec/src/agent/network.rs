@@ -460,3 +460,155 @@ pub(super) async fn clear(
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::io::netlink::{Address, Link};
+
+    const LAPTOP: &str = r#"
+        [[access]]
+        interface = "wlan0"
+        [[access]]
+        interface = "wwan0"
+        [[peer]]
+        name = "gw"
+        remote = ["203.0.113.1"]
+        local_id = "laptop@example.org"
+        remote_id = "gw.example.org"
+        psk_file = "/dev/stdin"
+        [[peer.child]]
+        name = "all"
+        remote_ts = ["0.0.0.0/0", "10.0.0.0/8"]
+    "#;
+
+    fn config(text: &str, name: &str) -> Config {
+        let secret = std::env::temp_dir().join(format!("mifsec-{name}-{}", std::process::id()));
+        std::fs::write(&secret, "secret").unwrap();
+        let text = text.replace("/dev/stdin", &secret.display().to_string());
+        let config = Config::parse(Path::new("test.toml"), &text);
+        std::fs::remove_file(&secret).unwrap();
+        config.unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn state() -> State {
+        let link = |index, name: &str| Link {
+            index,
+            name: name.into(),
+            up: true,
+            mtu: 1500,
+            layer3: false,
+            mac: vec![2; 6],
+        };
+        let address = |index, ip: &str| Address {
+            index,
+            ip: ip.parse().unwrap(),
+            prefix: 24,
+            usable: true,
+            last_choice: false,
+        };
+        let via = |index, gateway: &str| Route {
+            gateway: Some(gateway.parse().unwrap()),
+            ..Route::direct(MAIN, "0.0.0.0/0".parse().unwrap(), index)
+        };
+        State {
+            links: vec![link(2, "wlan0"), link(3, "wwan0"), link(9, "docker0")],
+            addresses: vec![
+                address(2, "192.168.1.2"),
+                address(3, "10.64.3.7"),
+                address(9, "172.17.0.1"),
+            ],
+            routes: vec![
+                Route::direct(MAIN, "192.168.1.0/24".parse().unwrap(), 2),
+                Route::direct(MAIN, "172.17.0.0/16".parse().unwrap(), 9),
+                via(2, "192.168.1.1"),
+                via(3, "100.64.0.1"),
+            ],
+        }
+    }
+
+    fn wanted_for(config: &Config, leases: &[(usize, Vec<IpAddr>)], lockdown: bool) -> Wanted {
+        let mut accesses = Accesses::new(&config.accesses);
+        accesses.update(&state(), Instant::now());
+        let devices = Devices {
+            tun: 7,
+            anchor_routes: Vec::new(),
+        };
+        wanted(
+            config,
+            Numbers::new(4500),
+            &devices,
+            &accesses,
+            leases,
+            &state(),
+            lockdown,
+        )
+    }
+
+    #[test]
+    fn without_a_lease_protected_destinations_are_refused() {
+        let config = config(LAPTOP, "refused");
+        let wanted = wanted_for(&config, &[], true);
+        let protected: Vec<_> = wanted.routes.iter().filter(|r| r.table == 4500).collect();
+        assert_eq!(protected.len(), 2);
+        assert!(protected.iter().all(|r| r.kind == RouteKind::Unreachable));
+        assert!(wanted.leases.is_empty());
+    }
+
+    #[test]
+    fn with_a_lease_they_go_over_the_tun_and_stay_refused_behind_it() {
+        let config = config(LAPTOP, "leased");
+        let lease: IpAddr = "10.66.0.7".parse().unwrap();
+        let wanted = wanted_for(&config, &[(0, vec![lease])], true);
+        let over_tun: Vec<_> = wanted.routes.iter().filter(|r| r.interface == 7).collect();
+        assert_eq!(over_tun.len(), 2);
+        for route in over_tun {
+            assert_eq!(route.source, Some(lease));
+            let behind = Route::unreachable(4500, route.destination);
+            assert!(wanted.routes.contains(&behind));
+            assert!(route.metric < behind.metric);
+        }
+        let open = wanted_for(&config, &[], false);
+        assert!(
+            open.routes.iter().all(|r| r.kind != RouteKind::Unreachable),
+            "lockdown = false"
+        );
+    }
+
+    #[test]
+    fn each_access_has_its_own_way_out_and_the_anchor_comes_before_the_refusal() {
+        let config = config(LAPTOP, "access");
+        let wanted = wanted_for(&config, &[], true);
+        let rule = |from: &str, table| {
+            let from: IpAddr = from.parse().unwrap();
+            wanted
+                .rules
+                .iter()
+                .any(|r| r.from == Some(from) && r.table == table)
+        };
+        assert!(rule("192.168.1.2", 4510));
+        assert!(rule("10.64.3.7", 4511));
+        assert!(
+            wanted
+                .rules
+                .iter()
+                .all(|r| r.from != Some("172.17.0.1".parse().unwrap()))
+        );
+        let wwan: Vec<_> = wanted.routes.iter().filter(|r| r.table == 4511).collect();
+        assert_eq!(wwan.len(), 1);
+        assert!(wwan[0].onlink, "its gateway lies in no prefix of it");
+        let priority = |table| {
+            wanted
+                .rules
+                .iter()
+                .find(|r| r.table == table)
+                .map(|r| r.priority)
+        };
+        assert!(
+            priority(4501) < priority(4500),
+            "an unreachable route ignores the device"
+        );
+    }
+}

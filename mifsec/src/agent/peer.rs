@@ -412,6 +412,21 @@ impl Agent {
         self.changed = true;
     }
 
+    /// Refused Child SAs that may be asked for again; when the next may.
+    pub(super) fn refused_children_due(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for peer in self.peers.values_mut() {
+            let before = peer.pending.len();
+            peer.pending
+                .retain(|_, until| until.is_none_or(|at| at > now));
+            self.changed |= peer.pending.len() != before;
+            for at in peer.pending.values().flatten() {
+                next = Some(next.map_or(*at, |n| n.min(*at)));
+            }
+        }
+        next
+    }
+
     /// The initiator asks for a Child SA on every validated home pair that has none.
     pub(super) fn ensure_members(&mut self, views: &[path::PathView], now: Instant) {
         let mut wanted = Vec::new();

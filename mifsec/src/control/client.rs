@@ -12,12 +12,12 @@ use super::{Refusal, Request};
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Nobody listens.
-    #[error("no agent answers on {} ({source}); start one with `mifsec agent --config FILE`, or name its socket with --control", path.display())]
+    #[error("no agent answers on {} ({cause}); start one with `mifsec agent --config FILE`, or name its socket with --control", path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The agent answered with an error.
     #[error("the agent refused: {0}")]
@@ -40,7 +40,7 @@ pub fn call<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, Co
     let mut line = String::new();
     ask(path, request)?
         .read_line(&mut line)
-        .map_err(|source| unreachable(path, source))?;
+        .map_err(|cause| unreachable(path, cause))?;
     if line.is_empty() {
         return Err(unreachable(path, io::ErrorKind::UnexpectedEof.into()));
     }
@@ -62,7 +62,7 @@ pub fn monitor(
     mut each: impl FnMut(&str) -> io::Result<()>,
 ) -> Result<(), ControlError> {
     for line in ask(path, &Request::Monitor)?.lines() {
-        let line = line.map_err(|source| unreachable(path, source))?;
+        let line = line.map_err(|cause| unreachable(path, cause))?;
         if each(&line).is_err() {
             break;
         }
@@ -80,12 +80,12 @@ fn ask(path: &Path, request: &Request) -> Result<BufReader<UnixStream>, ControlE
     };
     send()
         .map(BufReader::new)
-        .map_err(|source| unreachable(path, source))
+        .map_err(|cause| unreachable(path, cause))
 }
 
-fn unreachable(path: &Path, source: io::Error) -> ControlError {
+fn unreachable(path: &Path, cause: io::Error) -> ControlError {
     ControlError::Unreachable {
         path: path.to_owned(),
-        source,
+        cause,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -32,11 +32,16 @@ pub fn claim(path: &Path) -> anyhow::Result<()> {
             path.display()
         );
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("replacing {}", path.display()))
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => {
+            fs::remove_file(path).with_context(|| format!("replacing {}", path.display()))
         }
-        _ => Ok(()),
+        Ok(_) => anyhow::bail!(
+            "{} exists and is no socket; move it away, or give another path as `control`",
+            path.display()
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Fragmenting an IPv4 packet that may be fragmented, before it is sealed
 //! (RFC 791 3.2, RFC 4301 8.1).
 
-use super::checksum;
+use crate::wire::Checksum;
+
 use super::packet::Inner;
 
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -70,7 +71,7 @@ impl<'a> Fragments<'a> {
             blank_options(&mut header[20..]);
         }
         header[10..12].fill(0);
-        let sum = !checksum::sum(header);
+        let sum = Checksum::new().with(header).finish();
         header[10..12].copy_from_slice(&sum.to_be_bytes());
         self.done += payload;
     }

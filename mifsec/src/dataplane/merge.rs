@@ -11,8 +11,8 @@ use std::io::IoSlice;
 use std::ops::Range;
 
 use crate::io::tun::{Gso, VNET_LEN, VnetHeader};
+use crate::wire::Checksum;
 
-use super::checksum;
 use super::packet::{Fragment, IPV6_LEN, Inner, TCP, UDP, UDP_LEN};
 
 /// The most parts of one super-packet (`UDP_MAX_SEGMENTS`, and what one GRO read holds).
@@ -151,15 +151,8 @@ impl<'a> Shape<'a> {
     }
 
     fn checksum_is_right(&self) -> bool {
-        let inner = &self.inner;
-        let sum = checksum::pseudo(
-            inner.source,
-            inner.destination,
-            inner.protocol,
-            inner.transport_len(),
-        );
-        let transport = &self.bytes[inner.transport..];
-        checksum::add(sum, checksum::sum(transport)) == 0xffff
+        let pseudo = self.inner.pseudo_header(self.inner.transport_len());
+        pseudo.with(&self.bytes[self.inner.transport..]).finish() == 0
     }
 }
 
@@ -268,19 +261,13 @@ impl<'a> Group<'a> {
         if v4 {
             ip[2..4].copy_from_slice(&(total as u16).to_be_bytes());
             ip[10..12].fill(0);
-            let sum = !checksum::sum(ip);
+            let sum = Checksum::new().with(ip).finish();
             ip[10..12].copy_from_slice(&sum.to_be_bytes());
         } else {
             ip[4..6].copy_from_slice(&((total - IPV6_LEN) as u16).to_be_bytes());
         }
         let transport_len = total - inner.transport;
-        let pseudo = checksum::pseudo(
-            inner.source,
-            inner.destination,
-            inner.protocol,
-            transport_len,
-        )
-        .to_be_bytes();
+        let pseudo = inner.pseudo_header(transport_len).folded().to_be_bytes();
         if tcp {
             if self.push {
                 transport[13] |= PSH;

@@ -1,6 +1,7 @@
 //! Clamping the TCP maximum segment size to what the tunnel carries whole.
 
-use super::checksum;
+use crate::wire::adjust;
+
 use super::packet::{Fragment, Inner, TCP};
 
 const SYN: u8 = 0x02;
@@ -59,7 +60,7 @@ pub(super) fn clamp(packet: &mut [u8], inner: &Inner, mtu: usize, partial: bool)
         } else {
             (old.swap_bytes(), limit.swap_bytes())
         };
-        [*c0, *c1] = checksum::replace(checksum, old, new).to_be_bytes();
+        [*c0, *c1] = adjust(checksum, old, new).to_be_bytes();
     }
 }
 

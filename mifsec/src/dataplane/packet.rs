@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::wire::{Reader, Truncated};
+use crate::wire::{Checksum, Reader, Truncated, adjust};
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
@@ -73,6 +73,14 @@ impl Inner {
     /// Octets behind the IP headers.
     pub(super) const fn transport_len(&self) -> usize {
         self.total - self.transport
+    }
+
+    /// The sum of the pseudo-header before `len` octets of transport header and
+    /// payload.
+    pub(super) fn pseudo_header(&self, len: usize) -> Checksum {
+        // A packet is shorter than 4 GiB.
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        Checksum::new().with_pseudo_header(self.source, self.destination, self.protocol, len)
     }
 
     fn parse_v4(bytes: &[u8]) -> Option<Self> {
@@ -204,7 +212,7 @@ pub(super) fn set_tos(packet: &mut [u8], tos: u8) {
                 return;
             };
             let checksum = u16::from_be_bytes([*c0, *c1]);
-            let fixed = super::checksum::replace(checksum, u16::from(*old), u16::from(tos));
+            let fixed = adjust(checksum, u16::from(*old), u16::from(tos));
             [*c0, *c1] = fixed.to_be_bytes();
             *old = tos;
         }
@@ -218,8 +226,22 @@ pub(super) fn set_tos(packet: &mut [u8], tos: u8) {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::checksum;
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// RFC 1071, word by word.
+    fn reference(bytes: &[u8]) -> u16 {
+        let mut total = 0u64;
+        for pair in bytes.chunks(2) {
+            let low = pair.get(1).copied().unwrap_or(0);
+            total += u64::from(u16::from_be_bytes([pair[0], low]));
+        }
+        while total > 0xffff {
+            total = (total >> 16) + (total & 0xffff);
+        }
+        total as u16
+    }
 
     /// A packet between two documentation hosts, all checksums right.
     pub(in super::super) fn build(v6: bool, protocol: u8, tos: u8, transport: &[u8]) -> Vec<u8> {
@@ -243,7 +265,7 @@ pub(super) mod tests {
                 packet.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
                 packet.extend(s.octets());
                 packet.extend(d.octets());
-                let sum = !checksum::sum(&packet);
+                let sum = Checksum::new().with(&packet).finish();
                 packet[10..12].copy_from_slice(&sum.to_be_bytes());
             }
             (IpAddr::V6(s), IpAddr::V6(d)) => {
@@ -264,11 +286,11 @@ pub(super) mod tests {
             _ => return packet,
         };
         packet[start + at..start + at + 2].fill(0);
-        let sum = checksum::add(
-            checksum::pseudo(source, destination, protocol, transport.len()),
-            checksum::sum(&packet[start..]),
-        );
-        packet[start + at..start + at + 2].copy_from_slice(&checksum::udp(sum).to_be_bytes());
+        let sum = Checksum::new()
+            .with_pseudo_header(source, destination, protocol, transport.len() as u32)
+            .with(&packet[start..])
+            .finish_udp();
+        packet[start + at..start + at + 2].copy_from_slice(&sum.to_be_bytes());
         packet
     }
 
@@ -300,7 +322,7 @@ pub(super) mod tests {
         assert_eq!(inner.total, packet.len());
         if inner.next_header() == 4 {
             let header = &packet[..usize::from(packet[0] & 0xf) * 4];
-            assert_eq!(checksum::tests::reference(header), 0xffff);
+            assert_eq!(reference(header), 0xffff);
         }
         if inner.fragment == Fragment::Whole && matches!(inner.protocol, TCP | UDP | ICMPV6) {
             let mut whole = Vec::new();
@@ -318,7 +340,7 @@ pub(super) mod tests {
             whole.extend((inner.transport_len() as u32).to_be_bytes());
             whole.extend([0, 0, 0, inner.protocol]);
             whole.extend(&packet[inner.transport..]);
-            assert_eq!(checksum::tests::reference(&whole), 0xffff);
+            assert_eq!(reference(&whole), 0xffff);
         }
     }
 
@@ -372,6 +394,29 @@ pub(super) mod tests {
             set_tos(&mut packet, 0xbb);
             assert_eq!(Inner::parse(&packet).unwrap().tos, 0xbb);
             assert_checksums(&packet);
+        }
+    }
+    proptest! {
+        #[test]
+        fn whatever_is_read_lies_inside_the_octets(
+            mut bytes in prop::collection::vec(any::<u8>(), 20..120),
+            v6: bool,
+            next in prop::sample::select(vec![0u8, 43, 44, 60, TCP, UDP, ICMPV6]),
+        ) {
+            // Likely enough to be a packet: version and length fit.
+            let len = bytes.len() as u16;
+            if v6 {
+                bytes[0] = 0x60;
+                bytes[4..6].copy_from_slice(&len.saturating_sub(40).to_be_bytes());
+                bytes[6] = next;
+            } else {
+                bytes[0] = 0x40 | bytes[0] & 0xf;
+                bytes[2..4].copy_from_slice(&len.to_be_bytes());
+            }
+            if let Some(inner) = Inner::parse(&bytes) {
+                prop_assert!(inner.transport <= inner.total);
+                prop_assert!(inner.total <= bytes.len());
+            }
         }
     }
 }

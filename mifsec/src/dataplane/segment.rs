@@ -8,7 +8,8 @@
 
 use std::net::IpAddr;
 
-use super::checksum;
+use crate::wire::Checksum;
+
 use super::packet::{Inner, TCP, UDP, UDP_LEN};
 
 const FIN: u8 = 0x01;
@@ -78,30 +79,24 @@ impl<'a> Cutter<'a> {
         let (header, body) = out.split_at_mut(self.header);
         header.copy_from_slice(&self.packet[..self.header]);
         body.copy_from_slice(&self.packet[self.header + self.done..][..payload]);
-        let body_sum = checksum::sum(body);
 
         let (ip, transport) = header.split_at_mut(self.inner.transport);
         fix_ip(ip, &self.inner, len, self.index);
         let transport_len = len - self.inner.transport;
-        let pseudo = checksum::pseudo(
-            self.inner.source,
-            self.inner.destination,
-            self.inner.protocol,
-            transport_len,
-        );
+        let sum = self.inner.pseudo_header(transport_len).with(body);
         if self.inner.protocol == TCP {
             let last = self.done + payload >= self.packet.len() - self.header;
             self.fix_tcp(transport, last);
             transport[16..18].fill(0);
-            let sum = checksum::add(checksum::add(pseudo, checksum::sum(transport)), body_sum);
-            transport[16..18].copy_from_slice(&(!sum).to_be_bytes());
+            let sum = sum.with(transport).finish();
+            transport[16..18].copy_from_slice(&sum.to_be_bytes());
         } else {
             // A UDP length fits: the segment is no longer than a 64 KiB packet.
             let length = (transport_len & 0xffff) as u16;
             transport[4..6].copy_from_slice(&length.to_be_bytes());
             transport[6..8].fill(0);
-            let sum = checksum::add(checksum::add(pseudo, checksum::sum(transport)), body_sum);
-            transport[6..8].copy_from_slice(&checksum::udp(sum).to_be_bytes());
+            let sum = sum.with(transport).finish_udp();
+            transport[6..8].copy_from_slice(&sum.to_be_bytes());
         }
         self.done += payload;
         self.index += 1;
@@ -134,7 +129,7 @@ fn fix_ip(ip: &mut [u8], inner: &Inner, len: usize, index: u16) {
             let id = u16::from_be_bytes([ip[4], ip[5]]).wrapping_add(index);
             ip[4..6].copy_from_slice(&id.to_be_bytes());
             ip[10..12].fill(0);
-            let sum = !checksum::sum(ip);
+            let sum = Checksum::new().with(ip).finish();
             ip[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         IpAddr::V6(_) => {
@@ -151,11 +146,11 @@ pub(super) fn complete(packet: &mut [u8], start: usize, offset: usize) -> bool {
     let Some(covered) = packet.get_mut(start..) else {
         return false;
     };
-    let sum = checksum::sum(covered);
+    let sum = Checksum::new().with(covered).finish_udp();
     let Some([c0, c1]) = covered.get_mut(offset..offset + 2) else {
         return false;
     };
-    [*c0, *c1] = checksum::udp(sum).to_be_bytes();
+    [*c0, *c1] = sum.to_be_bytes();
     true
 }
 
@@ -253,8 +248,7 @@ mod tests {
             let right = build(v6, UDP, 0, &udp(b"an odd one!"));
             let inner = Inner::parse(&right).unwrap();
             let mut packet = right.clone();
-            let pseudo =
-                checksum::pseudo(inner.source, inner.destination, UDP, inner.transport_len());
+            let pseudo = inner.pseudo_header(inner.transport_len()).folded();
             packet[inner.transport + 6..inner.transport + 8].copy_from_slice(&pseudo.to_be_bytes());
             assert!(complete(&mut packet, inner.transport, 6));
             assert_eq!(packet, right);

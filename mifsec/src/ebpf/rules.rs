@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(v4.remote_mask.words()[2], u32::MAX);
         assert_eq!((v4.family, v6.family), (4, 6));
         assert_eq!(v6.local_mask, Addr::NONE);
-        assert_eq!(v6.remote.0[15], 0);
+        assert_eq!(v6.remote.octets()[15], 0);
     }
 
     #[test]

@@ -12,8 +12,6 @@ mod accept;
 mod command;
 mod context;
 mod cookie;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -256,3 +254,6 @@ impl Engine {
         self.answer_in_clear(request, arrival, Payload::Notify(notify));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,10 +73,15 @@ impl TimerTable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Any time: only differences count.
+    pub(in crate::ike) fn some_instant() -> Instant {
+        Instant::now()
+    }
 
     #[test]
     fn the_earliest_deadline_comes_first_and_fires_once() {

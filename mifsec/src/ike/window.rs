@@ -20,8 +20,10 @@ pub(super) struct Outbound<T> {
 struct InFlight<T> {
     bytes: Vec<u8>,
     task: T,
-    /// Retransmissions so far.
+    /// Retransmissions so far on this pair.
     sent: u32,
+    /// Pairs it was moved to.
+    moved: u32,
     wait: Duration,
     due: Instant,
 }
@@ -96,6 +98,7 @@ impl<T> Outbound<T> {
                 bytes,
                 task,
                 sent: 0,
+                moved: 0,
                 wait: timing.initial,
                 due: now + timing.initial,
             },
@@ -152,13 +155,17 @@ impl<T> Outbound<T> {
         out
     }
 
-    /// Everything in flight, for sending at once on a new pair; the count of
-    /// tries starts over, because another path is being tried.
+    /// Everything in flight, for sending at once on a new pair. The count of tries
+    /// starts over, because another path is being tried, but not for ever: a peer
+    /// that answers on no path is dead.
     pub(super) fn resend(&mut self, timing: &RetransmitConfig, now: Instant) -> Vec<Vec<u8>> {
         self.in_flight
             .values_mut()
             .map(|request| {
-                request.sent = 0;
+                request.moved += 1;
+                if request.moved <= MAX_MOVES {
+                    request.sent = 0;
+                }
                 request.wait = timing.initial;
                 request.due = now + timing.initial;
                 request.bytes.clone()
@@ -228,6 +235,9 @@ impl Inbound {
     }
 }
 
+/// Changes of the pair after which a request is given up like any other.
+const MAX_MOVES: u32 = 8;
+
 /// No peer makes us hold more than this, whatever it offers.
 const MAX_SIZE: u32 = 64;
 
@@ -269,6 +279,20 @@ mod tests {
             }
         }
         assert_eq!(waits, [100, 200, 300, 300]);
+    }
+
+    #[test]
+    fn moving_the_channel_to_and_fro_does_not_keep_a_dead_peer_alive() {
+        let mut now = Instant::now();
+        let mut window = Outbound::new();
+        window.sent(vec![1], (), &TIMING, now);
+        let gave_up = (0..100).any(|_| {
+            now += Duration::from_millis(150);
+            let due = window.due(&TIMING, now).pop();
+            assert_eq!(window.resend(&TIMING, now), [vec![1]]);
+            matches!(due, Some(Due::GaveUp))
+        });
+        assert!(gave_up);
     }
 
     #[test]

@@ -73,3 +73,37 @@ impl Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SeededEntropy;
+
+    #[test]
+    fn the_newest_claim_to_an_arrival_counts_and_the_older_one_inherits() {
+        let mut out = Output::new(Box::new(SeededEntropy::new(0)));
+        let arrival = Arrival {
+            ifindex: 1,
+            local: ([10, 0, 0, 1], 4500).into(),
+            remote: ([10, 0, 0, 2], 4500).into(),
+        };
+        let [old, new] = [PathIndex(1), PathIndex(2)];
+        out.claim(arrival, old);
+        out.claim(arrival, new);
+        out.claim(arrival, new);
+        out.release(arrival, new);
+        out.release(arrival, new);
+        out.release(arrival, old);
+        let added = |path| Event::ArrivalAdded { arrival, path };
+        assert_eq!(
+            Vec::from(out.events),
+            [
+                added(old),
+                added(new),
+                added(old),
+                Event::ArrivalRemoved { arrival }
+            ]
+        );
+        assert!(out.arrivals.is_empty());
+    }
+}

@@ -215,6 +215,65 @@ fn rules() -> Vec<SpdRule> {
     rules
 }
 
+/// SPI whose path leads back to the anchor: every repetition finds the packet
+/// the one before left, and it has to have the same key.
+const OUT_LOOP: u32 = 0x1100;
+
+/// Adds what [`for_bench`] needs to [`set_up`].
+///
+/// # Errors
+/// A map refuses a write.
+pub fn set_up_for_bench(ebpf: &mut Ebpf) -> Result<()> {
+    for (path, sender, anchor) in [(10, SENDER, ANCHOR), (11, SENDER6, ANCHOR6)] {
+        let (local, remote) = (at(sender, 4500), at(anchor, 4500));
+        let entry = path_entry(local, remote, None, LOOPBACK, 1500, true, false);
+        ebpf.set_path(PathIndex(path), &entry)?;
+        let sa = SaOut {
+            home_v4: 10,
+            home_v6: 11,
+            ..SaOut::default()
+        };
+        ebpf.set_sa_out(addr(anchor), Spi(OUT_LOOP), sa)?;
+    }
+    Ok(())
+}
+
+/// The fixtures worth timing: the good paths, and the drops an attacker causes.
+#[must_use]
+pub fn for_bench() -> Vec<Fixture> {
+    let mut table = Vec::new();
+    for (name, sender, anchor) in [("v4", SENDER, ANCHOR), ("v6", SENDER6, ANCHOR6)] {
+        table.push(Fixture {
+            name: format!("egress {name} udp"),
+            program: "mif_egress",
+            packet: ethernet(
+                &[],
+                &udp(at(sender, 4500), at(anchor, 4500), &esp(OUT_LOOP, 1400)),
+            ),
+            context: Context::default(),
+            expected: Expected::default(),
+        });
+    }
+    table.extend(all().into_iter().filter(|fixture| {
+        [
+            "mif_ingress_xdp v4 udp known spi",
+            "mif_ingress_xdp v6 udp known spi",
+            "mif_ingress_xdp v4 native known spi",
+            "mif_ingress_xdp v4 udp unknown spi",
+            "mif_ingress_xdp v4 tcp",
+            "mif_ingress_tc v4 udp known spi",
+            "mif_ingress_tc v6 udp known spi",
+            "mif_guard_out our udp port v4",
+            "mif_guard_in our udp port v4",
+            "mif_guard_out bypassed v4",
+            "mif_guard_out unmentioned v4",
+            "mif_guard_out protected v6",
+        ]
+        .contains(&fixture.name.as_str())
+    }));
+    table
+}
+
 /// All fixtures.
 #[must_use]
 pub fn all() -> Vec<Fixture> {

@@ -15,6 +15,7 @@ use crate::ike::mif::{
 use crate::ike::peer::PskSource;
 use crate::ike::proposal;
 use crate::ike::selector::{TsEntry, TsSpec};
+use crate::ike::timer::tests::some_instant;
 
 use super::*;
 
@@ -82,7 +83,7 @@ impl Two {
         let mut two = Self {
             a: engine(a, 1),
             b: engine(b, 2),
-            now: Instant::now(),
+            now: some_instant(),
         };
         let ifaces = vec![iface(1, "192.0.2.1"), iface(2, "192.0.2.2")];
         two.a

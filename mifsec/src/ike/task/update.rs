@@ -39,17 +39,21 @@ impl Update {
             || self.flags.has(channel) && other.flags.has(channel)
     }
 
-    /// Takes over a later address of the same interface, if `self` was not sent.
+    /// Takes over where a later move ends, if `self` was not sent: another address
+    /// of the same interface, or another pair for the channel alone. A move of
+    /// Child SAs from one interface to another is never left out.
     pub(super) fn absorb(&mut self, later: &Self) -> bool {
         let ifaces = [later.old_iface, later.new_iface, self.new_iface];
-        let same = ifaces.iter().all(|iface| *iface == self.old_iface)
-            && self.flags.has(UpdateFlags::TUNNEL)
-            && self.flags == later.flags
-            && self.txn.is_none();
-        if same {
+        let one_iface = ifaces.iter().all(|iface| *iface == self.old_iface)
+            && self.flags.has(UpdateFlags::TUNNEL);
+        let channel_alone = self.flags == UpdateFlags::IKE_CHANNEL;
+        let absorbs =
+            self.txn.is_none() && self.flags == later.flags && (one_iface || channel_alone);
+        if absorbs {
+            self.new_iface = later.new_iface;
             (self.new, self.grace) = (later.new, later.grace);
         }
-        same
+        absorbs
     }
 
     /// The request; nothing for a peer that cannot follow.

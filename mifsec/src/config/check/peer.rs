@@ -1,0 +1,326 @@
+//! `[[peer]]` and `[[peer.child]]`.
+
+use std::net::IpAddr;
+
+use toml::Spanned;
+
+use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
+use super::{Checker, NOT_YET, Section};
+use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
+
+impl Checker<'_> {
+    pub(super) fn peers(
+        &self,
+        raw: Vec<Spanned<raw::Peer>>,
+        accesses: &[Access],
+        pools: &[Pool],
+    ) -> Result<Vec<Peer>, ConfigError> {
+        let mut out: Vec<Peer> = Vec::new();
+        for spanned in raw {
+            let mut section = Section::of(&spanned, "[[peer]]".into());
+            let raw = spanned.into_inner();
+            let name = self.required(
+                &section,
+                "name",
+                raw.name.clone(),
+                "it is how commands call this peer",
+            )?;
+            section.name = format!("[[peer]] {name:?}");
+            if out.iter().any(|p| p.name == name) {
+                return Err(self
+                    .error(&section, "name", "is used twice".into())
+                    .mend("rename one"));
+            }
+            out.push(self.peer(&section, name, raw, accesses, pools)?);
+        }
+        if out.is_empty() {
+            return Err(ConfigError::file(self.file, "there is no peer")
+                .key("[[peer]]")
+                .mend("add `[[peer]]` with remote_id and psk_file"));
+        }
+        Ok(out)
+    }
+
+    pub(super) fn peer(
+        &self,
+        section: &Section,
+        name: String,
+        raw: raw::Peer,
+        accesses: &[Access],
+        pools: &[Pool],
+    ) -> Result<Peer, ConfigError> {
+        for (key, value) in [
+            ("certificate", &raw.certificate),
+            ("private_key", &raw.private_key),
+            ("ca", &raw.ca),
+        ] {
+            if value.is_some() {
+                return Err(self
+                    .error(section, key, NOT_YET.into())
+                    .mend("use psk_file"));
+            }
+        }
+        self.unsupported(section, "rekey", raw.rekey.is_some())?;
+        self.unsupported(section, "ike_rekey", raw.ike_rekey.is_some())?;
+        self.choose(
+            section,
+            "encapsulation",
+            raw.encapsulation.as_deref(),
+            "auto",
+            &[("auto", Some(())), ("udp", Some(())), ("native", None)],
+        )?;
+        let local_id = self.required(
+            section,
+            "local_id",
+            raw.local_id,
+            "say who we are, as laptop@example.org",
+        )?;
+        let remote_id = self.required(
+            section,
+            "remote_id",
+            raw.remote_id,
+            "say who the peer must be",
+        )?;
+        let local_id: Identity = local_id.parse().map_err(|e: IdentityError| {
+            self.error(section, "local_id", e.to_string())
+                .mend("write laptop@example.org or gw.example.org")
+        })?;
+        let pattern: IdentityPattern = remote_id.parse().map_err(|e: IdentityError| {
+            self.error(section, "remote_id", e.to_string())
+                .mend("write an exact identity, or `*@example.org` for many")
+        })?;
+        let remote: Vec<IpAddr> = self.parsed(
+            section,
+            "remote",
+            &raw.remote.unwrap_or_default(),
+            "an IP address (names are not resolved yet)",
+        )?;
+        if !pattern.is_exact() && !remote.is_empty() {
+            return Err(self
+                .error(
+                    section,
+                    "remote_id",
+                    format!("{remote_id:?} is a pattern, but `remote` names one peer"),
+                )
+                .mend("give the peer's exact identity, or leave `remote` out to accept many"));
+        }
+        let psk = match (raw.psk_file, raw.psk_table) {
+            (Some(path), None) => PskSource::one(&self.beside(path)).map_err(|e| {
+                self.error(section, "psk_file", e)
+                    .mend("put the shared secret there, readable by the agent")
+            })?,
+            (None, Some(path)) => PskSource::table(&self.beside(path)).map_err(|e| {
+                self.error(section, "psk_table", e)
+                    .mend("one `identity = secret` a line, readable by the agent")
+            })?,
+            (Some(_), Some(_)) => {
+                return Err(self
+                    .error(section, "psk_table", "given beside psk_file".into())
+                    .mend("keep one of the two"));
+            }
+            (None, None) => {
+                return Err(self
+                    .error(section, "psk_file", "is missing".into())
+                    .mend("name a file that holds the shared secret"));
+            }
+        };
+        let (mut request_v4, mut request_v6) = (false, false);
+        for family in raw.addresses.iter().flatten() {
+            match family.as_str() {
+                "ipv4" => request_v4 = true,
+                "ipv6" => request_v6 = true,
+                other => {
+                    return Err(self
+                        .error(
+                            section,
+                            "addresses",
+                            format!("{other:?} is not an address family"),
+                        )
+                        .mend("write \"ipv4\", \"ipv6\" or both"));
+                }
+            }
+        }
+        if let Some(pool) = &raw.pool
+            && !pools.iter().any(|p| p.name == *pool)
+        {
+            return Err(self
+                .error(
+                    section,
+                    "pool",
+                    format!("there is no [[pool]] named {pool:?}"),
+                )
+                .mend("add it, or correct the name"));
+        }
+        let mut children: Vec<Child> = Vec::new();
+        for spanned in raw.child {
+            let child = self.child(section, spanned, accesses, &children)?;
+            children.push(child);
+        }
+        if children.is_empty() {
+            return Err(self
+                .error(
+                    section,
+                    "child",
+                    "there is none, so nothing would be protected".into(),
+                )
+                .mend("add `[[peer.child]]` with name, local_ts and remote_ts"));
+        }
+        Ok(Peer {
+            require: self.choose(
+                section,
+                "require",
+                raw.require.as_deref(),
+                "any",
+                &[
+                    ("any", Some(Require::Any)),
+                    ("mif", Some(Require::Mif)),
+                    ("mobike", None),
+                ],
+            )?,
+            start: self.choose(
+                section,
+                "start",
+                raw.start.as_deref(),
+                if remote.is_empty() { "manual" } else { "auto" },
+                &[
+                    ("auto", Some(Start::Auto)),
+                    ("manual", Some(Start::Manual)),
+                    ("trap", None),
+                ],
+            )?,
+            dpd: self.duration(section, "dpd", raw.dpd)?,
+            ike: self.proposals(section, "ike", raw.ike)?,
+            esp: self.proposals(section, "esp", raw.esp)?,
+            pool: raw.pool,
+            name,
+            remote,
+            local_id,
+            remote_id: pattern,
+            psk,
+            request_v4,
+            request_v6,
+            children,
+        })
+    }
+
+    pub(super) fn child(
+        &self,
+        peer: &Section,
+        spanned: Spanned<raw::Child>,
+        accesses: &[Access],
+        others: &[Child],
+    ) -> Result<Child, ConfigError> {
+        let mut section = Section::of(&spanned, format!("{} [[peer.child]]", peer.name));
+        let raw = spanned.into_inner();
+        let name = self.required(&section, "name", raw.name, "it shows up in `mifsec sa`")?;
+        section.name = format!("{} child {name:?}", peer.name);
+        if others.iter().any(|c| c.name == name) {
+            return Err(self
+                .error(&section, "name", "is used twice in this peer".into())
+                .mend("rename one"));
+        }
+        let later = [
+            ("dscp", raw.dscp.is_some()),
+            ("alternates", raw.alternates.is_some()),
+            ("order", raw.order.is_some_and(|o| o != 0)),
+        ];
+        for (key, given) in later {
+            self.unsupported(&section, key, given)?;
+        }
+        self.choose(
+            &section,
+            "mode",
+            raw.mode.as_deref(),
+            "tunnel",
+            &[("tunnel", Some(())), ("transport", None)],
+        )?;
+        self.choose(
+            &section,
+            "steering",
+            raw.steering.as_deref(),
+            "load-balancing",
+            &[
+                ("load-balancing", Some(())),
+                ("active-standby", None),
+                ("smallest-delay", None),
+                ("priority-based", None),
+                ("redundant", None),
+            ],
+        )?;
+        self.choose(
+            &section,
+            "layout",
+            raw.layout.as_deref(),
+            "bundle",
+            &[("bundle", Some(())), ("pinned", None)],
+        )?;
+        self.choose(
+            &section,
+            "policy",
+            raw.policy.as_deref(),
+            "protect",
+            &[("protect", Some(())), ("bypass", None), ("discard", None)],
+        )?;
+        let listed = match raw.accesses {
+            None => (0..accesses.len()).collect(),
+            Some(names) => {
+                let mut listed = Vec::new();
+                for wanted in &names {
+                    let Some(index) = accesses.iter().position(|a| a.interface == *wanted) else {
+                        return Err(self
+                            .error(
+                                &section,
+                                "accesses",
+                                format!("{wanted:?} is not the interface of any [[access]]"),
+                            )
+                            .mend("add the [[access]], or correct the name"));
+                    };
+                    listed.push(index);
+                }
+                listed
+            }
+        };
+        if listed.is_empty() {
+            return Err(self
+                .error(&section, "accesses", "is empty".into())
+                .mend("name at least one, or leave it out for all"));
+        }
+        Ok(Child {
+            local_ts: self.selectors(&section, "local_ts", raw.local_ts)?,
+            remote_ts: self.selectors(&section, "remote_ts", raw.remote_ts)?,
+            replay_window: self.integer(
+                &section,
+                "replay_window",
+                raw.replay_window,
+                8192,
+                64..=65536,
+            )?,
+            accesses: listed,
+            name,
+        })
+    }
+
+    pub(super) fn selectors(
+        &self,
+        section: &Section,
+        key: &str,
+        raw: Option<Vec<String>>,
+    ) -> Result<Vec<Ts>, ConfigError> {
+        let raw = raw.unwrap_or_else(|| vec!["dynamic".into()]);
+        if raw.is_empty() {
+            return Err(self
+                .error(section, key, "is empty".into())
+                .mend("list prefixes, or \"dynamic\" for the lease"));
+        }
+        let mut out = Vec::new();
+        for text in &raw {
+            if text == "dynamic" {
+                out.push(Ts::Dynamic);
+                continue;
+            }
+            let nets = self.nets(section, key, std::slice::from_ref(text))?;
+            out.extend(nets.into_iter().map(Ts::Net));
+        }
+        Ok(out)
+    }
+}
