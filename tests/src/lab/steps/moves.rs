@@ -89,11 +89,14 @@ fn abrupt(lab: &mut Lab, judge: &mut Judge, access: Access) -> Result<()> {
     event(lab.topology.add_route(access, new), "its route")?;
     lab.attached.insert(access, new);
     let back = now_ns();
-    lab.settle()?;
+    let settled = lab.settle();
     thread::sleep(Duration::from_millis(500));
     let after = lab.watch(Duration::from_millis(500));
     let ended = lab.end(running, judge)?;
     let (up, down) = (&ended.outcome.up, &ended.outcome.down);
+    if let Err(error) = settled {
+        judge.require(false, || format!("{error:#}"));
+    }
     let lost_up = up.lost_between(at, u64::MAX);
     judge.require(lost_up == 0, || {
         format!("end user to gateway lost {lost_up} after the event")
