@@ -154,7 +154,7 @@ impl Agent {
                 _ = hangup.recv() => {
                     tracing::warn!("reload is not supported yet; restart the agent to take in a changed file");
                 }
-                Some(input) = sources.inputs.recv() => self.inputs(input, &mut sources.inputs),
+                Some(input) = sources.inputs.recv() => self.inputs(input, &mut sources.inputs)?,
                 news = sources.watch.next() => match news {
                     Some(news) => self.news(news, &mut sources.watch).await?,
                     None => anyhow::bail!("the netlink socket closed"),
@@ -207,19 +207,18 @@ impl Agent {
         .fold(self.next_poll, Instant::min)
     }
 
-    fn inputs(&mut self, first: Input, more: &mut mpsc::Receiver<Input>) {
+    /// Fails when the data plane does: the guard stays, so nothing leaves in clear.
+    fn inputs(&mut self, first: Input, more: &mut mpsc::Receiver<Input>) -> anyhow::Result<()> {
         let mut next = Some(first);
         for _ in 0..INPUTS {
             let Some(input) = next.take() else { break };
-            self.input(input, Instant::now());
+            self.input(input, Instant::now())?;
             next = more.try_recv().ok();
         }
-        if let Some(input) = next {
-            self.input(input, Instant::now());
-        }
+        next.map_or(Ok(()), |input| self.input(input, Instant::now()))
     }
 
-    fn input(&mut self, input: Input, now: Instant) {
+    fn input(&mut self, input: Input, now: Instant) -> anyhow::Result<()> {
         match input {
             Input::Ike { arrival, bytes } => self.ike_datagram(arrival, &bytes, now),
             Input::Probe {
@@ -233,7 +232,7 @@ impl Agent {
                     .and_then(|ike| Some((*ike, self.peers.get(ike)?.probe.as_ref()?)))
                 else {
                     self.refuse("probe_unknown_spi");
-                    return;
+                    return Ok(());
                 };
                 match probe.open(&mut bytes) {
                     Ok((sequence, payload)) => {
@@ -250,7 +249,11 @@ impl Agent {
                 self.path.handle_new_source(path, arrival, now);
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
+            Input::WorkerGone { index, error } => {
+                anyhow::bail!("data plane worker {index} ended: {error}");
+            }
         }
+        Ok(())
     }
 
     fn ike_datagram(&mut self, arrival: Arrival, bytes: &[u8], now: Instant) {
@@ -526,7 +529,11 @@ impl Agent {
                 return;
             }
             tokio::select! {
-                Some(input) = sources.inputs.recv() => self.inputs(input, &mut sources.inputs),
+                Some(input) = sources.inputs.recv() => {
+                    if let Err(error) = self.inputs(input, &mut sources.inputs) {
+                        tracing::warn!(%error, "while stopping");
+                    }
+                }
                 received = self.ike_socket.receive() => {
                     for (arrival, bytes) in received.unwrap_or_default() {
                         self.ike_datagram(arrival, &bytes, Instant::now());

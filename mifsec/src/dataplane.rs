@@ -26,6 +26,7 @@ mod outbound;
 mod packet;
 mod segment;
 mod snapshot;
+mod waiting;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -114,6 +115,15 @@ pub enum Input {
     FirstPacket {
         /// The SA.
         spi: Spi,
+    },
+    /// A worker ended without being told to: its device is gone, its wait failed
+    /// or it panicked. What the kernel sends to its queues stays there, so the
+    /// data plane is of no further use.
+    WorkerGone {
+        /// Which one.
+        index: usize,
+        /// Why.
+        error: String,
     },
 }
 
@@ -287,9 +297,8 @@ impl Drop for Dataplane {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake();
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a data plane worker panicked");
-            }
+            // A panic was reported by the worker itself.
+            let _ = thread.join();
         }
     }
 }

@@ -13,10 +13,11 @@ use mifsec::crypto::AeadAlgorithm;
 use mifsec::dataplane::{Input, Selector};
 use mifsec::esp::{HEADER_LEN, OutboundSa, SaParams};
 use mifsec::ids::{Arrival, Family, Spi};
+use mifsec::io::poll::Poll;
 use mifsec::io::udp::{RecvBatch, SendSocket, WildcardSocket};
 use mifsec_tests::pump;
 use mifsec_tests::stamped::{self, Load, Outcome};
-use mifsec_tests::tunnel::{DEVICE, End, Options, PATH, PORT, Tunnel, keymat, spi};
+use mifsec_tests::tunnel::{DEVICE, End, Options, PATH, PORT, TUN, Tunnel, keymat, spi};
 
 /// Reasons that must stay at zero while nobody misbehaves.
 const NEVER: &[&str] = &[
@@ -277,6 +278,54 @@ fn what_arrives_elsewhere_than_on_an_access_is_dropped() {
 }
 
 #[test]
+fn an_icmp_error_about_one_destination_fails_no_send_to_another() {
+    let tunnel = start(Options::default());
+    let [a, b] = &tunnel.ends;
+    let router = Tunnel::outer(1, false);
+    b.namespace
+        .run(|| {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            Ok(std::fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0")?)
+        })
+        .unwrap();
+    // The router has no route to the first (net unreachable) and must not
+    // forward to the others (host unreachable, administratively prohibited).
+    for (kind, to) in [
+        ("unreachable", "198.51.100.2"),
+        ("prohibit", "198.51.100.3"),
+    ] {
+        b.namespace.ip(&["route", "add", kind, to]).unwrap();
+    }
+    let via = [
+        "route",
+        "add",
+        "198.51.100.0/24",
+        "via",
+        &router.to_string(),
+    ];
+    a.namespace.ip(&via).unwrap();
+    let (poll, mut ready) = (Poll::new().unwrap(), Vec::new());
+    let socket = a
+        .namespace
+        .run(|| Ok(WildcardSocket::open(Family::V4, 0)?))
+        .unwrap();
+    poll.add(&socket, 0).unwrap();
+    for lost in ["198.51.100.1", "198.51.100.2", "198.51.100.3"] {
+        let local = Tunnel::outer(0, false);
+        let lost = SocketAddr::new(lost.parse().unwrap(), PORT);
+        socket.send(0, local, lost, b"lost").unwrap();
+        eventually("ICMP error", || {
+            poll.wait(Some(Duration::from_millis(5)), &mut ready)
+                .unwrap();
+            ready.iter().any(|event| event.error)
+        });
+        let sent = socket.send(0, local, SocketAddr::new(router, PORT), &[0xff]);
+        assert!(sent.is_ok(), "after {lost}: {sent:?}");
+    }
+    eventually("all arrived", || b.count("keepalive") == 3);
+}
+
+#[test]
 fn every_segment_of_a_glued_read_is_classified() {
     let mut tunnel = start(Options::default());
     let probe = Spi(0xccdd_0001);
@@ -318,6 +367,7 @@ fn every_segment_of_a_glued_read_is_classified() {
                 probes.push(bytes);
             }
             Input::NewSource { .. } | Input::FirstPacket { .. } => {}
+            Input::WorkerGone { .. } => panic!("{input:?}"),
         }
     }
     assert_eq!(ike, [vec![7; segment - 4]]);
@@ -348,7 +398,9 @@ fn an_unknown_source_is_reported_and_a_known_one_counts_for_its_path() {
                     assert_eq!(on, spi(1));
                     first = true;
                 }
-                Input::Ike { .. } | Input::Probe { .. } => panic!("{input:?}"),
+                Input::Ike { .. } | Input::Probe { .. } | Input::WorkerGone { .. } => {
+                    panic!("{input:?}")
+                }
             }
         }
         arrival.is_some() && first
@@ -598,4 +650,21 @@ fn the_outer_header_copies_the_inner_tos_and_numbers_never_repeat() {
     assert_eq!(tos, marks);
     seen.dedup_by_key(|(sequence, _)| *sequence);
     assert_eq!(seen.len(), marks.len());
+}
+
+#[test]
+fn a_tun_that_is_deleted_is_told_by_every_worker() {
+    let mut tunnel = start(Options::default());
+    let [a, _] = &mut tunnel.ends;
+    a.namespace.ip(&["link", "del", TUN]).unwrap();
+    let mut gone = std::collections::BTreeSet::new();
+    eventually("both workers gone", || {
+        while let Ok(input) = a.inputs.try_recv() {
+            if let Input::WorkerGone { index, error } = input {
+                assert!(error.contains("TUN"), "{error}");
+                gone.insert(index);
+            }
+        }
+        gone.len() == 2
+    });
 }

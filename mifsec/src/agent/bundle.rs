@@ -367,7 +367,7 @@ impl Agent {
                 access: path.access,
                 path: path.path,
                 mtu: path.mtu,
-                usable: path.up && !held && !replaced,
+                usable: path.up && !replaced,
                 weight: self.weight(peer, child.pair),
                 held,
             });
@@ -376,7 +376,8 @@ impl Agent {
             .iter()
             .map(|m| steering::Member {
                 weight: m.weight,
-                usable: m.usable,
+                // A flow begins on an SA that may send; it waits only if none may.
+                usable: m.usable && !m.held,
             })
             .collect();
         Bundle {

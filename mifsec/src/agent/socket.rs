@@ -67,9 +67,11 @@ impl IkeSocket {
         let count = match socket.receive(&mut self.batch) {
             Ok(count) => count,
             Err(error) => {
-                guard.clear_ready();
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    // A queued ICMP error wakes the reader like a datagram.
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    guard.clear_ready();
+                } else {
+                    // A queued ICMP error wakes the reader like a datagram, and
+                    // there may be one behind it: still readable.
                     socket.clear_errors();
                     tracing::debug!(%error, "IKE socket");
                 }

@@ -60,7 +60,7 @@ reasons! {
     EgressDropped => "egress_dropped",
     /// Outbound: the kernel refused to send.
     SendError => "send_error",
-    /// Outbound: too many packets wait for a new SA's first answer.
+    /// Outbound: too much waits for new SAs' first answers.
     HeldFull => "held_full",
     /// ICMP and local errors taken from the sockets' error queues.
     SocketErrors => "socket_errors",
@@ -70,7 +70,7 @@ reasons! {
     TooShort => "too_short",
     /// Inbound: no SA has this SPI.
     UnknownSpi => "unknown_spi",
-    /// Inbound: too many packets wait for an SA that is being made.
+    /// Inbound: too much waits for SAs that are being made.
     LarvalFull => "larval_full",
     /// Inbound: the SA that was being made never came.
     LarvalGone => "larval_gone",

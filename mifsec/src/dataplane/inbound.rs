@@ -21,14 +21,11 @@ use super::activity::Activity;
 use super::counters::{Counters, Reason};
 use super::packet::{self, Inner};
 use super::snapshot::{Compiled, Inbound as Entry, selected};
+use super::waiting::Waiting;
 use super::{Input, ecn, merge, mss};
 
 /// GRO reads per system call.
 const READS: usize = 8;
-/// Packets waiting for one SA that is being made.
-const LARVAL: usize = 64;
-/// SPIs with packets waiting.
-const LARVAL_SPIS: usize = 256;
 /// How often the agent hears of one unknown source.
 const NEWS_INTERVAL: Duration = Duration::from_millis(50);
 /// Unknown sources remembered for that.
@@ -54,7 +51,7 @@ pub(super) struct Outside<'a> {
 /// One worker's inbound half.
 pub(super) struct Inbound {
     batch: RecvBatch,
-    larval: BTreeMap<Spi, Vec<Larval>>,
+    larval: Waiting<Larval>,
     news: BTreeMap<Arrival, Instant>,
     /// SAs whose first packet was reported.
     reported: Vec<Spi>,
@@ -98,7 +95,7 @@ impl Inbound {
     pub(super) fn new() -> Self {
         Self {
             batch: RecvBatch::new(READS),
-            larval: BTreeMap::new(),
+            larval: Waiting::new(),
             news: BTreeMap::new(),
             reported: Vec::new(),
             work: Work::default(),
@@ -139,10 +136,12 @@ impl Inbound {
         let snapshot = &outside.compiled.snapshot;
         self.reported
             .retain(|spi| snapshot.inbound.contains_key(spi));
-        let waiting = std::mem::take(&mut self.larval);
-        for (spi, packets) in waiting {
+        for (spi, packets) in self.larval.take() {
             if snapshot.larval.contains(&spi) {
-                self.larval.insert(spi, packets);
+                // They had room a moment ago.
+                for packet in packets {
+                    self.larval.push(spi, packet.bytes.len(), || packet);
+                }
             } else if snapshot.inbound.contains_key(&spi) {
                 for mut packet in packets {
                     let len = packet.bytes.len();
@@ -320,16 +319,12 @@ impl Inbound {
                 outside,
             );
         } else if snapshot.larval.contains(&spi) {
-            let known = self.larval.contains_key(&spi);
-            let room = known || self.larval.len() < LARVAL_SPIS;
-            let waiting = self.larval.get(&spi).map_or(0, Vec::len);
-            if room && waiting < LARVAL {
-                self.larval.entry(spi).or_default().push(Larval {
-                    arrival,
-                    tos,
-                    bytes: bytes(),
-                });
-            } else {
+            let kept = self.larval.push(spi, packet.len(), || Larval {
+                arrival,
+                tos,
+                bytes: bytes(),
+            });
+            if !kept {
                 outside.counters.hit(Reason::LarvalFull);
             }
         } else {

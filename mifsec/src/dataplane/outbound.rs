@@ -24,6 +24,7 @@ use super::limit::Limit;
 use super::packet::{Inner, TCP, UDP};
 use super::segment::{self, Cutter};
 use super::snapshot::{Bundle, Compiled, Member};
+use super::waiting::Waiting;
 use super::{icmp, mss};
 
 /// What one send may carry: a UDP datagram over IPv4, in effect.
@@ -32,8 +33,6 @@ const MAX_SEND: usize = 65_487;
 const BURST: usize = 32;
 /// SAs with an open send buffer at once; one more sends the oldest.
 const BUFFERS: usize = 8;
-/// Packets waiting for one new SA's first answer.
-const HELD: usize = 64;
 /// How long a responder holds packets (architecture 5.1).
 const HOLD_TIME: Duration = Duration::from_secs(1);
 /// ICMP errors: at once, and then one per interval.
@@ -56,7 +55,7 @@ pub(super) struct Outbound {
     read: Box<[u8]>,
     buffers: Vec<Buffer>,
     /// Packets for members that are held, with their vnet headers, by SPI.
-    held: BTreeMap<Spi, Vec<Vec<u8>>>,
+    held: Waiting<Vec<u8>>,
     /// Since when each held SA has had packets to send.
     held_since: BTreeMap<Spi, Instant>,
     icmp: Limit,
@@ -67,7 +66,7 @@ impl Outbound {
         Self {
             read: vec![0; VNET_LEN + 65536].into_boxed_slice(),
             buffers: Vec::new(),
-            held: BTreeMap::new(),
+            held: Waiting::new(),
             held_since: BTreeMap::new(),
             icmp: Limit::new(ICMP_BURST, ICMP_INTERVAL),
         }
@@ -97,7 +96,7 @@ impl Outbound {
     /// When held packets are due, if there are any.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.held
-            .keys()
+            .spis()
             .filter_map(|spi| self.held_since.get(spi))
             .min()
             .map(|since| *since + HOLD_TIME)
@@ -114,7 +113,7 @@ impl Outbound {
             let mut members = bundles.iter().flat_map(|b| &b.members);
             members.any(|m| m.held && m.sa.spi() == *spi)
         });
-        for (_, packets) in std::mem::take(&mut self.held) {
+        for (_, packets) in self.held.take() {
             for mut packet in packets {
                 self.packet(&mut packet, outside);
             }
@@ -190,10 +189,7 @@ impl Outbound {
 
     fn hold(&mut self, spi: Spi, bytes: &[u8], outside: &Outside<'_>) {
         self.held_since.entry(spi).or_insert(outside.now);
-        let packets = self.held.entry(spi).or_default();
-        if packets.len() < HELD {
-            packets.push(bytes.to_vec());
-        } else {
+        if !self.held.push(spi, bytes.len(), || bytes.to_vec()) {
             outside.counters.hit(Reason::HeldFull);
         }
     }
@@ -495,7 +491,7 @@ impl Buffer {
             return counters.add(Reason::SendError, count as u64);
         };
         let mut result = socket.send(to.anchor, bytes, segment, self.tos);
-        if matches!(&result, Err(error) if udp::is_pending(error)) {
+        if matches!(&result, Err(error) if udp::may_be_earlier(error)) {
             counters.add(Reason::SocketErrors, socket.clear_errors());
             result = socket.send(to.anchor, bytes, segment, self.tos);
         }

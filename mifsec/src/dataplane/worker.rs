@@ -1,10 +1,14 @@
 //! The loop of one worker: wait, take the newest snapshot, move batches.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::io::poll::{Poll, Ready};
 use crate::io::tun::Tun;
@@ -34,10 +38,38 @@ const WAKE: u64 = 0;
 const TUN: u64 = 1;
 const SOCKETS: u64 = 2;
 
-/// Runs until told to stop, or until the devices are gone.
+/// How long a worker that ends waits before it tries again to tell the agent.
+const REPORT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Runs until told to stop; ends otherwise only when it cannot go on, and says so.
 pub(super) fn run(parts: Parts, shared: &Shared) {
-    if let Err(error) = work(&parts, shared) {
-        tracing::error!(worker = parts.index, %error, "data plane worker ends");
+    let result = catch_unwind(AssertUnwindSafe(|| work(&parts, shared)));
+    let error = match result {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => format!("panic: {}", said(panic.as_ref())),
+    };
+    tracing::error!(worker = parts.index, error, "data plane worker ends");
+    report(parts.index, error, &parts.inputs, &shared.stop);
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+/// Unlike other inputs this one is not dropped when the agent is behind; whoever
+/// stops the data plane meanwhile need not hear it.
+fn report(index: usize, error: String, inputs: &mpsc::Sender<Input>, stop: &AtomicBool) {
+    let mut input = Input::WorkerGone { index, error };
+    while let Err(TrySendError::Full(back)) = inputs.try_send(input) {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        input = back;
+        std::thread::sleep(REPORT_PAUSE);
     }
 }
 
@@ -58,13 +90,12 @@ fn work(parts: &Parts, shared: &Shared) -> anyhow::Result<()> {
     let mut outbound = Outbound::new();
     let mut inbound = Inbound::new();
     let mut ready: Vec<Ready> = Vec::new();
-    let mut now = Instant::now();
     loop {
         let timeout = outbound
             .deadline()
-            .map(|deadline| deadline.saturating_duration_since(now));
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
         poll.wait(timeout, &mut ready)?;
-        now = Instant::now();
+        let now = Instant::now();
         if ready.iter().any(|event| event.token == WAKE) {
             // Before the snapshot is looked at: a later wake is a later snapshot.
             waker.clear();
@@ -99,12 +130,7 @@ fn work(parts: &Parts, shared: &Shared) -> anyhow::Result<()> {
         for event in &ready {
             match event.token {
                 WAKE => {}
-                TUN => {
-                    if let Err(error) = outbound.pump(&out) {
-                        tracing::error!(worker = parts.index, %error, "the TUN is gone");
-                        poll.remove(&parts.tun)?;
-                    }
-                }
+                TUN => outbound.pump(&out).context("the TUN is gone")?,
                 token => {
                     let index = usize::from(token != SOCKETS);
                     let Some(socket) = parts.wildcards.get(index) else {
@@ -121,5 +147,49 @@ fn work(parts: &Parts, shared: &Shared) -> anyhow::Result<()> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_worker_is_told_even_when_the_agent_is_behind() {
+        let (inputs, mut receiver) = mpsc::channel(1);
+        let stop = AtomicBool::new(false);
+        inputs
+            .try_send(Input::FirstPacket {
+                spi: crate::ids::Spi(256),
+            })
+            .unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| report(3, "why".to_owned(), &inputs, &stop));
+            assert!(matches!(
+                receiver.blocking_recv(),
+                Some(Input::FirstPacket { .. })
+            ));
+            let Some(Input::WorkerGone { index, error }) = receiver.blocking_recv() else {
+                panic!("something else was told");
+            };
+            assert_eq!((index, error.as_str()), (3, "why"));
+        });
+    }
+
+    #[test]
+    fn an_ending_worker_does_not_wait_for_an_agent_that_stops() {
+        let (inputs, _receiver) = mpsc::channel(1);
+        let spi = crate::ids::Spi(256);
+        inputs.try_send(Input::FirstPacket { spi }).unwrap();
+        report(0, String::new(), &inputs, &AtomicBool::new(true));
+    }
+
+    #[test]
+    fn a_panic_is_put_into_words() {
+        let formatted = catch_unwind(|| panic!("at {}", 7)).unwrap_err();
+        assert_eq!(said(formatted.as_ref()), "at 7");
+        let plain = catch_unwind(|| panic!("plain")).unwrap_err();
+        assert_eq!(said(plain.as_ref()), "plain");
+        assert_eq!(said(&7), "no message");
     }
 }

@@ -57,23 +57,6 @@ impl Poll {
         .map(drop)
     }
 
-    /// Stops watching `fd`.
-    ///
-    /// # Errors
-    /// What `epoll_ctl` said.
-    pub fn remove(&self, fd: &impl AsFd) -> io::Result<()> {
-        // SAFETY: EPOLL_CTL_DEL ignores the event pointer.
-        check(unsafe {
-            libc::epoll_ctl(
-                self.0.as_raw_fd(),
-                libc::EPOLL_CTL_DEL,
-                fd.as_fd().as_raw_fd(),
-                std::ptr::null_mut(),
-            )
-        })
-        .map(drop)
-    }
-
     /// Waits until something is ready or `timeout` is over (`None`: for ever);
     /// replaces the contents of `ready`. A signal counts as a time-out.
     ///

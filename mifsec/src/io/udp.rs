@@ -28,6 +28,9 @@ const RECEIVE_BUFFER: libc::c_int = 8 << 20;
 /// path; the queueing discipline of the access bounds delay, not this.
 const SEND_BUFFER: libc::c_int = 2 << 20;
 
+/// Errors taken from a queue at once: whoever sends them must not keep us busy.
+const ERRORS: u64 = 64;
+
 /// The most segments one send may carry (`UDP_MAX_SEGMENTS` of older kernels).
 pub const MAX_SEGMENTS: usize = 64;
 
@@ -102,9 +105,7 @@ impl WildcardSocket {
         let mut control = Control::new();
         control.packet_info(ifindex, local);
         let sent = send(&self.socket, remote, bytes, &control);
-        if matches!(&sent, Err(error) if is_pending(error)) {
-            // An ICMP error of an earlier datagram is reported by the next
-            // call whatever its destination; it says nothing of this one.
+        if matches!(&sent, Err(error) if may_be_earlier(error)) {
             self.clear_errors();
             return send(&self.socket, remote, bytes, &control);
         }
@@ -119,7 +120,8 @@ impl WildcardSocket {
         batch.receive(&self.socket)
     }
 
-    /// Empties the error queue and returns how many errors it held.
+    /// Takes errors from the queue and returns how many; some may be left, but
+    /// none fails the next call.
     pub fn clear_errors(&self) -> u64 {
         clear_errors(&self.socket)
     }
@@ -192,26 +194,19 @@ impl SendSocket {
         send(&self.socket, to, bytes, &control)
     }
 
-    /// Empties the error queue and returns how many errors it held.
+    /// Takes errors from the queue and returns how many; some may be left, but
+    /// none fails the next call.
     pub fn clear_errors(&self) -> u64 {
         clear_errors(&self.socket)
     }
 }
 
-/// Whether `error` is a report about an earlier datagram (RFC 1122 4.1.3.3).
+/// Whether `error` may report an earlier datagram: an ICMP error fails the next
+/// call whatever its destination (RFC 1122 4.1.3.3). Which number it has is up to
+/// the router that sent it, so all count but the two no ICMP error is turned into.
 #[must_use]
-pub fn is_pending(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNREFUSED
-                | libc::EHOSTUNREACH
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::EPROTO
-                | libc::EMSGSIZE
-        )
-    )
+pub fn may_be_earlier(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::WouldBlock && error.raw_os_error() != Some(libc::ENOBUFS)
 }
 
 fn open(family: Family) -> io::Result<Socket> {
@@ -295,7 +290,7 @@ fn clear_errors(socket: &Socket) -> u64 {
         iov_len: octet.len(),
     };
     let mut cleared = 0;
-    loop {
+    while cleared < ERRORS {
         // SAFETY: as in `send`.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = &raw mut iov;
@@ -306,12 +301,13 @@ fn clear_errors(socket: &Socket) -> u64 {
             libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE)
         });
         if result.is_err() {
-            // The error pending on the socket itself, beside the queue.
-            let _ = socket.take_error();
-            return cleared;
+            break;
         }
         cleared += 1;
     }
+    // The error pending on the socket itself, beside the queue.
+    let _ = socket.take_error();
+    cleared
 }
 
 #[cfg(test)]
