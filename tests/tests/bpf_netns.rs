@@ -299,6 +299,15 @@ fn leaks(far: &Tap, port: u16) -> bool {
     far.next().unwrap().is_some()
 }
 
+/// Removes an instance's pins when a test fails before it does.
+struct Unpin(String);
+
+impl Drop for Unpin {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 #[test]
 fn the_guard_outlives_its_agent_and_hands_over_without_a_gap() {
     in_namespace(|| {
@@ -306,6 +315,7 @@ fn the_guard_outlives_its_agent_and_hands_over_without_a_gap() {
         let (far, acc0) = (Tap::open("far0").unwrap(), ifindex("acc0").unwrap());
         let config = config("guard", true);
         let pins = format!("/sys/fs/bpf/mifsec/{}", config.instance);
+        let _unpin = Unpin(pins.clone());
         assert!(leaks(&far, 0), "the access works");
 
         let mut first = V4.load(&config);
