@@ -1,9 +1,5 @@
 //! Every mistake a configuration can hold is one line: where, what, the mend.
-
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test ends where something unexpected happens"
-)]
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -415,13 +411,16 @@ fn proposals_and_durations_are_checked() {
     );
 }
 
-/// The agent `cargo xtask test` has built, else the one beside the test.
+/// The binary `cargo xtask test` has built, or the one beside the test's own.
 fn mifsec() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("MIFSEC_BIN") {
-        return Some(path.into());
-    }
-    let own = std::env::current_exe().ok()?;
-    let binary = own.parent()?.parent()?.join("mifsec");
+    let binary = match std::env::var_os("MIFSEC_BIN") {
+        Some(path) => path.into(),
+        None => std::env::current_exe()
+            .ok()?
+            .parent()?
+            .parent()?
+            .join("mifsec"),
+    };
     binary.exists().then_some(binary)
 }
 
