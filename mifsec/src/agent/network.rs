@@ -276,7 +276,7 @@ impl Agent {
             .path
             .views()
             .iter()
-            .filter(|v| v.nat)
+            .filter(|v| v.local_nat)
             .filter_map(|v| v.local.map(|l| l.ip()))
             .collect();
         let ifaces = self.accesses.records(self.config.agent.port, &nat);

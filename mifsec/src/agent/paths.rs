@@ -1,5 +1,6 @@
 //! News of the path engine, into the maps and to whom it concerns.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use serde_json::json;
@@ -14,7 +15,7 @@ use super::Agent;
 impl Agent {
     pub(super) fn path_event(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Entry { path, entry } => self.path_entry(path, entry),
+            Event::Entry { path, entry } => self.path_entry(path, entry, now),
             Event::Removed { path } => {
                 self.entries.remove(&path);
                 self.ebpf.remove_path(path);
@@ -83,7 +84,7 @@ impl Agent {
         self.changed = true;
     }
 
-    fn path_entry(&mut self, path: PathIndex, entry: Entry) {
+    fn path_entry(&mut self, path: PathIndex, entry: Entry, now: Instant) {
         let before = self.entries.insert(path, entry);
         let moved = before.filter(|b| b.local != entry.local || b.remote != entry.remote);
         if self.sabotage.no_flip && before.is_some() {
@@ -104,6 +105,9 @@ impl Agent {
         self.neighbours_dirty |=
             before.is_none_or(|b| b.next_hop != entry.next_hop || b.ifindex != entry.ifindex);
         if let Some(before) = moved {
+            if before.remote != entry.remote {
+                self.channel_follows(path, entry.remote, now);
+            }
             tracing::info!(path = path.0, from = %before.local, to = %entry.local, remote = %entry.remote, "path moved");
             self.totals.moves += 1;
             self.tell(
@@ -119,13 +123,30 @@ impl Agent {
         }
     }
 
+    /// A peer behind a NAT that forgot its mapping, say: what we ask on the IKE
+    /// channel must go where the channel's path now leads.
+    fn channel_follows(&mut self, path: PathIndex, remote: SocketAddr, now: Instant) {
+        let views = self.path.views();
+        let Some(view) = views.iter().find(|v| v.path == path && v.channel) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&view.ike) else {
+            return;
+        };
+        if peer.channel.remote != remote {
+            peer.channel.remote = remote;
+            let ike = view.ike;
+            self.ike
+                .handle_command(Command::ChannelRemote { ike, remote }, now);
+        }
+    }
+
     fn tell_path(&mut self, event: &str, path: PathIndex, why: Option<&str>) {
         let views = self.path.views();
         let Some(view) = views.iter().find(|v| v.path == path) else {
             return;
         };
-        let address =
-            |a: Option<std::net::SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
+        let address = |a: Option<SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
         let peer = self
             .peers
             .get(&view.ike)

@@ -208,6 +208,8 @@ impl Agent {
         let initiator = peer.initiator;
         self.peers.insert(ike, peer);
         self.path.add_peer(ike, params, now);
+        // Whether we are behind a NAT is known only now.
+        self.announce(now);
         self.retry_established(&name, ike);
         self.guard_dirty = true;
         self.routes_dirty |= initiator;

@@ -19,6 +19,10 @@ use rtnetlink::{LinkVeth, packet_route::route::RouteType};
 
 use super::{Address, Link, Netlink, NetlinkError, REPLACE, Route};
 
+/// What veth takes at most: the anchor must never be what limits a packet, the
+/// egress program judges by the path.
+const ANCHOR_MTU: u16 = 65_535;
+
 /// The name of the unused end of the anchor pair.
 #[must_use]
 pub fn anchor_peer(anchor: &str) -> String {
@@ -79,10 +83,11 @@ impl Netlink {
             .find(&peer_name)
             .await?
             .ok_or_else(|| missing(&peer_name))?;
-        quieten(name);
-        quieten(&peer_name);
-        self.up(link.index, name).await?;
-        self.up(peer.index, &peer_name).await?;
+        for (end, name) in [(&link, name), (&peer, peer_name.as_str())] {
+            quieten(name);
+            self.set_mtu(end.index, name, ANCHOR_MTU).await?;
+            self.up(end.index, name).await?;
+        }
         let mut routes = Vec::new();
         for (net, own, gateway) in anchor_hosts(prefixes.0, prefixes.1) {
             self.add_address(link.index, own).await?;
@@ -111,15 +116,19 @@ impl Netlink {
                 source: std::io::Error::from_raw_os_error(libc::ENODEV),
             })?;
         quieten(name);
+        self.set_mtu(link.index, name, mtu).await?;
+        self.up(link.index, name).await?;
+        Ok(link.index)
+    }
+
+    async fn set_mtu(&self, index: u32, name: &str, mtu: u16) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
-        message.header.index = link.index;
+        message.header.index = index;
         message.attributes.push(LinkAttribute::Mtu(mtu.into()));
         self.change(RouteNetlinkMessage::SetLink(message), 0, || {
             format!("MTU of {name}")
         })
-        .await?;
-        self.up(link.index, name).await?;
-        Ok(link.index)
+        .await
     }
 
     /// Makes `index` hold exactly `wanted` as host addresses; link-local ones are left alone.
