@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{
     BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, bpf_redir_neigh,
     bpf_redir_neigh__bindgen_ty_1, xdp_action,
 };
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_set_tunnel_key};
 use aya_ebpf::macros::{classifier, socket_filter, xdp};
 use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 use aya_log_ebpf::warn;
@@ -58,7 +58,7 @@ pub(crate) fn mif_egress(ctx: TcContext) -> i32 {
         warn!(&ctx, "rewrite refused for interface {}", plan.entry.ifindex);
         return TC_ACT_SHOT;
     }
-    redirect(plan.entry, plan.ip.v4)
+    redirect(&ctx, plan.entry, plan.ip.v4)
 }
 
 /// Writes the path's addresses and ports, then tells the UDP checksum.
@@ -106,7 +106,7 @@ fn rewrite(ctx: &TcContext, packet: &Linear, plan: &egress::Plan<'_>) -> Option<
 }
 
 #[inline(always)]
-fn redirect(entry: &PathEntry, v4: bool) -> i32 {
+fn redirect(ctx: &TcContext, entry: &PathEntry, v4: bool) -> i32 {
     if entry.link_type == LINK_LAYER3 {
         // The kernel takes the Ethernet header off for a device that has none.
         // SAFETY: plain values.
@@ -129,6 +129,22 @@ fn redirect(entry: &PathEntry, v4: bool) -> i32 {
             },
         },
     };
+    // A packet that has to wait for its neighbour is sent by the neighbour of the
+    // route it came with, once there is an answer: with the anchor's Ethernet
+    // header, so it is lost. Tunnel metadata takes the place of that route and has
+    // no neighbour; no device on the way reads it. Without it the first packet is
+    // lost whenever the kernel flushes an access's neighbours, as it does when the
+    // last address goes.
+    let mut metadata = [0u32; 2];
+    // SAFETY: the helper reads as many octets as it is told.
+    unsafe {
+        bpf_skb_set_tunnel_key(
+            ctx.skb.skb,
+            (&raw mut metadata).cast(),
+            size_of_val(&metadata) as u32,
+            0,
+        );
+    }
     // SAFETY: the helper reads `params`, whose size is given.
     unsafe {
         bpf_redirect_neigh(

@@ -5,6 +5,7 @@
 
 pub mod fixtures;
 pub mod frame;
+pub mod net;
 pub mod skb;
 
 use std::collections::BTreeMap;

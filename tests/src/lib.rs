@@ -2,11 +2,9 @@
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
 //! watches it from the router and judges what it saw. [`sim`] runs two IKE
-//! engines against each other in virtual time, [`bpf`] the programs by
-//! BPF_PROG_TEST_RUN; [`tunnel`], [`pump`] and [`stamped`] measure the data
-//! plane between two [`namespace`]s.
-//! watches it from the router and judges what it saw. [`bpf`] has the packets
-//! the loaded programs are checked and timed with.
+//! engines against each other in virtual time, [`bpf`] the loaded programs over
+//! fixtures and on veth devices; [`tunnel`], [`pump`] and [`stamped`] measure
+//! the data plane between two [`namespace`]s.
 
 pub mod bpf;
 pub mod lab;

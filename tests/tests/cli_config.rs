@@ -1,4 +1,5 @@
 //! Every mistake a configuration can hold is one line: where, what, the mend.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -410,10 +411,16 @@ fn proposals_and_durations_are_checked() {
     );
 }
 
-/// The binary beside the test's own.
+/// The binary `cargo xtask test` has built, or the one beside the test's own.
 fn mifsec() -> Option<PathBuf> {
-    let own = std::env::current_exe().ok()?;
-    let binary = own.parent()?.parent()?.join("mifsec");
+    let binary = match std::env::var_os("MIFSEC_BIN") {
+        Some(path) => path.into(),
+        None => std::env::current_exe()
+            .ok()?
+            .parent()?
+            .parent()?
+            .join("mifsec"),
+    };
     binary.exists().then_some(binary)
 }
 

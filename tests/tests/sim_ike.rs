@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mifsec::ids::{IfaceId, IfacePair};
-use mifsec::ike::Event;
+use mifsec::ike::{Command, Event};
 use mifsec_tests::sim::setup::{
     self, GATEWAY, RAN, WLAN, assert_agreement, connect, established, second_member,
 };
@@ -56,6 +56,28 @@ fn two_peers_agree_on_keys_selectors_leases_and_tables() {
         }
     );
     assert!(second.hold, "the responder waits for the first packet");
+}
+
+#[test]
+fn a_host_of_many_interfaces_and_addresses_connects_in_messages_of_one_packet() {
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
+    for who in [A, B] {
+        let mut ifaces: Vec<_> = (3..20)
+            .map(|id| setup::record(IfaceId(id), "2001:db8::1"))
+            .collect();
+        for iface in &mut ifaces {
+            iface.addresses = vec![iface.addresses[0]; 8];
+        }
+        pair.command(who, Command::SetInterfaces { ifaces });
+    }
+    connect(&mut pair);
+    // Every message sent is measured by the harness.
+    pair.run(Duration::from_secs(1));
+    for end in &mut pair.ends {
+        assert_eq!(end.established().len(), 1);
+        assert_eq!(end.count("ike_oversize_sent"), 0);
+        assert!(end.count("mif_table_trimmed") > 0);
+    }
 }
 
 #[test]

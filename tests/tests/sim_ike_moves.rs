@@ -134,8 +134,43 @@ fn a_move_to_an_interface_the_peer_never_heard_of_is_refused() {
     let ike = pair.a().ike();
     pair.command(A, update(ike, IfaceId(9), WLAN_ADDRESS, NEW_ADDRESS));
     pair.run(SECOND);
+    assert!(
+        pair.ends[A].failures().is_empty(),
+        "its table may still come"
+    );
+    pair.run(30 * SECOND);
     assert!(moves(&pair).is_empty());
-    assert!(pair.ends[A].failures()[0].contains("announce it first"));
+    let failures = pair.ends[A].failures();
+    assert_eq!(failures.len(), 1);
+    assert!(failures[0].contains("announce it first"));
+}
+
+#[test]
+fn a_move_that_came_before_its_table_is_made_when_the_table_is_there() {
+    let mut pair = two_members();
+    let (ike, usb) = (pair.a().ike(), IfaceId(9));
+    pair.command(A, update(ike, usb, NEW_ADDRESS, "192.0.2.98"));
+    pair.run(Duration::from_millis(100));
+    let ifaces = vec![
+        setup::record(WLAN, WLAN_ADDRESS),
+        setup::record(RAN, RAN_ADDRESS),
+        setup::record(usb, NEW_ADDRESS),
+    ];
+    pair.command(A, Command::SetInterfaces { ifaces });
+    pair.run(SECOND);
+    let to: Vec<_> = moves(&pair).iter().map(|m| m.new.ip).collect();
+    assert_eq!(to, [ip("192.0.2.98")]);
+    // One made meanwhile is the one that holds.
+    pair.command(A, update(ike, IfaceId(10), NEW_ADDRESS, "192.0.2.50"));
+    pair.run(Duration::from_millis(100));
+    let mut ifaces = vec![setup::record(IfaceId(10), NEW_ADDRESS)];
+    ifaces.push(setup::record(WLAN, WLAN_ADDRESS));
+    pair.command(A, Command::SetInterfaces { ifaces });
+    pair.command(A, update(ike, IfaceId(10), NEW_ADDRESS, "192.0.2.51"));
+    pair.run(30 * SECOND);
+    assert_eq!(moves(&pair).last().unwrap().new.ip, ip("192.0.2.51"));
+    assert_eq!(moves(&pair).len(), 2);
+    assert!(pair.ends[A].failures().is_empty());
 }
 
 #[test]
@@ -225,17 +260,23 @@ fn the_channel_moves_with_what_is_outstanding() {
     let (_, _, again) = &pair.log[since];
     assert_eq!(again.payload, lost.payload, "the same octets");
     assert_eq!(again.local, channel.local);
-    assert!(pair.run_until(SECOND, |pair| moves(pair).len() == 2));
+    let followed = |pair: &Pair| {
+        pair.ends[B].events.iter().any(|event| {
+            matches!(event, Event::ChannelMoved { observed, .. } if observed.remote == channel.local)
+        })
+    };
+    assert!(pair.run_until(SECOND, followed));
     assert!(pair.now - then < Duration::from_millis(100), "at once");
     pair.run(SECOND);
     assert!(pair.ends[A].failures().is_empty());
     let view = &pair.ends[B].engine.views()[0];
     assert_eq!(view.channel.remote, channel.local);
     assert_eq!(pair.ends[A].engine.views()[0].channel, channel);
-    let followed = pair.ends[B].events.iter().any(|event| {
-        matches!(event, Event::ChannelMoved { observed, .. } if observed.remote == channel.local)
-    });
-    assert!(followed);
+    assert_eq!(
+        moves(&pair).len(),
+        1,
+        "of the WLAN; the channel moves no path"
+    );
     // Child SAs are not touched by a move of the channel alone.
     assert_eq!((pair.ends[A].rebinds, pair.ends[B].rebinds), (0, 0));
     // From now the gateway asks over the WLAN too.
@@ -367,6 +408,28 @@ fn a_rebound_nat_is_followed_when_the_agent_says_so() {
     pair.run(SECOND);
     assert!(pair.ends[B].failures().is_empty());
     assert_eq!(pair.ends[B].engine.views()[0].channel.remote, answer.remote);
+}
+
+#[test]
+fn both_ends_learn_which_of_them_is_behind_a_nat() {
+    for natted in [false, true] {
+        let mut pair = setup::pair(setup::user(), setup::gateway(), 5);
+        pair.nat = natted.then(|| Nat::new(ip("198.51.100.200")));
+        setup::connect(&mut pair);
+        pair.run(SECOND);
+        let seen = |who: usize| {
+            pair.ends[who].events.iter().find_map(|event| match event {
+                Event::Established {
+                    nat_local,
+                    nat_remote,
+                    ..
+                } => Some((*nat_local, *nat_remote)),
+                _ => None,
+            })
+        };
+        assert_eq!(seen(A), Some((natted, false)));
+        assert_eq!(seen(B), Some((false, natted)));
+    }
 }
 
 #[test]

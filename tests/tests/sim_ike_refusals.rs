@@ -5,7 +5,7 @@ use std::time::Duration;
 use mifsec::crypto::{KeGroup, PrfAlgorithm};
 use mifsec::ids::Arrival;
 use mifsec::ike::config::Require;
-use mifsec::ike::message::{self, Body, ExchangeType, Header, NotifyType, Payload};
+use mifsec::ike::message::{self, Body, ExchangeType, Header, Notify, NotifyType, Payload};
 use mifsec::ike::proposal::IkeProposal;
 use mifsec::ike::{Command, Event};
 use mifsec_tests::sim::setup::{
@@ -160,6 +160,59 @@ fn another_key_exchange_method_takes_one_more_round() {
     assert_eq!(inits.count(), 2);
 }
 
+/// An unprotected error as anybody could send it to the end user.
+fn refusal(pair: &Pair, kind: NotifyType, data: &[u8]) -> (Arrival, Vec<u8>) {
+    let (_, _, request) = pair.log.iter().rfind(|(_, who, _)| *who == A).unwrap();
+    let (header, ..) = Header::decode(&request.payload).unwrap();
+    let header = Header {
+        response: true,
+        initiator: false,
+        ..header
+    };
+    let notify = Notify::new(kind, data.to_vec());
+    let arrival = Arrival {
+        ifindex: 3,
+        local: request.local,
+        remote: request.remote,
+    };
+    let bytes = message::encode_clear(&header, &[Payload::Notify(notify)]);
+    (arrival, bytes)
+}
+
+#[test]
+fn a_forged_refusal_does_not_outlive_the_good_answer() {
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
+    connect(&mut pair);
+    let (arrival, bytes) = refusal(&pair, NotifyType::NO_PROPOSAL_CHOSEN, &[]);
+    pair.inject(A, arrival, &bytes);
+    // The good answer comes, then IKE_AUTH takes longer than a refusal is doubted.
+    pair.run(Duration::from_millis(15));
+    pair.links[A].latency = Duration::from_secs(3);
+    pair.run(Duration::from_secs(10));
+    assert!(pair.ends[A].failures().is_empty());
+    assert_eq!(pair.ends[A].established().len(), 1);
+}
+
+#[test]
+fn a_second_copy_of_a_wish_for_another_method_is_not_a_refusal() {
+    let mut user = setup::user();
+    user.peers[0].ike_proposals[0].groups = vec![KeGroup::X25519, KeGroup::Ecp384];
+    let mut gateway = setup::gateway();
+    gateway.peers[0].ike_proposals[0].groups = vec![KeGroup::Ecp384];
+    let mut pair = setup::pair(user, gateway, 1);
+    connect(&mut pair);
+    let wish = KeGroup::Ecp384.number().to_be_bytes();
+    let (arrival, bytes) = refusal(&pair, NotifyType::INVALID_KE_PAYLOAD, &wish);
+    pair.inject(A, arrival, &bytes);
+    pair.dead.insert(ip(RAN_ADDRESS));
+    pair.inject(A, arrival, &bytes);
+    pair.run(Duration::from_secs(4));
+    pair.dead.clear();
+    pair.run(Duration::from_secs(30));
+    assert!(pair.ends[A].failures().is_empty());
+    assert_eq!(pair.ends[A].established().len(), 1);
+}
+
 #[test]
 fn under_load_a_cookie_is_asked_for_and_returned() {
     let mut gateway = setup::gateway();
@@ -179,21 +232,47 @@ fn a_cookie_and_another_method_together_still_converge() {
     assert_agreement(&established(user, gateway, 1));
 }
 
-/// IKE_SA_INIT requests as a flood of senders would make them.
-fn flood(pair: &mut Pair, count: u64) {
+/// IKE_SA_INIT requests as a flood of senders would make them, each from the
+/// address `from` gives it; with `cookies` the senders answer those.
+fn flood(pair: &mut Pair, count: u64, from: impl Fn(u64) -> String, cookies: bool) {
     connect(pair);
     let (_, _, first) = pair.log.pop().expect("the first request");
     pair.lose_all();
+    let Ok((header, Body::Clear(payloads))) = message::decode(&first.payload) else {
+        panic!("a request in clear");
+    };
     for n in 0..count {
-        let mut bytes = first.payload.clone();
-        bytes[..8].copy_from_slice(&(n + 1).to_be_bytes());
+        let header = Header {
+            spi_i: mifsec::ids::IkeSpi(n + 1),
+            ..header
+        };
         let arrival = Arrival {
             ifindex: 2,
             local: socket(&format!("{GATEWAY_ADDRESS}:500")),
-            remote: socket("198.51.100.77:500"),
+            remote: socket(&from(n)),
         };
-        pair.inject(B, arrival, &bytes);
+        let log = pair.log.len();
+        pair.inject(B, arrival, &message::encode_clear(&header, &payloads));
+        let answer = pair.log.get(log).map(|(_, _, t)| t.payload.clone());
+        if let Some(Ok((_, Body::Clear(answer)))) = answer.as_deref().map(message::decode)
+            && let Some(Payload::Notify(cookie)) = answer.first()
+            && cookies
+        {
+            let mut payloads = payloads.clone();
+            payloads.insert(0, Payload::Notify(cookie.clone()));
+            pair.inject(B, arrival, &message::encode_clear(&header, &payloads));
+        }
+        pair.lose_all();
     }
+}
+
+fn one_source(_: u64) -> String {
+    "198.51.100.77:500".to_owned()
+}
+
+/// Each of another network.
+fn many_sources(n: u64) -> String {
+    format!("10.{}.{}.1:500", n / 256, n % 256)
 }
 
 #[test]
@@ -202,10 +281,9 @@ fn half_open_state_is_bounded_and_expires() {
     gateway.limits.half_open = 10;
     gateway.limits.cookie_threshold = 100;
     let mut pair = setup::pair(setup::user(), gateway, 1);
-    flood(&mut pair, 1_000);
+    flood(&mut pair, 1_000, many_sources, false);
     assert_eq!(pair.ends[B].engine.views().len(), 10);
-    assert_eq!(pair.ends[B].count("ike_half_open_full"), 990);
-    pair.lose_all();
+    assert_eq!(pair.ends[B].count("ike_cookie"), 990);
     pair.dead.insert(ip(RAN_ADDRESS));
     pair.run(Duration::from_secs(60));
     assert_eq!(pair.ends[B].engine.views().len(), 0);
@@ -214,11 +292,32 @@ fn half_open_state_is_bounded_and_expires() {
 }
 
 #[test]
+fn nobody_with_real_addresses_keeps_a_peer_out() {
+    for (from, held) in [
+        (one_source as fn(u64) -> String, 2),
+        (many_sources, 16),
+        (|n| format!("[2001:db8::{n:x}]:500"), 2),
+    ] {
+        let mut gateway = setup::gateway();
+        gateway.limits.half_open = 16;
+        gateway.limits.cookie_threshold = 4;
+        let mut pair = setup::pair(setup::user(), gateway, 1);
+        flood(&mut pair, 200, from, true);
+        assert_eq!(pair.ends[B].engine.views().len(), held);
+        connect(&mut pair);
+        let up = pair.run_until(Duration::from_secs(5), |pair| {
+            !pair.ends[B].established().is_empty()
+        });
+        assert!(up);
+    }
+}
+
+#[test]
 fn a_flood_without_cookies_leaves_room_for_a_peer() {
     let mut gateway = setup::gateway();
     gateway.limits.cookie_threshold = 5;
     let mut pair = setup::pair(setup::user(), gateway, 1);
-    flood(&mut pair, 10_000);
+    flood(&mut pair, 10_000, many_sources, false);
     assert_eq!(pair.ends[B].engine.views().len(), 5);
     pair.lose_all();
     connect(&mut pair);
@@ -383,8 +482,12 @@ fn an_attempt_called_off_at_any_moment_leaves_nothing_at_either_end() {
         connect(&mut pair);
         pair.run(Duration::from_millis(millis));
         let ike = pair.ends[A].engine.views()[0].ike;
+        let was_up = pair.ends[A].established().len();
         pair.command(A, Command::DeleteIke { ike });
         pair.run(Duration::from_secs(100));
+        let up = |event: &&Event| matches!(event, Event::Established { .. });
+        let ups = pair.ends[A].events.iter().filter(up).count();
+        assert_eq!(ups, was_up, "a late answer brings nothing back");
         for end in &pair.ends {
             assert!(end.engine.views().is_empty(), "after {millis} ms");
             assert!(end.children.is_empty() && end.larval.is_empty());

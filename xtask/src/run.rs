@@ -98,7 +98,7 @@ pub(crate) fn build_agent() -> Result<PathBuf> {
 /// The release agent with the deliberate faults compiled in, under a name of its own.
 /// It shares the target directory, so that only the agent itself is built twice.
 pub(crate) fn build_sabotaged_agent() -> Result<PathBuf> {
-    cmd::step("building the agent with the deliberate faults (release)");
+    cmd::step("building the agent with the deliberate faults, then without (release)");
     build(&["--features", "sabotage"])?;
     let built = cmd::target().join("release/mifsec");
     let own = cmd::target().join("release/mifsec-sabotage");

@@ -59,8 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut total = Tally::default();
     let mut agents_built = false;
     for kind in kinds {
-        if kind.needs_agent() && !agents_built && !files(kind)?.is_empty() {
-            run::build_agent()?;
+        if kind.needs_agents() && !agents_built && !files(kind)?.is_empty() {
             run::build_sabotaged_agent()?;
             agents_built = true;
         }
@@ -318,8 +317,9 @@ impl Kind {
         matches!(self, Self::Bpf | Self::Netns | Self::Interop)
     }
 
-    fn needs_agent(self) -> bool {
-        matches!(self, Self::Netns | Self::Interop)
+    /// Whether its tests run the agent's binary.
+    fn needs_agents(self) -> bool {
+        matches!(self, Self::Sim | Self::Netns | Self::Interop)
     }
 }
 

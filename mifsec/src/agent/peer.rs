@@ -55,6 +55,8 @@ impl Agent {
                 dns: _,
                 mif,
                 channel,
+                nat_local,
+                nat_remote: _,
             } => {
                 let Some(config) = self.config.peers.iter().position(|p| p.name == peer) else {
                     return;
@@ -83,7 +85,7 @@ impl Agent {
                     pending: BTreeMap::new(),
                     alive: None,
                 };
-                self.established(ike, established, mif, now);
+                self.established(ike, established, mif, nat_local, now);
             }
             ike::Event::PeerInterfaces { ike, ifaces } => {
                 if let Some(peer) = self.peers.get_mut(&ike) {
@@ -156,6 +158,7 @@ impl Agent {
         ike: IkeId,
         mut peer: Peer,
         mif: Option<ike::MifSession>,
+        behind_nat: bool,
         now: Instant,
     ) {
         let name = self.config.peers[peer.config].name.clone();
@@ -185,7 +188,7 @@ impl Agent {
         let params = PeerParams {
             initiator: peer.initiator,
             probes: peer.probe.is_some(),
-            behind_nat: false,
+            behind_nat,
             channel: path::Channel {
                 local,
                 local_addr: with_port(peer.channel.local),

@@ -13,7 +13,7 @@ use crate::ebpf::{self, Ebpf, XdpChoice};
 use crate::ike;
 use crate::ike::config::{ChildConfig, EngineConfig, PeerConfig};
 use crate::ike::selector::TsSpec;
-use crate::io::netlink::Netlink;
+use crate::io::netlink::{Netlink, Watch};
 use crate::io::ready::Ready;
 use crate::path;
 use anyhow::Context as _;
@@ -39,9 +39,31 @@ impl Agent {
     /// # Errors
     /// What could not be made, with the mend.
     pub async fn start(config: Config) -> anyhow::Result<(Self, Sources, Handle)> {
+        let (netlink, watch) = Netlink::open().context("opening netlink")?;
+        let before = netlink.state().await.context("reading the network")?;
+        let leavings = Leavings {
+            fresh: before.link(&config.agent.anchor_device).is_none(),
+            device: config.agent.device.clone(),
+            anchor_device: config.agent.anchor_device.clone(),
+            numbers: Numbers::new(config.agent.table),
+            accesses: config.accesses.len(),
+        };
+        let mut ebpf = None;
+        let built = Self::build(config, &netlink, watch, &mut ebpf).await;
+        if built.is_err() {
+            leavings.remove(&netlink, ebpf).await;
+        }
+        built
+    }
+
+    async fn build(
+        config: Config,
+        netlink: &Netlink,
+        watch: Watch,
+        loaded: &mut Option<Ebpf>,
+    ) -> anyhow::Result<(Self, Sources, Handle)> {
         let now = Instant::now();
         let sabotage = Sabotage::from_environment();
-        let (netlink, watch) = Netlink::open().context("opening netlink")?;
         let numbers = Numbers::new(config.agent.table);
         let mut accesses = Accesses::new(&config.accesses);
         anyhow::ensure!(
@@ -59,7 +81,7 @@ impl Agent {
             )
             .await
             .context("making the anchor device (is this run as root?)")?;
-        let mut ebpf = Ebpf::load(&ebpf::Config {
+        let ebpf = Ebpf::load(&ebpf::Config {
             instance: config.agent.instance.clone(),
             anchor_ifindex: anchor,
             anchor_prefixes: config.agent.anchor,
@@ -69,6 +91,7 @@ impl Agent {
             log_level: PROGRAM_LOG_LEVEL,
         })
         .context("loading the steering programs")?;
+        let ebpf = loaded.insert(ebpf);
         ebpf.set_ports(&[config.agent.port], &[config.agent.ike_port])
             .context("telling the programs our ports")?;
         let none = BTreeSet::new();
@@ -97,7 +120,7 @@ impl Agent {
         let workers = workers(&config);
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(
-            &netlink,
+            netlink,
             numbers,
             &devices,
             config.accesses.len(),
@@ -132,7 +155,7 @@ impl Agent {
         state = netlink.state().await.context("reading the network")?;
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(
-            &netlink,
+            netlink,
             numbers,
             &devices,
             config.accesses.len(),
@@ -144,7 +167,7 @@ impl Agent {
 
         // Nothing of ours is missing any more: what a predecessor left may go.
         ebpf.clear_predecessor();
-        let programs = ProgramNews::new(&ebpf);
+        let programs = ProgramNews::new(ebpf);
         let (handle, asked, events) = Handle::pair();
         let engine = ike::Engine::new(engine_config(&config), Box::new(SystemEntropy::default()))
             .context("address pools")?;
@@ -166,6 +189,7 @@ impl Agent {
             asked,
             programs,
         };
+        let ebpf = loaded.take().context("the programs are gone")?;
         let agent = Self {
             started: now,
             entropy: SystemEntropy::default(),
@@ -176,7 +200,7 @@ impl Agent {
             ebpf,
             dataplane,
             ike_socket,
-            netlink,
+            netlink: netlink.clone(),
             numbers,
             devices,
             state,
@@ -248,6 +272,35 @@ impl Agent {
             .await
             .context("removing the anchor device")?;
         Ok(())
+    }
+}
+
+/// What a start that failed has to take back. Where a predecessor was killed its
+/// guard is older than us and stays: the host was closed before and remains so.
+struct Leavings {
+    fresh: bool,
+    device: String,
+    anchor_device: String,
+    numbers: Numbers,
+    accesses: usize,
+}
+
+impl Leavings {
+    async fn remove(self, netlink: &Netlink, ebpf: Option<Ebpf>) {
+        if !self.fresh {
+            return;
+        }
+        if let Some(mut ebpf) = ebpf {
+            ebpf.remove_pins();
+        }
+        let steps = [
+            network::clear(netlink, self.numbers, self.accesses).await,
+            netlink.delete_link(&self.device).await,
+            netlink.delete_link(&self.anchor_device).await,
+        ];
+        for error in steps.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "cleaning up after a failed start");
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::lease::PoolConfig;
+use super::mif::DEFAULT_RECORDS;
 use super::peer::{Identity, IdentityPattern, PadEntry, PskSource};
 use super::proposal::{EspProposal, IkeProposal};
 use super::selector::TsSpec;
@@ -18,7 +19,8 @@ pub struct EngineConfig {
     pub retransmit: RetransmitConfig,
     /// Inner addresses to lease.
     pub pools: Vec<PoolConfig>,
-    /// Who may connect and whom to connect to; the first that matches counts.
+    /// Who may connect and whom to connect to. Of those that match
+    /// an identity an exact `remote_id` counts before a pattern, then the first.
     pub peers: Vec<PeerConfig>,
     /// Bounds on what peers can make us hold.
     pub limits: Limits,
@@ -93,7 +95,7 @@ impl Default for Limits {
             half_open_lifetime: Duration::from_secs(30),
             ike_sas: 65_536,
             children: 64,
-            interfaces: 16,
+            interfaces: usize::from(DEFAULT_RECORDS),
             window: 8,
             message: 16_384,
         }

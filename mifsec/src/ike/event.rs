@@ -294,6 +294,11 @@ pub enum Event {
         mif: Option<MifSession>,
         /// Where its messages go.
         channel: Channel,
+        /// A NAT sits in front of us: nothing is to be expected unasked, and the
+        /// mapping must be kept alive.
+        nat_local: bool,
+        /// A NAT sits in front of the peer: its announced addresses are labels.
+        nat_remote: bool,
     },
     /// The peer's complete interface table.
     PeerInterfaces {
@@ -302,7 +307,8 @@ pub enum Event {
         /// All its interfaces.
         ifaces: Vec<InterfaceRecord>,
     },
-    /// The peer moved an interface.
+    /// The peer moved an interface with the Child SAs on it; the channel has
+    /// [`ChannelMoved`](Event::ChannelMoved).
     PeerMoved {
         /// Of which IKE SA.
         ike: IkeId,

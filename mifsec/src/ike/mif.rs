@@ -17,7 +17,9 @@ mod supported;
 mod update;
 
 pub use code::{VENDOR_ID, error, is_vendor_id, status};
-pub use interfaces::{IfaceState, InterfaceRecord, Interfaces, LinkClass, MAX_RECORDS};
+pub use interfaces::{
+    DEFAULT_RECORDS, IfaceState, InterfaceRecord, Interfaces, LinkClass, MAX_ADDRESSES, MAX_RECORDS,
+};
 pub use maddr::{AddressPolicy, Maddr, MaddrFlags, Refusal};
 pub use outer::{OuterAddrs, OuterFlags};
 pub use supported::{Features, Supported};
@@ -242,8 +244,33 @@ mod tests {
         );
         assert_eq!(
             Interfaces::decode(&table().notify().data, &policy()),
-            Ok(table())
+            Ok((table(), 0))
         );
+    }
+
+    #[test]
+    fn a_table_is_cut_to_one_packet_and_every_interface_keeps_its_best_address() {
+        let mut large = Interfaces {
+            epoch: 1,
+            records: (1..=20)
+                .map(|id| InterfaceRecord {
+                    id: IfaceId(id),
+                    addresses: (0..12)
+                        .map(|n| Maddr::new(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, id, n]), 0))
+                        .collect(),
+                    ..table().records[0].clone()
+                })
+                .collect(),
+        };
+        assert!(large.fit(16));
+        assert_eq!(large.records.len(), 16);
+        let data = large.notify().data;
+        assert!(data.len() <= 640 && data.len() > 600, "{}", data.len());
+        for record in &large.records {
+            let best = [0x2001, 0xdb8, 0, 0, 0, 0, record.id.0, 0];
+            assert_eq!(record.addresses[0].ip, IpAddr::from(best));
+        }
+        assert!(!large.fit(16), "what fits is left alone");
     }
 
     #[test]
@@ -260,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_cannot_be_a_peers_are_refused_by_name() {
+    fn addresses_that_cannot_be_a_peers_are_refused_by_name_and_left_out_of_a_table() {
         let own = AddressPolicy {
             own: vec![ip("192.0.2.9")],
             ..policy()
@@ -279,10 +306,14 @@ mod tests {
             ("192.0.2.9", Refusal::Ours),
         ] {
             let mut table = table();
-            table.records[1].addresses = vec![Maddr::new(ip(address), 0)];
-            let error = Interfaces::decode(&table.notify().data, &own).unwrap_err();
+            let bad = Maddr::new(ip(address), 0);
+            let error = own.check(&bad).unwrap_err();
             assert_eq!(error, MifError::Address(ip(address), refusal));
             assert_eq!(error.notify_type(), error::MIF_ADDRESS_REJECTED);
+            let good = table.clone();
+            table.records[1].addresses.push(bad);
+            let read = Interfaces::decode(&table.notify().data, &own);
+            assert_eq!(read, Ok((good, 1)));
         }
     }
 
@@ -490,7 +521,7 @@ mod tests {
                 }
             }).collect();
             let table = Interfaces { epoch, records };
-            prop_assert_eq!(Interfaces::decode(&table.notify().data, &policy()), Ok(table));
+            prop_assert_eq!(Interfaces::decode(&table.notify().data, &policy()), Ok((table, 0)));
         }
     }
 }

@@ -25,6 +25,7 @@ use super::engine::Context;
 use super::error::Failure;
 use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
 use super::keymat::IkeKeys;
+use super::mif::Maddr;
 use super::task::{Queue, Task, auth, delete, interfaces};
 use super::timer::{TimerKind, TimerTable};
 use super::window::{Inbound, Outbound};
@@ -34,6 +35,11 @@ pub(super) use children::{Child, Installation};
 /// How long a [`Phase::Spent`] IKE SA answers duplicates: longer than a peer
 /// with default timing needs to retransmit three times.
 const SPENT_LIFETIME: Duration = Duration::from_secs(5);
+
+/// First wait before asking again what was refused for the moment; it doubles.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often it is asked again.
+const MAX_POSTPONED: u32 = 6;
 
 /// Shell of all phases, kept over their changes.
 pub(super) struct IkeSa {
@@ -48,6 +54,8 @@ pub(super) struct IkeSa {
     /// The identity the peer proved.
     pub(super) remote_id: String,
     pub(super) channel: Channel,
+    /// The peer's interface on the channel; [`IfaceId::CHANNEL`] until known.
+    pub(super) channel_peer: IfaceId,
     pub(super) nat: Nat,
     pub(super) phase: Phase,
     pub(super) keys: Option<Keys>,
@@ -128,6 +136,7 @@ impl IkeSa {
             peer: None,
             remote_id: String::new(),
             channel,
+            channel_peer: IfaceId::CHANNEL,
             nat: Nat::default(),
             phase,
             keys: None,
@@ -181,6 +190,18 @@ impl IkeSa {
         self.pump(cx);
     }
 
+    /// Whether what was refused for the moment may be asked again after so many
+    /// attempts (RFC 7296 2.25); if so the time for what is
+    /// [`postponed`](Self::postponed) is set.
+    pub(super) fn postpone(&mut self, attempts: u32, cx: &Context) -> bool {
+        let again = attempts < MAX_POSTPONED;
+        if again {
+            let wait = RETRY_AFTER * 2u32.pow(attempts);
+            self.timers.hasten(TimerKind::Retry, cx.now() + wait);
+        }
+        again
+    }
+
     /// Sends `bytes` on the channel.
     pub(super) fn send(&self, bytes: Vec<u8>, cx: &mut Context) {
         cx.transmit(Transmit {
@@ -206,6 +227,8 @@ impl IkeSa {
             dns,
             mif,
             channel: self.channel,
+            nat_local: self.nat.local,
+            nat_remote: self.nat.remote,
         });
     }
 
@@ -238,11 +261,26 @@ impl IkeSa {
         }
     }
 
+    /// Which of the peer's interfaces has this address; [`IfaceId::CHANNEL`] when
+    /// it announced none.
+    pub(super) fn peer_iface_of(&self, address: IpAddr) -> IfaceId {
+        let ifaces = self.mif.iter().flat_map(|mif| &mif.peer_ifaces);
+        let has = |maddr: &Maddr| maddr.ip == address && !maddr.behind_nat();
+        ifaces
+            .filter(|iface| iface.addresses.iter().any(has))
+            .map(|iface| iface.id)
+            .next()
+            .unwrap_or(IfaceId::CHANNEL)
+    }
+
     /// The interfaces of the channel are known: what was bound to interface 0 is
     /// bound to them (protocol 3.1).
     pub(super) fn resolve_channel(&mut self, local: IfaceId, remote: IfaceId, cx: &mut Context) {
         if self.channel.local_iface == IfaceId::CHANNEL {
             self.channel.local_iface = local;
+        }
+        if self.channel.local_iface == local {
+            self.channel_peer = remote;
         }
         for (id, child) in &mut self.children {
             let before = child.pair;

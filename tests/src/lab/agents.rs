@@ -69,7 +69,7 @@ pub struct Sas {
 }
 
 /// How long an agent may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(20);
 
 impl Agents {
     /// Writes the files and starts both, the gateway first. `fault` goes to the

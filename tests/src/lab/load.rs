@@ -72,16 +72,14 @@ impl Plan {
     }
 }
 
-/// A load under way.
+/// A load under way; its threads end when it is dropped.
 #[derive(Debug)]
 pub struct Load {
-    plan: Plan,
-    stop_sending: Arc<AtomicBool>,
-    stop_receiving: Arc<AtomicBool>,
+    flows: usize,
+    stop_sending: Stop,
+    stop_receiving: Stop,
     senders: [JoinHandle<Vec<u64>>; 2],
     receivers: [JoinHandle<Vec<(u32, u64)>>; 2],
-    /// Datagrams received so far, up and down.
-    progress: [Arc<AtomicU32>; 2],
 }
 
 /// A load that has ended.
@@ -92,6 +90,10 @@ pub struct Outcome {
     /// Server to end user.
     pub down: Direction,
 }
+
+/// Tells threads to end, at the latest when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
 
 type Peers = Arc<Mutex<Vec<SocketAddr>>>;
 
@@ -115,11 +117,10 @@ impl Load {
                 .map(|flow| SocketAddrV4::new(plan.address, FIRST_PORT + flow).into())
                 .collect(),
         ));
-        let [stop_sending, stop_receiving] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
-        let progress = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));
+        let [stop_sending, stop_receiving] = [(); 2].map(|()| Stop::default());
 
         let up_receiver = {
-            let (stop, count) = (Arc::clone(&stop_receiving), Arc::clone(&progress[0]));
+            let stop = stop_receiving.flag();
             let (server, peers, learn) = (Arc::clone(&server), Arc::clone(&peers), plan.learn);
             thread::spawn(move || {
                 let mut list = Vec::new();
@@ -128,7 +129,6 @@ impl Load {
                         return;
                     };
                     list.push((sequence, now_ns()));
-                    count.fetch_add(1, Ordering::Relaxed);
                     if learn && let Some(peer) = lock(&peers).get_mut(usize::from(flow)) {
                         *peer = from;
                     }
@@ -137,7 +137,7 @@ impl Load {
             })
         };
         let down_receiver = {
-            let (stop, count) = (Arc::clone(&stop_receiving), Arc::clone(&progress[1]));
+            let stop = stop_receiving.flag();
             let clients = Arc::clone(&clients);
             thread::spawn(move || {
                 let mut list = Vec::new();
@@ -145,14 +145,13 @@ impl Load {
                 receive(&sockets, &stop, |bytes, _| {
                     if let Some((sequence, _)) = parse(bytes, run) {
                         list.push((sequence, now_ns()));
-                        count.fetch_add(1, Ordering::Relaxed);
                     }
                 });
                 list
             })
         };
         let up_sender = {
-            let (stop, plan) = (Arc::clone(&stop_sending), plan.clone());
+            let (stop, plan) = (stop_sending.flag(), plan.clone());
             thread::spawn(move || {
                 let to = SocketAddr::from(SocketAddrV4::new(SERVER, plan.port));
                 send(
@@ -166,7 +165,7 @@ impl Load {
             })
         };
         let down_sender = {
-            let (stop, plan) = (Arc::clone(&stop_sending), plan.clone());
+            let (stop, plan) = (stop_sending.flag(), plan.clone());
             thread::spawn(move || {
                 if plan.learn {
                     thread::sleep(Duration::from_millis(200));
@@ -185,20 +184,12 @@ impl Load {
             })
         };
         Ok(Self {
-            plan,
+            flows: plan.flows.len(),
             stop_sending,
             stop_receiving,
             senders: [up_sender, down_sender],
             receivers: [up_receiver, down_receiver],
-            progress,
         })
-    }
-
-    /// Datagrams received so far, up and down.
-    #[must_use]
-    pub fn received(&self) -> (u32, u32) {
-        let [up, down] = &self.progress;
-        (up.load(Ordering::Relaxed), down.load(Ordering::Relaxed))
     }
 
     /// Stops, waits for what is under way, and accounts.
@@ -207,18 +198,31 @@ impl Load {
     /// When a thread of the load did.
     #[must_use]
     pub fn stop(self) -> Outcome {
-        self.stop_sending.store(true, Ordering::Relaxed);
+        drop(self.stop_sending);
         let sent = self.senders.map(join);
         thread::sleep(DRAIN);
-        self.stop_receiving.store(true, Ordering::Relaxed);
+        drop(self.stop_receiving);
         let received = self.receivers.map(join);
-        let flows = self.plan.flows.len();
+        let flows = self.flows;
         let [up_sent, down_sent] = sent;
         let [up_received, down_received] = received;
         Outcome {
             up: Direction::new(up_sent, &up_received, flows),
             down: Direction::new(down_sent, &down_received, flows),
         }
+    }
+}
+
+impl Stop {
+    /// What the threads look at.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -233,6 +237,12 @@ impl Outcome {
     #[must_use]
     pub fn sent_since(&self, from: u64) -> u64 {
         self.up.sent_since(from) + self.down.sent_since(from)
+    }
+
+    /// Datagrams that arrived, both ways.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.up.received() + self.down.received()
     }
 
     /// Datagrams lost, both ways.

@@ -57,13 +57,13 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:<26} {:<6} {:>7} {:>6} {:>5} {:>9} {:>8}  {}\n",
+            "{:<30} {:<6} {:>7} {:>6} {:>5} {:>9} {:>8}  {}\n",
             "STEP", "RESULT", "SENT", "LOST", "DUP", "SWITCH ms", "NEW SAs", "DETAIL"
         );
         for step in &self.steps {
             let result = if step.ok { "ok" } else { "FAILED" };
             text += &format!(
-                "{:<26} {result:<6} {:>7} {:>6} {:>5} {:>9.1} {:>8}  {}\n",
+                "{:<30} {result:<6} {:>7} {:>6} {:>5} {:>9.1} {:>8}  {}\n",
                 step.name,
                 step.sent,
                 step.lost,

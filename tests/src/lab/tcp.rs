@@ -5,14 +5,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::load::Stop;
 use super::sys::now_ns;
 use super::topology::{SERVER, Topology};
 
@@ -21,10 +21,10 @@ const PORT: u16 = 30_001;
 const CHUNK: usize = 1024;
 const PACE: Duration = Duration::from_millis(8);
 
-/// The connection under way.
+/// The connection under way; its threads end when it is dropped.
 #[derive(Debug)]
 pub struct Tcp {
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     sender: JoinHandle<()>,
     receiver: JoinHandle<Vec<(u64, usize)>>,
 }
@@ -64,9 +64,9 @@ impl Tcp {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             .context("no TCP connection arrived")?;
         into.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Stop::default();
         let sender = {
-            let stop = Arc::clone(&stop);
+            let stop = stop.flag();
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     // A full window is the receiver's to notice.
@@ -76,7 +76,7 @@ impl Tcp {
             })
         };
         let receiver = {
-            let stop = Arc::clone(&stop);
+            let stop = stop.flag();
             thread::spawn(move || {
                 let mut reads = Vec::new();
                 let mut buffer = vec![0; 65_536];
@@ -104,7 +104,7 @@ impl Tcp {
     #[must_use]
     pub fn stop(self) -> TcpOutcome {
         let end = now_ns();
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         if let Err(panic) = self.sender.join() {
             std::panic::resume_unwind(panic);
         }

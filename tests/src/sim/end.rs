@@ -9,8 +9,9 @@ use mifsec::ike::message::{self, Header};
 use mifsec::ike::selector::TrafficSelector;
 use mifsec::ike::{Engine, Event, SaRequest, TimerKind, Transmit};
 
-/// Datagrams above this are fragmented or lost somewhere (IPv6's least MTU).
-const MAX_DATAGRAM: usize = 1280;
+/// Messages above this are fragmented or lost somewhere: IPv6's least MTU without
+/// IPv6, UDP and the non-ESP marker.
+const MAX_DATAGRAM: usize = 1280 - 40 - 8 - 4;
 
 /// A Child SA as the data plane got it.
 #[derive(Debug, Clone, PartialEq, Eq)]

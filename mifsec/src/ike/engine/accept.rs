@@ -2,6 +2,8 @@
 //! the request is acceptable and, under load, its sender has shown that it
 //! receives at its address.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::crypto::{KeGroup, PrivateKey};
@@ -20,6 +22,18 @@ use super::Engine;
 
 /// Refusals of unauthenticated requests are reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// A network may hold this part of the half-open IKE SAs.
+const SHARES: usize = 8;
+
+/// What one site has many addresses of: an IPv6 /64. An IPv4 address stands for
+/// itself.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
 
 /// A request worth an answer.
 struct Offer<'a> {
@@ -99,16 +113,44 @@ impl Engine {
         }
     }
 
-    /// Bounds on state, and the cookie under load (RFC 7296 2.6).
+    /// Bounds on state, and the cookie under load (RFC 7296 2.6). A newcomer that
+    /// has shown that it receives at its address takes the place of the oldest
+    /// half-open one of its own network if that has its share, else of the network
+    /// that has most: nobody keeps the others out.
     fn admit(&mut self, header: &Header, payloads: &Payloads, ni: &[u8], arrival: Arrival) -> bool {
         let limits = self.cx.limits;
-        if self.half_open.len() >= limits.half_open || self.cx.sas.len() >= limits.ike_sas {
+        if self.cx.sas.len() >= limits.ike_sas {
             self.cx.drop(DropReason::HalfOpenFull);
             return false;
         }
-        if self.half_open.len() < limits.cookie_threshold {
-            return true;
+        let share = (limits.half_open / SHARES).max(1);
+        let full = self.half_open.len() >= limits.half_open;
+        let loaded = full || self.half_open.len() >= limits.cookie_threshold;
+        let source = network(arrival.remote.ip());
+        // Counting is worth it for those only who may cause work.
+        if loaded && !self.has_cookie(header, payloads, ni, arrival) {
+            return false;
         }
+        let of_source = self.half_open_of(source);
+        if of_source >= share {
+            if !loaded && !self.has_cookie(header, payloads, ni, arrival) {
+                return false;
+            }
+            self.evict(source);
+        } else if full && let Some(busiest) = self.busiest() {
+            self.evict(busiest);
+        }
+        true
+    }
+
+    /// Whether the sender returned our cookie; if not it is given one.
+    fn has_cookie(
+        &mut self,
+        header: &Header,
+        payloads: &Payloads,
+        ni: &[u8],
+        arrival: Arrival,
+    ) -> bool {
         let now = self.cx.now();
         let shown = payloads.notify(NotifyType::COOKIE).is_some_and(|cookie| {
             self.cookies
@@ -123,6 +165,43 @@ impl Engine {
             self.refuse(header, arrival, NotifyType::COOKIE, cookie);
         }
         shown
+    }
+
+    /// Half-open IKE SAs from one network.
+    fn half_open_of(&self, source: IpAddr) -> usize {
+        self.half_open
+            .keys()
+            .filter(|(_, remote)| network(remote.ip()) == source)
+            .count()
+    }
+
+    /// The network with most half-open IKE SAs.
+    fn busiest(&self) -> Option<IpAddr> {
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for (_, remote) in self.half_open.keys() {
+            *counts.entry(network(remote.ip())).or_default() += 1;
+        }
+        counts
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .map(|(source, _)| source)
+    }
+
+    /// Gives up the oldest half-open IKE SA of a network.
+    fn evict(&mut self, source: IpAddr) {
+        let oldest = self
+            .half_open
+            .iter()
+            .filter(|((_, remote), _)| network(remote.ip()) == source)
+            .map(|(_, id)| *id)
+            .min();
+        if let Some(id) = oldest {
+            self.cx.count("ike_half_open_evicted");
+            self.step(id, |sa, cx| {
+                let remote = sa.channel.remote;
+                sa.close(Failure::Timeout { remote }, cx);
+            });
+        }
     }
 
     /// Who it is shows in IKE_AUTH: until then any peer's algorithms will do that

@@ -173,6 +173,7 @@ fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
                 old: maddr(old, 0, false),
                 new: maddr(new, cx.port, behind_nat),
                 epoch: None,
+                attempts: 0,
             };
             (update, channel)
         }
@@ -186,6 +187,7 @@ fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
                 old: maddr(sa.channel.local.ip(), 0, false),
                 new: maddr(channel.local.ip(), cx.port, false),
                 epoch: None,
+                attempts: 0,
             };
             (update, Some(channel))
         }
@@ -193,6 +195,11 @@ fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
     };
     let flags = match channel {
         Some(channel) => {
+            let known = (sa.channel.remote.ip(), sa.channel_peer);
+            sa.channel_peer = match channel.remote.ip() {
+                same if same == known.0 => known.1,
+                other => sa.peer_iface_of(other),
+            };
             sa.move_channel(channel, cx);
             update.flags.with(UpdateFlags::IKE_CHANNEL)
         }

@@ -1,7 +1,7 @@
 //! What an IKE SA sees of the engine around it while it takes a step.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +17,14 @@ use crate::ike::sa::IkeSa;
 /// Octets of our nonces: half the key of the largest PRF is the least
 /// (RFC 7296 2.10).
 const NONCE_LEN: usize = 32;
+
+/// Octets of an IKE message that fit the least packet every path has to pass
+/// (1280, RFC 8200 5), next to IP, UDP and non-ESP marker. Longer ones may be
+/// fragmented, which is where firewalls lose them; they are sent, and counted.
+fn room(remote: SocketAddr) -> usize {
+    let ip = if remote.is_ipv4() { 20 } else { 40 };
+    1280 - ip - 8 - 4
+}
 
 /// Configuration, randomness, the other IKE SAs, and the output queues.
 pub(in crate::ike) struct Context {
@@ -93,6 +101,9 @@ impl Context {
     }
 
     pub(in crate::ike) fn transmit(&mut self, transmit: Transmit) {
+        if transmit.payload.len() > room(transmit.remote) {
+            self.count("ike_oversize_sent");
+        }
         self.transmits.push_back(transmit);
     }
 
@@ -218,8 +229,10 @@ impl Context {
     /// Which addresses a peer may name. An address of ours is never a peer's,
     /// except a private one: both ends may be behind NATs with the same inside.
     pub(in crate::ike) fn address_policy(&self) -> AddressPolicy {
+        // RFC 6598: 100.64.0.0/10 is the inside of providers' NATs.
+        let is_shared = |ip: Ipv4Addr| ip.to_bits() >> 22 == 0x6440_0000 >> 22;
         let is_private = |ip: &IpAddr| match ip {
-            IpAddr::V4(ip) => ip.is_private(),
+            IpAddr::V4(ip) => ip.is_private() || is_shared(*ip),
             IpAddr::V6(ip) => ip.is_unique_local(),
         };
         AddressPolicy {

@@ -9,7 +9,7 @@ use crate::ike::config::{ChildConfig, PeerConfig, Require};
 use crate::ike::event::Channel;
 use crate::ike::message::{Config, ConfigType, Delete, Notify};
 use crate::ike::mif::{
-    IfaceState, InterfaceRecord, LinkClass, Maddr, OuterAddrs, OuterFlags, UpdateAddrs,
+    IfaceState, InterfaceRecord, Interfaces, LinkClass, Maddr, OuterAddrs, OuterFlags, UpdateAddrs,
     UpdateFlags, error as mif_error, status,
 };
 use crate::ike::peer::PskSource;
@@ -173,6 +173,10 @@ fn notified(payloads: Option<Vec<Payload>>) -> NotifyType {
     }
 }
 
+fn table(epoch: u32, records: Vec<InterfaceRecord>) -> Notify {
+    Interfaces { epoch, records }.notify()
+}
+
 fn update(txn: u32, flags: UpdateFlags, iface: (u16, u16), new: &str) -> Notify {
     UpdateAddrs {
         txn,
@@ -210,6 +214,30 @@ fn an_old_transaction_has_no_effect_and_is_told_so_if_it_contradicts() {
     assert!(moved(&mut two));
     assert_eq!(two.tell(update(1, tunnel, (2, 2), "192.0.2.62")), []);
     assert!(moved(&mut two));
+}
+
+#[test]
+fn moves_are_remembered_of_announced_interfaces_only() {
+    let mut two = Two::established();
+    for id in 10..200 {
+        let ifaces = vec![iface(id, "192.0.2.70")];
+        two.tell(table(u32::from(id), ifaces));
+        let moved = update(1, UpdateFlags::TUNNEL, (id, id), "192.0.2.71");
+        assert_eq!(two.tell(moved), []);
+    }
+    let mif = Two::sa(&mut two.b).mif.as_ref().unwrap();
+    assert_eq!(mif.moves.len(), 1);
+}
+
+#[test]
+fn a_move_of_the_channel_alone_moves_no_path() {
+    let mut two = Two::established();
+    two.events();
+    assert_eq!(
+        two.tell(update(1, UpdateFlags::IKE_CHANNEL, (1, 2), "192.0.2.2")),
+        []
+    );
+    assert!(matches!(two.events()[..], [Event::ChannelMoved { .. }]));
 }
 
 #[test]
@@ -441,21 +469,13 @@ fn return_routability_of_the_peer_is_answered() {
 }
 
 #[test]
-fn a_table_too_large_or_with_an_impossible_address_is_refused_whole() {
+fn a_table_too_large_is_refused_whole() {
     let mut two = Two::established();
     two.events();
-    let table = |records: Vec<InterfaceRecord>| {
-        crate::ike::mif::Interfaces {
-            epoch: 100,
-            records,
-        }
-        .notify()
-    };
+    let table = |records| table(100, records);
     let many = (1..100).map(|id| iface(id, "192.0.2.1")).take(40).collect();
     let answer = two.tell(table(many));
     assert_eq!(notified(Some(answer)), mif_error::MIF_LIMIT_EXCEEDED);
-    let answer = two.tell(table(vec![iface(1, "192.0.2.1"), iface(2, "224.0.0.5")]));
-    assert_eq!(notified(Some(answer)), mif_error::MIF_ADDRESS_REJECTED);
     assert!(two.events().is_empty());
     assert_eq!(two.tell(table(vec![iface(1, "192.0.2.9")])), []);
     assert_eq!(
@@ -464,6 +484,94 @@ fn a_table_too_large_or_with_an_impossible_address_is_refused_whole() {
         "not newer"
     );
     assert_eq!(two.events().len(), 1);
+}
+
+/// The tables B was told, as addresses.
+fn announced(two: &mut Two) -> Vec<Vec<String>> {
+    let of = |event| match event {
+        Event::PeerInterfaces { ifaces, .. } => Some(ifaces),
+        _ => None,
+    };
+    let texts = |ifaces: Vec<InterfaceRecord>| {
+        let addresses = ifaces.into_iter().flat_map(|iface| iface.addresses);
+        addresses.map(|maddr| maddr.ip.to_string()).collect()
+    };
+    two.events().into_iter().filter_map(of).map(texts).collect()
+}
+
+#[test]
+fn a_bad_address_is_left_out_of_its_table_and_counted() {
+    let mut two = Two::established();
+    two.events();
+    let ifaces = vec![iface(1, "192.0.2.1"), iface(2, "224.0.0.5")];
+    assert_eq!(two.tell(table(100, ifaces)), []);
+    assert_eq!(announced(&mut two), [["192.0.2.1"]]);
+    assert_eq!(two.b.counters()["mif_address"], 1);
+}
+
+#[test]
+fn inside_addresses_of_a_providers_nat_may_be_the_same_at_both_ends() {
+    let mut two = Two::established();
+    let ifaces = vec![iface(1, "100.64.0.5"), iface(2, "100.128.0.5")];
+    two.b
+        .handle_command(Command::SetInterfaces { ifaces }, two.now);
+    while two.b.poll_transmit().is_some() {}
+    two.events();
+    let theirs = vec![iface(1, "100.64.0.5"), iface(2, "100.128.0.5")];
+    assert_eq!(two.tell(table(100, theirs)), []);
+    assert_eq!(announced(&mut two), [["100.64.0.5"]]);
+}
+
+#[test]
+fn a_peer_is_told_no_more_interfaces_than_it_keeps() {
+    let mut two = Two::established_with(|_, b| b.limits.interfaces = 1);
+    assert_eq!(announced(&mut two), [["192.0.2.1"]]);
+    assert_eq!(two.a.counters()["mif_table_trimmed"], 1);
+    let ours = crate::ike::mif::Supported::ours(Spi(300)).max_ifaces;
+    let kept = crate::ike::config::Limits::default().interfaces;
+    assert_eq!(usize::from(ours), kept);
+}
+
+#[test]
+fn a_message_that_may_be_fragmented_is_sent_and_counted() {
+    let mut two = Two::established_with(|a, _| {
+        let net = |n: u8| TsSpec::Net(format!("10.1.{n}.0/24").parse().unwrap());
+        a.peers[0].children[0].local_ts = (0..100).step_by(2).map(net).collect();
+    });
+    assert_eq!(two.children(), 1);
+    assert_eq!(two.a.counters().get("ike_oversize_sent"), None);
+    let mut two = Two::established_with(|a, _| {
+        let net = |n: u8| TsSpec::Net(format!("10.1.{n}.0/24").parse().unwrap());
+        a.peers[0].children[0].local_ts = (0..120).step_by(2).map(net).collect();
+    });
+    assert_eq!(two.children(), 1);
+    assert_eq!(two.a.counters()["ike_oversize_sent"], 1);
+}
+
+#[test]
+fn what_names_no_path_is_on_the_channels_once_its_interfaces_are_known() {
+    let mut two = Two::established();
+    let ike = Two::sa(&mut two.b).id;
+    let (local, remote) = (IfaceId(1), IfaceId(1));
+    let remote_of = |two: &mut Two| Two::sa(&mut two.b).channel_pair().remote;
+    assert_eq!(remote_of(&mut two), IfaceId::CHANNEL);
+    let resolve = Command::ResolveChannel { ike, local, remote };
+    two.b.handle_command(resolve, two.now);
+    assert_eq!(remote_of(&mut two), remote);
+    // Equal selectors on the same path, where there was an unresolved one.
+    let answer = two.ask(ExchangeType::CREATE_CHILD_SA, &create(true, None));
+    assert_eq!(notified(answer), mif_error::MIF_SELECTOR_EXISTS);
+    // The peer says which interface it moves the channel to.
+    two.tell(update(1, UpdateFlags::IKE_CHANNEL, (1, 2), "192.0.2.2"));
+    assert_eq!(remote_of(&mut two), IfaceId(2));
+    // We move it: the address tells.
+    let channel = Channel {
+        remote: "192.0.2.2:4500".parse().unwrap(),
+        ..Two::sa(&mut two.b).channel
+    };
+    two.b
+        .handle_command(Command::MoveChannel { ike, channel }, two.now);
+    assert_eq!(remote_of(&mut two), IfaceId(2));
 }
 
 #[test]

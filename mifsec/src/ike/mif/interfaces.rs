@@ -15,6 +15,16 @@ use super::{AddressPolicy, Maddr, MifError, notify, status};
 /// Most interfaces, whatever the policy says.
 pub const MAX_RECORDS: usize = 64;
 
+/// Most interfaces kept of a peer unless configured, and announced as such.
+pub const DEFAULT_RECORDS: u8 = 16;
+
+/// Most addresses of one interface.
+pub const MAX_ADDRESSES: u8 = 8;
+
+/// Octets of a table's notify data that leave room for the rest of an IKE_AUTH
+/// response in a packet of 1280.
+const ROOM: usize = 640;
+
 numbers! {
     /// What kind of access an interface is.
     LinkClass(u8) {
@@ -94,11 +104,13 @@ impl Interfaces {
         ahead != 0 && ahead < 1 << 31
     }
 
-    /// Reads the notify's data.
+    /// Reads the notify's data, and how many addresses were left out because they
+    /// cannot be the peer's: one bad address does not cost the good ones.
     ///
     /// # Errors
-    /// Any [`MifError`]; then no part of the table may be used.
-    pub fn decode(data: &[u8], policy: &AddressPolicy) -> Result<Self, MifError> {
+    /// Any [`MifError`] but [`MifError::Address`]; then no part of the table may be
+    /// used.
+    pub fn decode(data: &[u8], policy: &AddressPolicy) -> Result<(Self, usize), MifError> {
         let mut reader = Reader::new(data);
         let epoch = reader.u32()?;
         let count = reader.u8()?;
@@ -108,8 +120,9 @@ impl Interfaces {
             return Err(MifError::TooMany("interfaces"));
         }
         let mut records: Vec<InterfaceRecord> = Vec::with_capacity(usize::from(count));
+        let mut left_out = 0;
         for _ in 0..count {
-            let record = decode_record(&mut reader, policy)?;
+            let record = decode_record(&mut reader, policy, &mut left_out)?;
             let taken = records.iter().any(|other| other.id == record.id);
             if taken || record.id == IfaceId::CHANNEL {
                 return Err(MifError::Interface(record.id));
@@ -119,7 +132,37 @@ impl Interfaces {
         if !reader.is_empty() {
             return Err(MifError::TooLong);
         }
-        Ok(Self { epoch, records })
+        Ok((Self { epoch, records }, left_out))
+    }
+
+    /// Leaves out what a peer that keeps `most` interfaces would refuse, and as many
+    /// of the worst addresses as it takes to fit one packet: of the interfaces with
+    /// most of them first, so that each keeps its best. Whether anything was.
+    pub fn fit(&mut self, most: u8) -> bool {
+        let before = (self.records.len(), self.addresses());
+        self.records.truncate(usize::from(most));
+        for record in &mut self.records {
+            record.addresses.truncate(usize::from(MAX_ADDRESSES));
+        }
+        while self.len() > ROOM
+            && let Some(longest) = self
+                .records
+                .iter_mut()
+                .rev()
+                .max_by_key(|record| record.addresses.len())
+            && longest.addresses.pop().is_some()
+        {}
+        before != (self.records.len(), self.addresses())
+    }
+
+    fn addresses(&self) -> usize {
+        self.records.iter().map(|r| r.addresses.len()).sum()
+    }
+
+    /// Octets of the notify's data.
+    fn len(&self) -> usize {
+        let record = |r: &InterfaceRecord| 12 + r.addresses.iter().map(Maddr::len).sum::<usize>();
+        8 + self.records.iter().map(record).sum::<usize>()
     }
 
     /// The notify to send.
@@ -155,6 +198,7 @@ impl Interfaces {
 fn decode_record(
     reader: &mut Reader<'_>,
     policy: &AddressPolicy,
+    left_out: &mut usize,
 ) -> Result<InterfaceRecord, MifError> {
     let id = IfaceId(reader.u16()?);
     let class = LinkClass(reader.u8()?);
@@ -170,8 +214,10 @@ fn decode_record(
     let mut addresses = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
         let address = Maddr::decode(reader)?;
-        policy.check(&address)?;
-        addresses.push(address);
+        match policy.check(&address) {
+            Ok(()) => addresses.push(address),
+            Err(_) => *left_out += 1,
+        }
     }
     Ok(InterfaceRecord {
         id,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use crate::wire::{Reader, Writer};
 
-use super::MifError;
+use super::{DEFAULT_RECORDS, MAX_ADDRESSES, MifError};
 
 const AF_IPV4: u8 = 1;
 const AF_IPV6: u8 = 2;
@@ -103,8 +103,8 @@ impl Default for AddressPolicy {
             loopback: false,
             link_local: false,
             own: Vec::new(),
-            max_ifaces: 8,
-            max_addresses: 8,
+            max_ifaces: DEFAULT_RECORDS,
+            max_addresses: MAX_ADDRESSES,
         }
     }
 }
@@ -192,6 +192,14 @@ impl Maddr {
             other => return Err(MifError::Family(other)),
         };
         Ok(Self { flags, port, ip })
+    }
+
+    /// Octets on the wire.
+    pub(super) const fn len(&self) -> usize {
+        match self.ip {
+            IpAddr::V4(_) => 8,
+            IpAddr::V6(_) => 20,
+        }
     }
 
     pub(super) fn encode(&self, out: &mut Writer) {

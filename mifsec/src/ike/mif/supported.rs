@@ -10,7 +10,7 @@ use crate::ids::Spi;
 use crate::ike::message::Notify;
 use crate::wire::{Reader, Writer};
 
-use super::{MifError, notify, status};
+use super::{DEFAULT_RECORDS, MifError, notify, status};
 
 /// The version this describes.
 const VERSION: u8 = 1;
@@ -100,7 +100,7 @@ impl Supported {
     #[must_use]
     pub const fn ours(probe_spi: Spi) -> Self {
         Self {
-            max_ifaces: 8,
+            max_ifaces: DEFAULT_RECORDS,
             max_alternates: 4,
             max_derived: 64,
             max_path_sas: 128,

@@ -2,7 +2,7 @@
 //! belong to the data plane.
 
 use crate::crypto::{AeadAlgorithm, Secret};
-use crate::ids::{ChildId, IfaceId, IfacePair, Spi};
+use crate::ids::{ChildId, IfacePair, Spi};
 use crate::ike::engine::Context;
 use crate::ike::event::{ChildSa, SaRequest};
 use crate::ike::selector::{self, TrafficSelector};
@@ -119,7 +119,7 @@ impl IkeSa {
     pub(in crate::ike) fn channel_pair(&self) -> IfacePair {
         IfacePair {
             local: self.channel.local_iface,
-            remote: IfaceId::CHANNEL,
+            remote: self.channel_peer,
         }
     }
 }

@@ -102,7 +102,7 @@ impl AuthTask {
         if let Some(create) = &mut self.child {
             payloads.extend(create.offer(sa, cx, false));
         }
-        payloads.extend(interfaces::offer(self.probe_spi));
+        payloads.extend(interfaces::offer(self.probe_spi, cx));
         Some(payloads)
     }
 
@@ -190,7 +190,7 @@ pub(in crate::ike) fn respond(
     // It floated: the channel is where this message came from.
     sa.channel = sa.channel_of(received.arrival, cx);
     let mut response = proof;
-    let refused_address = match received.payloads.config() {
+    let refused_address = match config::asked(&received.payloads) {
         Some(request) => match config::respond(request, sa, cx) {
             Ok(reply) => {
                 response.push(Payload::Config(reply));

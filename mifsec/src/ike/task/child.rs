@@ -12,7 +12,6 @@ mod accept;
 mod path;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use crate::crypto::{KeGroup, PrivateKey, Secret};
 use crate::ids::{IfacePair, Spi};
@@ -25,18 +24,11 @@ use crate::ike::mif::{Features, OuterAddrs, OuterFlags, error as mif_error, stat
 use crate::ike::proposal;
 use crate::ike::sa::{IkeSa, Installation};
 use crate::ike::selector::{self, TrafficSelector, TsSpec};
-use crate::ike::timer::TimerKind;
 
 use super::{Payloads, Received, Task, delete};
 
 pub(in crate::ike) use accept::{accept, respond};
 use path::{outer_addrs, outer_pair};
-
-/// First wait before asking again what was refused for the moment
-/// (RFC 7296 2.25); it doubles.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// How often it is asked at all.
-const MAX_ATTEMPTS: u32 = 7;
 
 /// Nonces of the exchange that makes a Child SA.
 pub(in crate::ike) struct Nonces<'a> {
@@ -194,18 +186,16 @@ impl Create {
         received: &Received,
     ) {
         let payloads = &received.payloads;
-        self.attempts += 1;
-        if let Some(error) = payloads.error()
-            && self.attempts < MAX_ATTEMPTS
-        {
+        if let Some(error) = payloads.error() {
             // Our table, or a Delete of the path's former member, may still be on
             // its way to the peer.
             let on_its_way = error.kind == mif_error::MIF_UNKNOWN_INTERFACE
                 || error.kind == mif_error::MIF_SELECTOR_EXISTS && self.config.bundle;
             match error.kind {
-                kind if kind == NotifyType::TEMPORARY_FAILURE || on_its_way => {
-                    let wait = RETRY_AFTER * 2u32.pow(self.attempts - 1);
-                    sa.timers.hasten(TimerKind::Retry, cx.now() + wait);
+                kind if (kind == NotifyType::TEMPORARY_FAILURE || on_its_way)
+                    && sa.postpone(self.attempts, cx) =>
+                {
+                    self.attempts += 1;
                     return sa.postponed.push(Task::Child(self));
                 }
                 NotifyType::INVALID_KE_PAYLOAD if self.take_group(error, sa) => {

@@ -9,6 +9,8 @@ use crate::ike::error::Failure;
 use crate::ike::message::{Attribute, AttributeType, Config, ConfigType};
 use crate::ike::sa::IkeSa;
 
+use super::Payloads;
+
 /// The initiator's CFG_REQUEST; `None` when it wants no address.
 pub(in crate::ike) fn request(peer: &PeerConfig) -> Option<Config> {
     let mut wanted = Vec::new();
@@ -32,6 +34,14 @@ pub(in crate::ike) fn request(peer: &PeerConfig) -> Option<Config> {
         kind: ConfigType::REQUEST,
         attributes: wanted.into_iter().map(attribute).collect(),
     })
+}
+
+/// The peer's CFG_REQUEST. Other kinds ask for nothing and get no answer
+/// (RFC 7296 3.15.2 to 3.15.3 leave CFG_SET undefined).
+pub(in crate::ike) fn asked(payloads: &Payloads) -> Option<&Config> {
+    payloads
+        .config()
+        .filter(|config| config.kind == ConfigType::REQUEST)
 }
 
 /// The responder's CFG_REPLY; the leases become the IKE SA's. One address per
@@ -132,6 +142,8 @@ fn ipv6(value: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use crate::ike::message::Payload;
+
     use super::*;
 
     #[test]
@@ -146,6 +158,21 @@ mod tests {
                 .collect(),
         };
         assert_eq!(read(&reply), (lease, dns));
+    }
+
+    #[test]
+    fn only_a_request_asks_for_an_address() {
+        let kind = |kind| {
+            let payload = Payload::Config(Config {
+                kind,
+                attributes: Vec::new(),
+            });
+            asked(&Payloads(vec![payload])).is_some()
+        };
+        assert!(kind(ConfigType::REQUEST));
+        for other in [ConfigType::REPLY, ConfigType(3), ConfigType(4)] {
+            assert!(!kind(other));
+        }
     }
 
     #[test]

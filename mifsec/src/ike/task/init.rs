@@ -15,7 +15,8 @@ use crate::ike::error::Failure;
 use crate::ike::keymat::IkeKeys;
 use crate::ike::message::{Ke, Notify, NotifyType, Payload};
 use crate::ike::proposal::{self, IkeSuite};
-use crate::ike::sa::{IkeSa, Keys};
+use crate::ike::sa::{IkeSa, Keys, Phase};
+use crate::ike::timer::TimerKind;
 
 use super::auth::{AuthTask, Initial};
 use super::{Payloads, Task, natd};
@@ -109,7 +110,11 @@ impl Init {
             if error.kind != NotifyType::INVALID_KE_PAYLOAD {
                 return Err(Some(Failure::from_notify(error.kind, false)));
             }
-            let group = wanted_group(error).filter(|group| *group != self.private.group());
+            let group = wanted_group(error);
+            if group == Some(self.private.group()) {
+                // A copy of the answer that made us use it.
+                return Err(None);
+            }
             let offered = |group: &KeGroup| offers.iter().any(|o| o.groups.contains(group));
             let group = group.filter(offered).ok_or(Some(Failure::NoIkeProposal))?;
             return self.again(Verdict::Group(group));
@@ -156,6 +161,10 @@ impl Init {
         response: &InitResponse<'_>,
     ) {
         self.rounds += 1;
+        // Something better than a refusal came: whoever sent that is not believed
+        // any more (RFC 7296 2.21.1).
+        sa.phase = Phase::Connecting { refused: None };
+        sa.timers.set(TimerKind::Expire, None);
         match verdict {
             Verdict::Cookie(cookie) => self.cookie = Some(cookie),
             Verdict::Group(group) => match PrivateKey::generate(group) {

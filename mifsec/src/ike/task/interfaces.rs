@@ -47,6 +47,15 @@ impl Mif {
         self.confirmed = epoch.or(self.confirmed);
     }
 
+    /// Moves are remembered of what is announced only: a peer that names ever new
+    /// interfaces makes us hold no more than one table's worth. Ids are not used
+    /// again, so no late move of a forgotten one can pass for new.
+    fn forget_moves(&mut self) {
+        let mut moves = std::mem::take(&mut self.moves);
+        moves.retain(|iface, _| self.knows(*iface));
+        self.moves = moves;
+    }
+
     /// Whether the peer announced this interface; 0 is always there.
     pub(in crate::ike) fn knows(&self, iface: IfaceId) -> bool {
         iface == IfaceId::CHANNEL || self.peer_ifaces.iter().any(|record| record.id == iface)
@@ -78,10 +87,14 @@ impl IkeSa {
 }
 
 /// The initiator's vendor id and MIF_SUPPORTED.
-pub(super) fn offer(probe_spi: Spi) -> [Payload; 2] {
+pub(super) fn offer(probe_spi: Spi, cx: &Context) -> [Payload; 2] {
+    let supported = Supported {
+        max_ifaces: cx.address_policy().max_ifaces,
+        ..Supported::ours(probe_spi)
+    };
     [
         Payload::VendorId(VENDOR_ID.to_vec()),
-        Payload::Notify(Supported::ours(probe_spi).notify()),
+        Payload::Notify(supported.notify()),
     ]
 }
 
@@ -121,11 +134,11 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
 
 /// The responder's side of IKE_AUTH: MIF only if asked, and the table, because
 /// the initiator has proved who it is.
-pub(super) fn answer(sa: &mut IkeSa, cx: &Context) -> Vec<Payload> {
+pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context) -> Vec<Payload> {
     let Some(mif) = &mut sa.mif else {
         return Vec::new();
     };
-    let mut payloads = offer(mif.probe_in).to_vec();
+    let mut payloads = offer(mif.probe_in, cx).to_vec();
     payloads.extend(table(mif, cx).map(Payload::Notify));
     payloads
 }
@@ -141,7 +154,7 @@ pub(in crate::ike) fn announce(sa: &mut IkeSa, cx: &mut Context) {
 pub(super) fn build_announce(
     epoch: &mut Option<u32>,
     sa: &mut IkeSa,
-    cx: &Context,
+    cx: &mut Context,
 ) -> Option<Vec<Payload>> {
     let mif = sa.mif.as_mut()?;
     let mut payloads = Vec::new();
@@ -180,7 +193,7 @@ pub(super) fn process_announce(
 
 /// Our table, for a request that is of no use to a peer without it: unless the
 /// peer confirmed that it has it.
-pub(super) fn table_if_unconfirmed(mif: &mut Mif, cx: &Context) -> Option<(u32, Notify)> {
+pub(super) fn table_if_unconfirmed(mif: &mut Mif, cx: &mut Context) -> Option<(u32, Notify)> {
     if mif.confirmed == Some(cx.epoch) {
         return None;
     }
@@ -208,7 +221,12 @@ pub(super) fn receive_table(
     let mif = sa.mif.as_mut()?;
     let notify = payloads.notify(status::MIF_INTERFACES)?;
     let table = match Interfaces::decode(&notify.data, &cx.address_policy()) {
-        Ok(table) => table,
+        Ok((table, left_out)) => {
+            for _ in 0..left_out {
+                cx.count("mif_address");
+            }
+            table
+        }
         Err(error) => {
             cx.count(error.reason());
             return Some(Notify::new(error.notify_type(), Vec::new()));
@@ -222,6 +240,7 @@ pub(super) fn receive_table(
     }
     mif.peer_epoch = Some(table.epoch);
     mif.peer_ifaces.clone_from(&table.records);
+    mif.forget_moves();
     cx.event(Event::PeerInterfaces {
         ike: sa.id,
         ifaces: table.records,
@@ -230,16 +249,18 @@ pub(super) fn receive_table(
 }
 
 /// Our table as the peer may keep it; `None` when it has it or there is none.
-fn table(mif: &mut Mif, cx: &Context) -> Option<Notify> {
+fn table(mif: &mut Mif, cx: &mut Context) -> Option<Notify> {
     if mif.announced == Some(cx.epoch) || cx.ifaces.is_empty() && mif.announced.is_none() {
         return None;
     }
     mif.announced = Some(cx.epoch);
-    let most = usize::from(mif.peer_max_ifaces);
-    let table = Interfaces {
+    let mut table = Interfaces {
         epoch: cx.epoch,
-        records: cx.ifaces.iter().take(most).cloned().collect(),
+        records: cx.ifaces.clone(),
     };
+    if table.fit(mif.peer_max_ifaces) {
+        cx.count("mif_table_trimmed");
+    }
     Some(table.notify())
 }
 

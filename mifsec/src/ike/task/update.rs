@@ -7,11 +7,11 @@ use crate::ids::{Arrival, IfaceId, IfacePair};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::Event;
-use crate::ike::message::{Notify, Payload};
+use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{Features, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error};
 use crate::ike::sa::IkeSa;
 
-use super::{Received, interfaces};
+use super::{Received, Task, interfaces};
 
 /// A move of one of our interfaces, or of the IKE channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(in crate::ike) struct Update {
     pub(in crate::ike) new: Maddr,
     /// Epoch of the table that goes with it.
     pub(in crate::ike) epoch: Option<u32>,
+    /// How often it was refused for the moment.
+    pub(in crate::ike) attempts: u32,
 }
 
 impl Update {
@@ -47,8 +49,9 @@ impl Update {
         let one_iface = ifaces.iter().all(|iface| *iface == self.old_iface)
             && self.flags.has(UpdateFlags::TUNNEL);
         let channel_alone = self.flags == UpdateFlags::IKE_CHANNEL;
-        let absorbs =
-            self.txn.is_none() && self.flags == later.flags && (one_iface || channel_alone);
+        // What was sent before is not later, whenever it is queued again.
+        let unsent = self.txn.is_none() && later.txn.is_none();
+        let absorbs = unsent && self.flags == later.flags && (one_iface || channel_alone);
         if absorbs {
             self.new_iface = later.new_iface;
             (self.new, self.grace) = (later.new, later.grace);
@@ -57,7 +60,7 @@ impl Update {
     }
 
     /// The request; nothing for a peer that cannot follow.
-    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &Context) -> Option<Vec<Payload>> {
+    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
         let mif = sa.mif.as_mut()?;
         if !mif.features.has(Features::UPDATE) {
             return None;
@@ -90,17 +93,36 @@ impl Update {
         )
     }
 
-    /// The response: empty, or why the peer does not follow.
-    pub(super) fn process(&self, sa: &mut IkeSa, cx: &mut Context, received: &Received) {
-        if let Some(error) = received.payloads.error() {
-            cx.event(Event::MoveRefused {
-                ike: sa.id,
-                iface: self.old_iface,
-                reason: Failure::from_notify(error.kind, false),
-            });
-        } else if let Some(mif) = &mut sa.mif {
-            mif.confirm(self.epoch);
+    /// The response: empty, or why the peer does not follow. What it may accept in
+    /// a moment is asked again, as the same transaction: our table may still be on
+    /// its way.
+    pub(super) fn process(
+        mut self: Box<Self>,
+        sa: &mut IkeSa,
+        cx: &mut Context,
+        received: &Received,
+    ) {
+        let Some(refusal) = received.payloads.error() else {
+            if let Some(mif) = &mut sa.mif {
+                mif.confirm(self.epoch);
+            }
+            return;
+        };
+        let passing = [NotifyType::TEMPORARY_FAILURE, error::MIF_UNKNOWN_INTERFACE];
+        let again = passing.contains(&refusal.kind) && sa.postpone(self.attempts, cx);
+        if again {
+            self.attempts += 1;
+            return sa.postponed.push(Task::Update(self));
         }
+        // While it waited a later move was made, which is what holds.
+        if self.attempts > 0 && refusal.kind == error::MIF_STALE_TXN {
+            return;
+        }
+        cx.event(Event::MoveRefused {
+            ike: sa.id,
+            iface: self.old_iface,
+            reason: Failure::from_notify(refusal.kind, false),
+        });
     }
 }
 
@@ -147,15 +169,19 @@ pub(super) fn respond(
             ..pair
         });
     }
-    cx.event(Event::PeerMoved {
-        ike: sa.id,
-        update,
-        observed: arrival,
-    });
+    // A move of the channel alone moves no path.
+    if tunnel {
+        cx.event(Event::PeerMoved {
+            ike: sa.id,
+            update,
+            observed: arrival,
+        });
+    }
     if update.flags.has(UpdateFlags::IKE_CHANNEL) {
         // The peer sealed this and sent it from there: SK-protected, and the
         // answer goes there in any case.
         let channel = sa.channel_of(arrival, cx);
+        sa.channel_peer = update.new_iface;
         sa.move_channel(channel, cx);
         cx.event(Event::ChannelMoved {
             ike: sa.id,
@@ -171,7 +197,7 @@ enum Admission {
     /// Was carried out, or its effect is there.
     Done,
     /// Answer with this.
-    Refused(crate::ike::message::NotifyType),
+    Refused(NotifyType),
 }
 
 /// Transaction and interface checks, in that order (protocol 3.7).

@@ -142,7 +142,12 @@ impl Netlink {
         let mut first_error = None;
         let mut changes = 0;
         // On-link prefixes first: a gateway must be reachable to be accepted.
-        let mut missing: Vec<_> = wanted.iter().filter(|r| !present.contains(r)).collect();
+        // Compared with every table: a pool's route stands in one that is not ours, and
+        // setting it again would announce itself to us without end.
+        let mut missing: Vec<_> = wanted
+            .iter()
+            .filter(|r| !state.routes.contains(r))
+            .collect();
         missing.sort_by_key(|r| r.gateway.is_some());
         for route in missing {
             // IPv6 takes REPLACE to mean any next hop of the same prefix and metric, as IPv4 does.

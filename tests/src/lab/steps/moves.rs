@@ -84,19 +84,20 @@ fn abrupt(lab: &mut Lab, judge: &mut Judge, access: Access) -> Result<()> {
         .share(access, Way::Down);
     let at = now_ns();
     event(lab.topology.remove_address(access, old), "the address goes")?;
-    // Removing flushes the kernel's neighbours of the access; what is in their hands then is gone.
-    let gone = now_ns();
     thread::sleep(WITHOUT);
     event(lab.topology.add_address(access, new), "another address")?;
     event(lab.topology.add_route(access, new), "its route")?;
     lab.attached.insert(access, new);
     let back = now_ns();
-    lab.settle()?;
+    let settled = lab.settle();
     thread::sleep(Duration::from_millis(500));
     let after = lab.watch(Duration::from_millis(500));
     let ended = lab.end(running, judge)?;
     let (up, down) = (&ended.outcome.up, &ended.outcome.down);
-    let lost_up = up.lost_between(gone, u64::MAX);
+    if let Err(error) = settled {
+        judge.require(false, || format!("{error:#}"));
+    }
+    let lost_up = up.lost_between(at, u64::MAX);
     judge.require(lost_up == 0, || {
         format!("end user to gateway lost {lost_up} after the event")
     });
@@ -116,8 +117,7 @@ fn abrupt(lab: &mut Lab, judge: &mut Judge, access: Access) -> Result<()> {
     moved(judge, lab, access, &after);
     judge.fact(described(access, channel, old, new));
     judge.fact(format!(
-        "lost {lost_up} up ({} more while the address went), {lost_down} down (at most {most:.0}), RTT {:.1} ms",
-        up.lost_between(0, gone),
+        "lost {lost_up} up, {lost_down} down (at most {most:.0}), RTT {:.1} ms",
         round_trip.as_secs_f64() * 1000.0
     ));
     Ok(())
