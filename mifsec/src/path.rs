@@ -33,7 +33,8 @@
 //! - Nothing but probes goes to an address that has not answered a challenge,
 //!   and of probes at most three octets for each one received from there
 //!   ([`timing::AMPLIFICATION`]). An address the peer named in a protected
-//!   message gets one attempt's worth besides ([`timing::ANNOUNCED_ALLOWANCE`]).
+//!   message gets one attempt's worth besides ([`timing::ANNOUNCED_ALLOWANCE`]),
+//!   however many paths lead there.
 //! - **We choose our address, the peer chooses its own.** Ours is the first in
 //!   [`LocalIface::addresses`]. The peer's is the source of its newest
 //!   challenge on the path, by the probe SA's sequence number: a probe that was
@@ -47,7 +48,8 @@
 //! - A NAT that changes its mapping is the same thing without an announcement;
 //!   data from a source that is not known starts it too.
 //! - What still arrives from the old address belongs to the path for
-//!   [`timing::GRACE`].
+//!   [`timing::GRACE`], but says nothing of the new one ([`Entry::receives`]).
+//! - Each address of ours keeps the router it was the newest address with.
 //! - The mover repeats its challenge until the peer has been heard on the new
 //!   pair, and sends one again whenever the peer still asks the old one.
 //!
@@ -73,6 +75,7 @@
 
 #![forbid(unsafe_code)]
 
+mod budget;
 mod candidates;
 mod engine;
 mod home;

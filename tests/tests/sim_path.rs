@@ -1,9 +1,13 @@
 //! The path engine against itself over a simulated network: moves, deaths,
-//! NATs, and thousands of random lives.
+//! NATs, and hundreds of random lives.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "sim_path/bounds.rs"]
+mod bounds;
+#[path = "sim_path/changes.rs"]
+mod changes;
 #[path = "sim_path/world.rs"]
 mod world;
 
@@ -374,6 +378,7 @@ fn a_dead_address_is_left_at_once_when_the_peer_says_so() {
             behind_nat: true,
         },
         old_is_dead: false,
+        channel: false,
     };
     let now = world.now;
     let engine = &mut world.hosts[GATEWAY].engine;
@@ -440,11 +445,8 @@ fn an_authenticated_peer_cannot_direct_traffic_at_a_victim() {
     world.run(60 * SECOND);
     let octets = world.hosts[GATEWAY].octets_to(addr(victim));
     assert!(octets > 0);
-    // Three times what came from there, and one probe for each pause.
-    assert!(
-        octets <= 5 * 3 * PROBE_LEN as u64 + 5 * PROBE_LEN as u64,
-        "{octets}"
-    );
+    // Three times what came from there.
+    assert!(octets <= 5 * 3 * PROBE_LEN as u64, "{octets}");
     assert!(!world.hosts[GATEWAY].proven.contains(&addr(victim)));
 }
 
@@ -736,12 +738,12 @@ fn random_life(seed: u64) {
 }
 
 #[test]
-fn thousands_of_random_lives_end_well() {
+fn hundreds_of_random_lives_end_well() {
     // MIFSEC_SIM_SEED, as a failure's message names it, repeats that life alone.
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let (first, count): (u64, u64) = match number("MIFSEC_SIM_SEED") {
         Some(seed) => (seed, 1),
-        None => (0, number("MIFSEC_SIM_LIVES").unwrap_or(2000)),
+        None => (0, number("MIFSEC_SIM_LIVES").unwrap_or(500)),
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..2)

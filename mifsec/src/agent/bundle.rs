@@ -17,7 +17,7 @@ use crate::esp::{self, InboundSa, OutboundSa, SaParams};
 use crate::ids::{ChildId, Family, IfaceId, IfacePair, IkeId, Spi};
 use crate::ike::selector::TrafficSelector;
 use crate::ike::{ChildSa, SaRequest};
-use crate::path::PathView;
+use crate::path::{self, PathView};
 
 use super::Agent;
 use super::peer::Peer;
@@ -305,7 +305,7 @@ impl Agent {
         let mut snapshot = Snapshot {
             probes: self.probes.keys().copied().collect(),
             larval: self.larval.iter().copied().collect(),
-            arrivals: self.arrivals.iter().map(|(a, p)| (*a, *p)).collect(),
+            arrivals: path::credited(&self.arrivals, &self.entries),
             accesses: self.accesses.indexes().into_iter().collect(),
             ..Snapshot::default()
         };

@@ -260,6 +260,7 @@ impl Agent {
                 behind_nat: update.new.behind_nat(),
             },
             old_is_dead: update.flags.has(UpdateFlags::OLD_IS_DEAD),
+            channel: update.flags.has(UpdateFlags::IKE_CHANNEL),
         };
         tracing::info!(ike = ike.0, iface = moved.new_iface.0, old = %moved.old, new = %moved.new.ip, "the peer moves");
         self.path.remote_moved(ike, moved, now);

@@ -30,41 +30,36 @@ pub(super) struct Remote {
     pub(super) label: Option<IpAddr>,
     /// Learned from data: the answer's sequence number becomes its rank.
     pub(super) from_data: bool,
-    allowance: u64,
-    received: u64,
-    sent: u64,
+    /// Octets that may be sent for those received from there.
+    earned: u64,
+    /// The peer has named it in a protected message.
+    pub(super) named: bool,
+    /// It is one of those the peer named last: not forgotten for others.
+    announced: bool,
     proven_until: Option<Instant>,
 }
 
 impl Remote {
-    /// The peer named it in a protected message.
-    pub(super) fn announce(&mut self) {
-        self.allowance = self.allowance.max(ANNOUNCED_ALLOWANCE);
-    }
-
-    pub(super) fn grant_one(&mut self) {
-        self.allowance += PROBE_LEN as u64;
-    }
-
     pub(super) fn receive(&mut self, octets: usize) {
-        self.received = self.received.saturating_add(octets as u64);
+        let earned = (octets as u64).saturating_mul(AMPLIFICATION);
+        // What a long life has earned must not go out in one burst.
+        let most = ANNOUNCED_ALLOWANCE.max(earned);
+        self.earned = self.earned.saturating_add(earned).min(most);
+    }
+
+    /// Takes one probe's worth of what was earned.
+    pub(super) fn spend(&mut self) -> bool {
+        let rest = self.earned.checked_sub(PROBE_LEN as u64);
+        self.earned = rest.unwrap_or(self.earned);
+        rest.is_some()
     }
 
     pub(super) fn prove(&mut self, now: Instant) {
         self.proven_until = Some(now + VALIDATION_LIFETIME);
     }
 
-    /// Takes one probe's worth from what may be sent there.
-    pub(super) fn spend(&mut self, now: Instant) -> bool {
-        if self.proven_until.is_some_and(|until| now < until) {
-            return true;
-        }
-        let after = self.sent + PROBE_LEN as u64;
-        if after > self.allowance + self.received.saturating_mul(AMPLIFICATION) {
-            return false;
-        }
-        self.sent = after;
-        true
+    pub(super) fn is_proven(&self, now: Instant) -> bool {
+        self.proven_until.is_some_and(|until| now < until)
     }
 }
 
@@ -105,17 +100,16 @@ impl Candidate {
         }
     }
 
-    /// A challenge is due: the gap after it, and whether it goes beyond the
-    /// attempt's limit.
-    pub(super) fn attempt(&mut self, first_gap: Duration, pause: Duration) -> (Duration, bool) {
+    /// A challenge is due: the gap after it.
+    pub(super) fn attempt(&mut self, first_gap: Duration, pause: Duration) -> Duration {
         if self.attempts >= CHALLENGE_LIMIT {
             self.state = Validation::Failed;
-            return (pause, true);
+            return pause;
         }
         let gap = first_gap * 2u32.pow(self.attempts.min(8));
         self.attempts += 1;
         self.state = Validation::Validating;
-        (gap.min(CHALLENGE_GAP_MAX.max(first_gap)), false)
+        gap.min(CHALLENGE_GAP_MAX.max(first_gap))
     }
 
     pub(super) fn challenged(&mut self, token: u64, now: Instant) {
@@ -163,13 +157,40 @@ impl Candidates {
                 .remotes
                 .iter()
                 .filter(|(address, _)| Some(**address) != keep)
-                .min_by_key(|(_, remote)| remote.rank)
+                .min_by_key(|(_, remote)| (remote.announced, remote.rank))
                 .map(|(address, _)| *address);
             if let Some(least) = least {
                 self.forget(least);
             }
         }
         self.remotes.entry(remote).or_default()
+    }
+
+    /// The entry for an address the peer names in a protected message. Of those
+    /// at most half the entries are kept against others.
+    pub(super) fn announce(&mut self, remote: SocketAddr, keep: Option<SocketAddr>) -> &mut Remote {
+        let others = || {
+            self.remotes
+                .iter()
+                .filter(|(address, other)| other.announced && **address != remote)
+        };
+        if others().count() >= MAX_REMOTES / 2
+            && let Some(least) = others().min_by_key(|(_, other)| other.rank)
+        {
+            let least = *least.0;
+            self.remotes.entry(least).or_default().announced = false;
+        }
+        let entry = self.remote(remote, keep);
+        entry.named = true;
+        entry.announced = true;
+        entry
+    }
+
+    /// A new table comes: what it does not name is not announced any more.
+    pub(super) fn withdraw(&mut self) {
+        for remote in self.remotes.values_mut() {
+            remote.announced = false;
+        }
     }
 
     pub(super) fn forget(&mut self, remote: SocketAddr) {
@@ -251,24 +272,48 @@ mod tests {
     }
 
     #[test]
-    fn to_an_address_only_heard_of_by_its_probes_three_times_as_much_goes() {
-        let mut heard = Remote::default();
-        let now = Instant::now();
-        assert!(!heard.spend(now));
-        heard.receive(PROBE_LEN);
-        assert_eq!((0..10).filter(|_| heard.spend(now)).count(), 3);
-        heard.prove(now);
-        assert!(heard.spend(now));
-        assert!(!heard.spend(now + VALIDATION_LIFETIME), "not for ever");
+    fn what_the_peer_announced_is_not_forgotten_for_what_it_did_not() {
+        let mut candidates = Candidates::default();
+        for port in 0..20 {
+            candidates.announce(remote(port), None);
+        }
+        for port in 100..200 {
+            candidates.remote(remote(port), None).rank = rank(u64::from(port));
+        }
+        assert_eq!(candidates.remotes.len(), MAX_REMOTES);
+        let announced = |candidates: &Candidates| {
+            let ports = candidates.remotes.keys().map(SocketAddr::port);
+            ports.filter(|port| *port < 100).collect::<Vec<_>>()
+        };
+        assert_eq!(announced(&candidates), [16, 17, 18, 19], "the newest ones");
+        candidates.withdraw();
+        for port in 200..220 {
+            candidates.remote(remote(port), None).rank = rank(u64::from(port));
+        }
+        assert!(announced(&candidates).is_empty(), "for a time");
     }
 
     #[test]
-    fn an_announced_address_gets_one_attempts_worth() {
-        let mut announced = Remote::default();
-        announced.announce();
-        announced.announce();
-        let sent = (0..100).filter(|_| announced.spend(Instant::now())).count();
-        assert_eq!(sent, CHALLENGE_LIMIT as usize);
+    fn to_an_address_only_heard_of_by_its_probes_three_times_as_much_goes() {
+        let mut heard = Remote::default();
+        let spend_all = |heard: &mut Remote| (0..100).filter(|_| heard.spend()).count();
+        assert_eq!(spend_all(&mut heard), 0);
+        heard.receive(PROBE_LEN);
+        assert_eq!(spend_all(&mut heard), 3);
+        for _ in 0..1000 {
+            heard.receive(PROBE_LEN);
+        }
+        let most = CHALLENGE_LIMIT as usize;
+        assert_eq!(spend_all(&mut heard), most, "but not in one burst");
+    }
+
+    #[test]
+    fn an_answer_proves_an_address_for_a_time() {
+        let (mut heard, now) = (Remote::default(), Instant::now());
+        assert!(!heard.is_proven(now));
+        heard.prove(now);
+        assert!(heard.is_proven(now));
+        assert!(!heard.is_proven(now + VALIDATION_LIFETIME));
     }
 
     #[test]
@@ -315,7 +360,7 @@ mod tests {
         let pause = Duration::from_secs(15);
         let gaps: Vec<_> = std::iter::from_fn(|| Some(candidate.attempt(first, pause)))
             .take(CHALLENGE_LIMIT as usize + 2)
-            .map(|(gap, _)| gap.as_millis())
+            .map(|gap| gap.as_millis())
             .collect();
         assert_eq!(
             gaps,

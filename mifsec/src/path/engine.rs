@@ -1,5 +1,6 @@
 //! The tables, and which path an input is for.
 
+mod resolve;
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,7 +11,7 @@ use super::candidates::Rank;
 use super::output::Output;
 use super::probe::{Probe, ProbeKind};
 use super::state::{Key, Path, pair_of, path_id};
-use super::timing::{ACTIVE_FOR, REPLIES_PER_SECOND};
+use super::timing::{ACTIVE_FOR, MAX_REMOTE_IFACES, REPLIES_PER_SECOND};
 use super::types::{
     Activity, Channel, Config, Event, LocalIface, PathView, PeerParams, RemoteIface, RemoteMove,
     TimerKind, Transmit, TransmitKind,
@@ -43,6 +44,10 @@ struct Peer {
     has_table: bool,
     paths: BTreeMap<(IfacePair, Family), PathIndex>,
     channel: PathIndex,
+    /// The path the IKE SA was made on, wherever the channel has gone since.
+    origin: PathIndex,
+    /// Until when indices of its former paths rest.
+    resting: VecDeque<Instant>,
     homes: BTreeMap<IfaceId, IfaceId>,
     /// The highest sequence number seen in the probe SA.
     newest: u64,
@@ -123,6 +128,8 @@ impl Engine {
             has_table: false,
             paths: BTreeMap::new(),
             channel: NO_PATH,
+            origin: NO_PATH,
+            resting: VecDeque::new(),
             homes: BTreeMap::new(),
             newest: 0,
             active_until: None,
@@ -146,6 +153,7 @@ impl Engine {
             && let Some(path) = self.paths.get_mut(&index)
         {
             peer.channel = index;
+            peer.origin = index;
             path.adopt_channel(
                 local_addr,
                 remote_addr,
@@ -169,7 +177,8 @@ impl Engine {
         if !peer.params.probes {
             return;
         }
-        let newest = if std::mem::replace(&mut peer.has_table, true) {
+        let first = !std::mem::replace(&mut peer.has_table, true);
+        let newest = if !first {
             Rank {
                 sequence: peer.newest,
                 announced: true,
@@ -178,6 +187,10 @@ impl Engine {
             Rank::default()
         };
         peer.remotes = ifaces.into_iter().map(|iface| (iface.id, iface)).collect();
+        while peer.remotes.len() > MAX_REMOTE_IFACES {
+            peer.remotes.pop_last();
+            self.out.count("path_table_limit");
+        }
         // Where IKE has reached the peer is no mere label, whatever it says.
         let reached = peer.params.channel.remote_addr.ip();
         for iface in peer.remotes.values_mut() {
@@ -185,7 +198,8 @@ impl Engine {
                 address.behind_nat &= address.ip != reached;
             }
         }
-        self.resolve_announced(ike);
+        self.resolve_announced(ike, first, now);
+        self.discard_untried(ike, now);
         let Some(peer) = self.peers.get(&ike) else {
             return;
         };
@@ -204,6 +218,7 @@ impl Engine {
     /// The peer says that paths of one of its interfaces move (MIF_UPDATE_ADDRS).
     pub fn remote_moved(&mut self, ike: IkeId, moved: RemoteMove, now: Instant) {
         self.last_now = Some(now);
+        self.resolve_moved(ike, &moved, now);
         let Some(peer) = self.peers.get(&ike).filter(|peer| peer.params.probes) else {
             self.out.count("path_unknown_peer");
             return;
@@ -227,8 +242,14 @@ impl Engine {
     pub fn set_channel(&mut self, ike: IkeId, path: PathIndex) {
         if let Some(peer) = self.peers.get_mut(&ike)
             && peer.paths.values().any(|known| *known == path)
+            && let Some(now) = self.last_now
         {
-            peer.channel = path;
+            let old = std::mem::replace(&mut peer.channel, path);
+            for index in [old, path] {
+                if let Some(pair) = self.paths.get(&index).map(|path| path.key().pair) {
+                    self.settle_pair(ike, pair, now);
+                }
+            }
         }
     }
 
@@ -259,10 +280,13 @@ impl Engine {
         };
         peer.newest = peer.newest.max(sequence);
         let mut pair = pair_of(probe.path, peer.params.initiator);
-        if pair.local == IfaceId::CHANNEL
-            && let Some(iface) = self.local_of(arrival)
-        {
-            pair.local = iface;
+        if pair.local == IfaceId::CHANNEL {
+            if probe.kind == ProbeKind::Challenge {
+                self.resolve_named(ike, pair.remote, arrival, now);
+            }
+            if let Some(iface) = self.local_of(arrival) {
+                pair.local = iface;
+            }
         }
         self.resolve_observed(ike, pair.remote, arrival, now);
         match probe.kind {
@@ -384,9 +408,13 @@ impl Engine {
         match self.paths.get_mut(&index) {
             Some(path) if path.ifindex() == arrival.ifindex => {
                 path.challenged(arrival, probe, sequence, octets, &mut self.out, now);
-                allowed = path.replied(arrival.remote, now);
+                allowed = path.replied(arrival.remote, &mut self.out, now);
             }
-            Some(_) => self.out.count("path_probe_interface"),
+            // A reply would make the peer believe in a path that is not this one.
+            Some(_) => {
+                self.out.count("path_probe_interface");
+                return;
+            }
             // The tables may be on their way; an answer costs nothing.
             None => self.out.count("path_probe_unknown"),
         }
@@ -428,9 +456,11 @@ impl Engine {
         };
         // By its name first; the channel's may have changed meanwhile.
         let named = peer.paths.get(&(pair, Family::of(arrival.local.ip())));
-        let tried: Vec<_> = named.into_iter().chain([&peer.channel]).copied().collect();
+        let others = [&peer.origin, &peer.channel];
+        let tried: Vec<_> = named.into_iter().chain(others).copied().collect();
         for index in tried {
             if let Some(path) = self.paths.get_mut(&index)
+                && path.key().ike == ike
                 && path.ifindex() == arrival.ifindex
                 && path.answered(arrival, probe, sequence, &mut self.out, now)
             {
@@ -472,6 +502,7 @@ impl Engine {
         for index in peer.paths.into_values() {
             self.discard(index, now);
         }
+        self.out.budget.forget(ike);
     }
 
     fn reschedule(&mut self, index: PathIndex) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use super::budget::Budget;
 use super::types::{Event, Transmit};
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, PathIndex};
@@ -12,6 +13,7 @@ pub(super) struct Output {
     pub(super) events: VecDeque<Event>,
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) counters: BTreeMap<&'static str, u64>,
+    pub(super) budget: Budget,
     /// Who claims an arrival; the last one owns it. More than one does when
     /// interfaces are merged, or when a peer is back before its old SA is gone.
     arrivals: BTreeMap<Arrival, Vec<PathIndex>>,
@@ -26,6 +28,7 @@ impl Output {
             events: VecDeque::new(),
             entropy,
             counters: BTreeMap::new(),
+            budget: Budget::default(),
             arrivals: BTreeMap::new(),
             epoch: None,
         }

@@ -4,7 +4,7 @@ mod local;
 mod select;
 mod view;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub(super) struct Path {
     probes: bool,
     port: u16,
     local: Local,
+    /// The router each of our addresses was the newest one with.
+    hops: BTreeMap<IpAddr, Option<IpAddr>>,
     remote_usable: bool,
     remote_mtu: u16,
     active: Option<Active>,
@@ -78,13 +80,15 @@ impl Path {
         port: u16,
         iface: &LocalIface,
     ) -> Self {
+        let local = Local::of(iface, key.family);
         Self {
             index,
             key,
             initiator,
             probes,
             port,
-            local: Local::of(iface, key.family),
+            hops: local.hops(&BTreeMap::new()),
+            local,
             remote_usable: true,
             remote_mtu: 0,
             active: None,
@@ -133,9 +137,7 @@ impl Path {
         out: &mut Output,
         now: Instant,
     ) {
-        let entry = self.candidates.remote(remote, None);
-        entry.announce();
-        entry.prove(now);
+        self.candidates.announce(remote, None).prove(now);
         self.active = Some(Active { local, remote, nat });
         self.validated = true;
         // The responder's first probe would overtake its IKE_AUTH response.
@@ -167,6 +169,12 @@ impl Path {
             return;
         }
         let old = std::mem::replace(&mut self.local, local);
+        let had_hop = self.active.map(|active| self.next_hop(active));
+        self.hops = if old.ifindex == self.local.ifindex {
+            self.local.hops(&self.hops)
+        } else {
+            self.local.hops(&BTreeMap::new())
+        };
         self.live.set_probing(self.local.probing);
         let usable: Vec<_> = self.local.usable_addresses().to_vec();
         self.candidates
@@ -201,13 +209,9 @@ impl Path {
                 self.live.take_down(true, now);
                 self.set_down(why, out, now);
             } else if self.up
-                && (old.ifindex, old.mtu, old.next_hop, old.layer3)
-                    != (
-                        self.local.ifindex,
-                        self.local.mtu,
-                        self.local.next_hop,
-                        self.local.layer3,
-                    )
+                && ((old.ifindex, old.mtu, old.layer3)
+                    != (self.local.ifindex, self.local.mtu, self.local.layer3)
+                    || had_hop != Some(self.next_hop(active)))
             {
                 self.write_entry(out);
             }
@@ -238,11 +242,11 @@ impl Path {
             .filter(|address| Family::of(address.ip) == family && !address.behind_nat)
             .take(MAX_REMOTES / 2);
         let active = self.active_remote();
+        self.candidates.withdraw();
         for address in reachable {
             let remote = self.remote_addr(address.ip, address.port);
             let known = self.candidates.remotes.contains_key(&remote);
-            let entry = self.candidates.remote(remote, active);
-            entry.announce();
+            let entry = self.candidates.announce(remote, active);
             entry.label = Some(address.ip);
             if !known && entry.rank == Rank::default() {
                 entry.rank = newest;
@@ -271,8 +275,7 @@ impl Path {
         if Family::of(moved.new.ip) == self.key.family && !moved.new.behind_nat {
             let remote = self.remote_addr(moved.new.ip, moved.new.port);
             let active = self.active_remote();
-            let entry = self.candidates.remote(remote, active);
-            entry.announce();
+            let entry = self.candidates.announce(remote, active);
             entry.label = Some(moved.new.ip);
             entry.rank = entry.rank.max(rank);
         }
@@ -411,6 +414,8 @@ impl Path {
         let Some(pair) = self.candidates.answer(probe.token, now) else {
             return false;
         };
+        let account = (self.key.pair.local, pair.1.ip());
+        out.budget.answered(self.key.ike, account);
         let local = SocketAddr::new(pair.0, self.port);
         if let Some(candidate) = self.candidates.pairs.get_mut(&pair) {
             candidate.nat = nat(local);
@@ -447,9 +452,9 @@ impl Path {
         let remote = self
             .candidates
             .remote(arrival.remote, active.map(|active| active.remote));
+        remote.from_data |= !known;
         // An ESP packet is hardly ever shorter than a probe.
         remote.receive(PROBE_LEN);
-        remote.from_data |= !known;
         let candidate = self.candidates.pair(pair, now);
         if !known || candidate.state == Validation::Failed {
             candidate.restart(now);
@@ -522,13 +527,23 @@ impl Path {
             .min()
     }
 
-    /// A reply has been sent to an address of this path.
-    pub(super) fn replied(&mut self, remote: SocketAddr, now: Instant) -> bool {
-        let allowed = self
-            .candidates
-            .remotes
-            .get_mut(&remote)
-            .is_none_or(|remote| remote.spend(now));
+    /// Whether a probe may go there; takes its worth from the budget.
+    fn may_send(&mut self, remote: SocketAddr, out: &mut Output, now: Instant) -> bool {
+        if self.up && self.active_remote() == Some(remote) {
+            return true;
+        }
+        let Some(known) = self.candidates.remotes.get_mut(&remote) else {
+            return false;
+        };
+        let account = (self.key.pair.local, remote.ip());
+        known.is_proven(now)
+            || known.spend()
+            || known.named && out.budget.spend(self.key.ike, account, now)
+    }
+
+    /// A reply is to be sent to an address of this path.
+    pub(super) fn replied(&mut self, remote: SocketAddr, out: &mut Output, now: Instant) -> bool {
+        let allowed = self.may_send(remote, out, now);
         if allowed && self.active_remote() == Some(remote) {
             self.last_tx = Some(now);
         }
@@ -591,11 +606,18 @@ impl Path {
                 ifindex: self.local.ifindex,
                 local: active.local,
                 remote: active.remote,
-                next_hop: self.local.next_hop.unwrap_or(active.remote.ip()),
+                next_hop: self.next_hop(active),
                 mtu: self.mtu(),
                 layer3: self.local.layer3,
             },
         });
+    }
+
+    fn next_hop(&self, active: Active) -> IpAddr {
+        let known = self.hops.get(&active.local.ip()).copied();
+        known
+            .unwrap_or(self.local.next_hop)
+            .unwrap_or(active.remote.ip())
     }
 
     fn keepalive(&self) -> Option<(Instant, TimerKind)> {

@@ -20,9 +20,11 @@ pub const VALIDATION_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Octets sent to an address that is not validated, per octet received from it.
 pub const AMPLIFICATION: u64 = 3;
-/// Octets of probes that may go, besides, to an address the peer announced in a
-/// protected message; one probe more for every [`FAILED_PAUSE_HOME`].
+/// Octets of probes that may go, besides, from one interface to an address the
+/// peer announced in a protected message; it grows back by a probe each [`REFILL`].
 pub const ANNOUNCED_ALLOWANCE: u64 = CHALLENGE_LIMIT as u64 * super::probe::PROBE_LEN as u64;
+/// See [`ANNOUNCED_ALLOWANCE`].
+pub const REFILL: Duration = Duration::from_secs(5);
 /// Replies to one peer's challenges in a second; more are dropped.
 pub const REPLIES_PER_SECOND: u32 = 500;
 
@@ -60,6 +62,9 @@ pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Addresses remembered for one path, on either side.
 pub const MAX_REMOTES: usize = 8;
+
+/// Interfaces of one peer that are looked at, lowest numbers first.
+pub const MAX_REMOTE_IFACES: usize = 16;
 
 impl Probing {
     /// Between the probes of a questioned path.

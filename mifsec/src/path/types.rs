@@ -1,5 +1,6 @@
 //! What goes into the path engine and what comes out.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -149,6 +150,8 @@ pub struct RemoteMove {
     pub new: RemoteAddr,
     /// The old address can no longer be reached.
     pub old_is_dead: bool,
+    /// The IKE channel was there, and moves too.
+    pub channel: bool,
 }
 
 /// What the data plane knows of a path's traffic.
@@ -156,7 +159,8 @@ pub struct RemoteMove {
 pub struct Activity {
     /// Data packets sent on the path so far.
     pub sent: u64,
-    /// When the last packet that opened arrived on the path.
+    /// When the last packet that opened arrived as [`Entry::receives`] says;
+    /// what still comes from an address that was replaced does not count.
     pub last_rx: Option<Instant>,
 }
 
@@ -205,6 +209,15 @@ pub struct Entry {
     pub mtu: u16,
     /// The device has no link-layer header.
     pub layer3: bool,
+}
+
+impl Entry {
+    /// Whether a packet that arrived like this shows that the path works: it
+    /// came the way the path sends.
+    #[must_use]
+    pub fn receives(&self, arrival: &Arrival) -> bool {
+        (self.ifindex, self.local, self.remote) == (arrival.ifindex, arrival.local, arrival.remote)
+    }
 }
 
 /// Why a path can not be used.
@@ -404,4 +417,18 @@ pub enum TimerKind {
     Keepalive,
     /// An address that was replaced is forgotten.
     Grace,
+}
+
+/// The arrivals as the data plane takes them: what does not come the way its
+/// path sends is known, but shows nothing of that path and is credited to none.
+pub fn credited<C: FromIterator<(Arrival, PathIndex)>>(
+    arrivals: &BTreeMap<Arrival, PathIndex>,
+    entries: &BTreeMap<PathIndex, Entry>,
+) -> C {
+    let credit = |(arrival, path): (&Arrival, &PathIndex)| {
+        let entry = entries.get(path);
+        let receives = entry.is_some_and(|entry| entry.receives(arrival));
+        (*arrival, if receives { *path } else { super::NO_PATH })
+    };
+    arrivals.iter().map(credit).collect()
 }

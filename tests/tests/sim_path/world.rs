@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 use mifsec::crypto::{Entropy, SeededEntropy};
 use mifsec::ids::{AccessId, Arrival, Family, IfaceId, IfacePair, IkeId, PathIndex};
 use mifsec::path::probe::{PROBE_LEN, Probe, ProbeKind};
-use mifsec::path::timing::{
-    AMPLIFICATION, ANNOUNCED_ALLOWANCE, FAILED_PAUSE_HOME, REPLIES_PER_SECOND,
-};
+use mifsec::path::timing::{AMPLIFICATION, ANNOUNCED_ALLOWANCE, REFILL, REPLIES_PER_SECOND};
 use mifsec::path::{
-    Activity, Channel, Config, Engine, Entry, Event, IfaceState, LinkClass, LocalIface, PathView,
-    PeerParams, Probing, RemoteAddr, RemoteIface, RemoteMove, TransmitKind,
+    Activity, Channel, Config, Engine, Entry, Event, IfaceState, LinkClass, LocalIface, NO_PATH,
+    PathView, PeerParams, Probing, RemoteAddr, RemoteIface, RemoteMove, TransmitKind, credited,
 };
 
 pub(crate) const PORT: u16 = 4500;
@@ -44,6 +42,8 @@ pub(crate) struct Link {
     pub(crate) dead: bool,
     /// Challenges to the user that are still to be lost.
     pub(crate) swallow: u32,
+    /// The user's own address whose packets are lost on the way out.
+    pub(crate) dead_for: Option<IpAddr>,
     /// The NAT's outer address, if there is one.
     pub(crate) nat: Option<IpAddr>,
 }
@@ -57,6 +57,7 @@ impl Default for Link {
             duplicate: 0,
             dead: false,
             swallow: 0,
+            dead_for: None,
             nat: None,
         }
     }
@@ -110,6 +111,8 @@ pub(crate) struct Host {
     octets_from: BTreeMap<SocketAddr, u64>,
     pub(crate) probes_sent: u64,
     pub(crate) probes_from: BTreeMap<IpAddr, u64>,
+    /// Challenges, by the path they are for.
+    pub(crate) challenges_on: BTreeMap<PathIndex, u64>,
     pub(crate) keepalives_sent: u64,
     pub(crate) data_sent: u64,
     pub(crate) data_received: u64,
@@ -369,6 +372,9 @@ impl World {
                     }
                     TransmitKind::Probe(bytes) => {
                         end.probe_leaves(&bytes, transmit.remote, self.now - self.start);
+                        if Probe::decode(&bytes).unwrap().kind == ProbeKind::Challenge {
+                            *end.challenges_on.entry(transmit.path).or_default() += 1;
+                        }
                         *end.probes_from.entry(transmit.local.ip()).or_default() += 1;
                         end.sequence += 1;
                         Payload::Probe {
@@ -448,6 +454,11 @@ impl World {
                         behind_nat: *behind_nat,
                     },
                     old_is_dead: !here.addresses.contains(old),
+                    channel: end
+                        .engine
+                        .views()
+                        .iter()
+                        .any(|view| view.channel && view.pair == *pair),
                 };
                 let to = 1 - host;
                 self.push(self.control_delay, What::Moved { to, moved });
@@ -567,7 +578,8 @@ impl World {
             return;
         }
         let link = self.links[&id].clone();
-        if link.dead || self.draw(1000) < link.loss {
+        let dead = link.dead || host == 0 && link.dead_for == Some(local.ip());
+        if dead || self.draw(1000) < link.loss {
             self.hosts[host].data_lost += u64::from(is_data);
             return;
         }
@@ -627,8 +639,8 @@ impl World {
             Payload::Data { pair } => {
                 let end = &mut self.hosts[to];
                 end.data_received += 1;
-                if let Some(path) = end.arrivals.get(&arrival) {
-                    end.last_rx.insert(*path, self.now);
+                if end.arrivals.contains_key(&arrival) {
+                    end.credit(arrival, self.now);
                 } else {
                     let known = |path: &PathIndex| {
                         let known = end.pairs[path];
@@ -666,9 +678,7 @@ impl World {
         end.engine
             .handle_probe(IKE, arrival, sequence, bytes, self.now);
         // What a router in the data plane would know at once.
-        if let Some(path) = end.arrivals.get(&arrival) {
-            end.last_rx.insert(*path, self.now);
-        }
+        end.credit(arrival, self.now);
         self.drain();
     }
 
@@ -743,6 +753,7 @@ impl Host {
             octets_from: BTreeMap::new(),
             probes_sent: 0,
             probes_from: BTreeMap::new(),
+            challenges_on: BTreeMap::new(),
             keepalives_sent: 0,
             data_sent: 0,
             data_received: 0,
@@ -766,10 +777,9 @@ impl Host {
         let sent = self.octets_to.entry(remote).or_default();
         *sent += PROBE_LEN as u64;
         let received = self.octets_from.get(&remote).copied().unwrap_or(0);
-        let paths = self.engine.views().len() as u64;
-        let pauses = elapsed.as_secs() / FAILED_PAUSE_HOME.as_secs() + 1;
-        let allowed =
-            received * AMPLIFICATION + paths * (ANNOUNCED_ALLOWANCE + pauses * PROBE_LEN as u64);
+        let ifaces = self.ifaces.len() as u64;
+        let grown = (elapsed.as_secs() / REFILL.as_secs() + 1) * PROBE_LEN as u64;
+        let allowed = received * AMPLIFICATION + ifaces * (ANNOUNCED_ALLOWANCE + grown);
         assert!(
             *sent <= allowed,
             "{sent} octets to {remote}, {allowed} allowed"
@@ -780,6 +790,14 @@ impl Host {
     /// Octets of probes sent to an address, as long as it was not validated.
     pub(crate) fn octets_to(&self, remote: SocketAddr) -> u64 {
         self.octets_to.get(&remote).copied().unwrap_or(0)
+    }
+
+    /// Something opened: the data plane notes when, for the path it speaks for.
+    fn credit(&mut self, arrival: Arrival, now: Instant) {
+        let credited: BTreeMap<_, _> = credited(&self.arrivals, &self.entries);
+        if let Some(path) = credited.get(&arrival).filter(|path| **path != NO_PATH) {
+            self.last_rx.insert(*path, now);
+        }
     }
 
     fn iface_by_index(&self, ifindex: u32) -> Option<IfaceId> {

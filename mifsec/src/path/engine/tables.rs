@@ -1,14 +1,14 @@
-//! Which paths exist, which are home, and what the IKE channel's is called.
+//! Which paths exist, and which are home.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Engine, INDEX_REST, Peer};
-use crate::ids::{Arrival, Family, IfaceId, IfacePair, IkeId, PathIndex};
+use crate::ids::{Family, IfaceId, IfacePair, IkeId, PathIndex};
 use crate::path::candidates::Rank;
 use crate::path::home::{self, homes};
 use crate::path::state::{Key, Path};
-use crate::path::types::Event;
+use crate::path::timing::MAX_REMOTE_IFACES;
 
 impl Engine {
     /// Makes a peer's paths what the tables say: creates what is missing,
@@ -55,6 +55,10 @@ impl Engine {
     }
 
     pub(super) fn create(&mut self, key: Key, peer: &mut Peer, now: Instant) -> Option<PathIndex> {
+        if !self.make_room(peer, now) {
+            self.out.count("path_peer_limit");
+            return None;
+        }
         let Some(iface) = self.locals.get(&key.pair.local) else {
             self.out.count("path_without_interface");
             return None;
@@ -84,6 +88,53 @@ impl Engine {
         self.paths.insert(index, path);
         peer.paths.insert((key.pair, key.family), index);
         Some(index)
+    }
+
+    /// Sees that one peer does not use up the paths of all: of those whose
+    /// interface it does not announce any more one goes if need be.
+    fn make_room(&mut self, peer: &mut Peer, now: Instant) -> bool {
+        let limit = 2 * MAX_REMOTE_IFACES * self.locals.len().max(1);
+        while peer.resting.front().is_some_and(|until| *until <= now) {
+            peer.resting.pop_front();
+        }
+        if peer.paths.len() + peer.resting.len() >= 2 * limit {
+            return false;
+        }
+        if peer.paths.len() < limit {
+            return true;
+        }
+        let kept = [peer.channel, peer.origin];
+        let spare = peer.paths.iter().find(|((pair, _), index)| {
+            !peer.remotes.contains_key(&pair.remote) && !kept.contains(index)
+        });
+        let Some((key, index)) = spare.map(|(key, index)| (*key, *index)) else {
+            return false;
+        };
+        peer.paths.remove(&key);
+        peer.resting.push_back(now + INDEX_REST);
+        self.discard(index, now);
+        true
+    }
+
+    /// Forgets the paths to interfaces that came and went without an answer.
+    pub(super) fn discard_untried(&mut self, ike: IkeId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&ike) else {
+            return;
+        };
+        let paths = &self.paths;
+        let mut gone = Vec::new();
+        peer.paths.retain(|(pair, _), index| {
+            let keep = pair.remote == IfaceId::CHANNEL
+                || peer.remotes.contains_key(&pair.remote)
+                || paths.get(index).is_some_and(Path::is_validated);
+            if !keep {
+                gone.push(*index);
+            }
+            keep
+        });
+        for index in gone {
+            self.discard(index, now);
+        }
     }
 
     pub(super) fn choose_homes(&self, peer: &Peer) -> BTreeMap<IfaceId, IfaceId> {
@@ -153,76 +204,13 @@ impl Engine {
     pub(super) fn discard(&mut self, index: PathIndex, now: Instant) {
         if let Some(mut path) = self.paths.remove(&index) {
             path.remove(&mut self.out);
-            self.free.push_back((now + INDEX_REST, index));
+            if path.is_validated() {
+                self.free.push_back((now + INDEX_REST, index));
+            } else {
+                // It never was in the maps.
+                self.free.push_front((now, index));
+            }
         }
         self.reschedule(index);
-    }
-
-    /// The peer's interface of the IKE channel, by the address it announced.
-    pub(super) fn resolve_announced(&mut self, ike: IkeId) {
-        let Some(peer) = self.peers.get(&ike) else {
-            return;
-        };
-        let remote = peer.params.channel.remote_addr;
-        let found = peer.remotes.values().find(|iface| {
-            let addresses = &mut iface.addresses.iter();
-            addresses.any(|address| address.ip == remote.ip())
-        });
-        if let Some(id) = found.map(|iface| iface.id) {
-            self.resolve(ike, id);
-        }
-    }
-
-    /// The same, by the source of a probe that names it.
-    pub(super) fn resolve_observed(
-        &mut self,
-        ike: IkeId,
-        remote: IfaceId,
-        arrival: Arrival,
-        now: Instant,
-    ) {
-        let Some(peer) = self.peers.get(&ike) else {
-            return;
-        };
-        if peer.remotes.contains_key(&remote)
-            && let Some(path) = self.paths.get(&peer.channel)
-            && path.key().pair.remote == IfaceId::CHANNEL
-            && path.ifindex() == arrival.ifindex
-            && path.active_remote() == Some(arrival.remote)
-        {
-            self.resolve(ike, remote);
-            self.settle_peer(ike, now);
-        }
-    }
-
-    pub(super) fn resolve(&mut self, ike: IkeId, remote: IfaceId) {
-        let Some(peer) = self.peers.get_mut(&ike) else {
-            return;
-        };
-        let index = peer.channel;
-        let Some(path) = self.paths.get_mut(&index) else {
-            return;
-        };
-        let Key { pair, family, .. } = path.key();
-        if pair.remote != IfaceId::CHANNEL {
-            return;
-        }
-        let resolved = IfacePair {
-            local: pair.local,
-            remote,
-        };
-        path.resolve(resolved);
-        peer.paths.remove(&(pair, family));
-        let twin = peer.paths.insert((resolved, family), index);
-        if let Some(twin) = twin
-            && let Some(now) = self.last_now
-        {
-            self.discard(twin, now);
-        }
-        self.out.event(Event::Resolved {
-            ike,
-            remote,
-            path: index,
-        });
     }
 }

@@ -1,5 +1,6 @@
 //! Our end of a path.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::ids::{AccessId, Family};
@@ -38,6 +39,22 @@ impl Local {
             layer3: iface.layer3,
             probing: iface.probing,
         }
+    }
+
+    /// The router of each address: ours is the newest address's, the others
+    /// keep the one they had.
+    pub(super) fn hops(
+        &self,
+        before: &BTreeMap<IpAddr, Option<IpAddr>>,
+    ) -> BTreeMap<IpAddr, Option<IpAddr>> {
+        let newest = self.addresses.first();
+        self.addresses
+            .iter()
+            .map(|address| {
+                let kept = before.get(address).filter(|_| newest != Some(address));
+                (*address, kept.copied().unwrap_or(self.next_hop))
+            })
+            .collect()
     }
 
     /// What can be sent from, best first.

@@ -130,19 +130,17 @@ impl Path {
             .map(|(pair, _)| *pair)
             .collect();
         for pair in due {
-            let (Some(candidate), Some(remote)) = (
-                self.candidates.pairs.get_mut(&pair),
-                self.candidates.remotes.get_mut(&pair.1),
-            ) else {
+            if !self.candidates.remotes.contains_key(&pair.1) {
                 self.candidates.pairs.remove(&pair);
                 continue;
-            };
-            let (gap, beyond) = candidate.attempt(first, pause);
-            candidate.next_at = Some(now + gap);
-            if beyond {
-                remote.grant_one();
             }
-            if !remote.spend(now) {
+            let may = self.may_send(pair.1, out, now);
+            let Some(candidate) = self.candidates.pairs.get_mut(&pair) else {
+                continue;
+            };
+            let gap = candidate.attempt(first, pause);
+            candidate.next_at = Some(now + gap);
+            if !may {
                 out.count("path_amplification_bound");
                 continue;
             }
