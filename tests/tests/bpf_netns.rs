@@ -1,5 +1,4 @@
 //! The attached programs on veth devices, real sockets on both sides; needs root.
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;

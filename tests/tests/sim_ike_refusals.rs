@@ -162,8 +162,12 @@ fn another_key_exchange_method_takes_one_more_round() {
 
 /// An unprotected error as anybody could send it to the end user.
 fn refusal(pair: &Pair, kind: NotifyType, data: &[u8]) -> (Arrival, Vec<u8>) {
-    let (_, _, request) = pair.log.iter().rfind(|(_, who, _)| *who == A).unwrap();
-    let (header, ..) = Header::decode(&request.payload).unwrap();
+    let (_, _, request) = pair
+        .log
+        .iter()
+        .rfind(|(_, who, _)| *who == A)
+        .expect("the end user has asked");
+    let (header, ..) = Header::decode(&request.payload).expect("our own message");
     let header = Header {
         response: true,
         initiator: false,
@@ -423,7 +427,7 @@ fn a_forged_error_does_not_stop_a_handshake() {
     let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
     connect(&mut pair);
     let (_, _, request) = pair.log.last().unwrap().clone();
-    let (header, ..) = Header::decode(&request.payload).unwrap();
+    let (header, ..) = Header::decode(&request.payload).expect("our own message");
     for kind in [
         NotifyType::NO_PROPOSAL_CHOSEN,
         NotifyType::AUTHENTICATION_FAILED,
