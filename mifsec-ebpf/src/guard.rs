@@ -6,7 +6,10 @@
 //! not. Without rules everything passes.
 //!
 //! Exempt, because the tunnel itself needs it: ESP and our UDP ports, neighbour
-//! discovery, DHCP, link-local remotes, multicast and broadcast.
+//! discovery, DHCP, link-local remotes, multicast and broadcast. Our ports are
+//! ours by the socket's owner on the way out, so that neither a forwarded packet
+//! nor another user's socket leaves by their number; on the way in, by an
+//! address of ours.
 
 use mifsec_common::maps::PORT_FOREIGN;
 use mifsec_common::octets::Octets;
@@ -24,6 +27,19 @@ pub struct Meta {
     pub ethernet: bool,
     /// [`OUT`] or [`mifsec_common::spd::IN`].
     pub direction: u8,
+    /// Whose socket it is from; nobody's on the way in.
+    pub owner: Owner,
+}
+
+/// Whose socket a packet is from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The agent's user.
+    Agent,
+    /// Another user of this host.
+    Other,
+    /// No socket: forwarded, or arriving.
+    Nobody,
 }
 
 /// The maps behind the decision.
@@ -34,6 +50,8 @@ pub trait World {
     fn rule(&self, index: u32) -> Option<&SpdEntry>;
     /// The `PORT_` value of a UDP port.
     fn port(&self, port: [u8; 2]) -> u64;
+    /// Whether an outer address is ours.
+    fn is_local(&self, address: &Addr) -> bool;
     /// Counts a reason.
     fn count(&self, reason: Reason, n: u64);
     /// Applies the rules: [`apply`], behind whatever the programs need to call it.
@@ -125,11 +143,16 @@ fn classify<P: Octets + ?Sized, W: World>(
             } else {
                 ([d0, d1], [s0, s1])
             };
-            if ip.protocol == protocol::UDP
-                && (world.port(near) != PORT_FOREIGN
-                    || is_dhcp(u16::from_be_bytes(near), u16::from_be_bytes(far)))
-            {
-                return Ok(None);
+            if ip.protocol == protocol::UDP {
+                let ours = world.port(near) != PORT_FOREIGN
+                    && if out {
+                        matches!(meta.owner, Owner::Agent)
+                    } else {
+                        world.is_local(&local)
+                    };
+                if ours || is_dhcp(u16::from_be_bytes(near), u16::from_be_bytes(far)) {
+                    return Ok(None);
+                }
             }
             ports = PORTS_SHOWN;
             local_port = u16::from_be_bytes(near);

@@ -229,10 +229,29 @@ fn guard_tc(ctx: &TcContext, ethernet: bool, direction: u8) -> i32 {
     let meta = guard::Meta {
         ethernet,
         direction,
+        owner: if direction == spd::OUT {
+            owner(ctx)
+        } else {
+            guard::Owner::Nobody
+        },
     };
     match guard::judge(&Front::tc(ctx), &meta, &Maps) {
         Verdict::Pass => TCX_NEXT,
         Verdict::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// Whose socket the packet is from. A redirected packet keeps its socket.
+#[inline(always)]
+fn owner(ctx: &TcContext) -> guard::Owner {
+    // SAFETY: a field of the context; the pointer is compared, not followed.
+    let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        guard::Owner::Nobody
+    } else if ctx.get_socket_uid() == UID.load() {
+        guard::Owner::Agent
+    } else {
+        guard::Owner::Other
     }
 }
 

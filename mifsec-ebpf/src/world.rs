@@ -187,6 +187,11 @@ impl ingress::World for Maps {
 
 impl guard::World for Maps {
     #[inline(always)]
+    fn is_local(&self, address: &Addr) -> bool {
+        LOCAL.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
     fn table(&self) -> (u32, u32) {
         let Some(state) = SPD_STATE.get_ptr(0) else {
             return (0, 0);

@@ -14,7 +14,7 @@ use mifsec::ebpf::{
 };
 use mifsec::ids::{PathIndex, Spi};
 use mifsec_tests::bpf::frame::{self, checksum, pseudo_header};
-use mifsec_tests::bpf::net::{Sender, Tap, ifindex, in_namespace, ip, topology, tun};
+use mifsec_tests::bpf::net::{Sender, Tap, ifindex, in_namespace, ip, mac, topology, tun};
 
 const SPI: u32 = 0x1234_5678;
 const SEGMENT: u16 = 1200;
@@ -283,6 +283,49 @@ fn lockdown() -> Vec<SpdRule> {
             })
         })
         .collect()
+}
+
+#[test]
+fn redirected_packets_pass_the_guard_and_forwarded_ones_with_our_port_do_not() {
+    for family in [&V4, &V6] {
+        in_namespace(|| {
+            topology().unwrap();
+            let far = Tap::open("far0").unwrap();
+            let mut ebpf = family.load(&config("owner", false));
+            ebpf.attach_access(ifindex("acc0").unwrap(), XdpChoice::Off)
+                .unwrap();
+            ebpf.set_ports(&[4500], &[500]).unwrap();
+            ebpf.set_local(&[family.local(0).ip()]).unwrap();
+            ebpf.set_spd(&lockdown()).unwrap();
+            family.sender().send(&batch(0), family.anchor()).unwrap();
+            for expected in 0..SEGMENTS {
+                let octets = far.next().unwrap().expect("a redirected packet is missing");
+                assert_eq!(verify(family, 0, &octets), expected);
+            }
+            assert_eq!(reason(&ebpf, "clear_out"), 0);
+
+            // Another host's packet from port 4500, routed through us.
+            for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                std::fs::write(format!("/proc/sys/{name}"), "1").unwrap();
+            }
+            ip("addr add 198.18.0.1/24 dev acc1
+                -6 addr add 2001:db8:18::1/64 dev acc1 nodad
+                route add 203.0.113.0/24 via 192.0.0.1 dev acc0
+                -6 route add 2001:db8:99::/64 via 2001:db8:0::1 dev acc0")
+            .unwrap();
+            let host: SocketAddr = if family.anchor().is_ipv4() {
+                "198.18.0.9:4500".parse().unwrap()
+            } else {
+                "[2001:db8:18::9]:4500".parse().unwrap()
+            };
+            let mut through = frame::ethernet(&[], &frame::udp(host, family.remote(), b"clear"));
+            through[..6].copy_from_slice(&mac("acc1").unwrap());
+            let into = Tap::open("far1").unwrap();
+            into.send(&through).unwrap();
+            assert!(far.next().unwrap().is_none(), "a forwarded packet left");
+            assert_eq!(reason(&ebpf, "clear_out"), 1, "and not by another's hand");
+        });
+    }
 }
 
 fn reason(ebpf: &Ebpf, name: &str) -> u64 {

@@ -22,6 +22,9 @@ impl World for Fake {
     fn port(&self, port: [u8; 2]) -> u64 {
         u64::from(port == 4500u16.to_be_bytes())
     }
+    fn is_local(&self, address: &Addr) -> bool {
+        [addr(US), addr(US6)].contains(address)
+    }
     fn apply(&self, flow: Flow, direction: u8) -> Verdict {
         apply(&flow, direction, self)
     }
@@ -67,6 +70,11 @@ fn meta(direction: u8) -> Meta {
     Meta {
         ethernet: true,
         direction,
+        owner: if direction == OUT {
+            Owner::Agent
+        } else {
+            Owner::Nobody
+        },
     }
 }
 
@@ -133,6 +141,24 @@ fn what_the_tunnel_itself_needs_passes() {
     assert_eq!(outbound(&world, &back), Verdict::Drop);
     let arp = [[2u8; 12].as_slice(), &[8, 6], &[0; 28]].concat();
     assert_eq!(judge(&arp[..], &meta(OUT), &world), Verdict::Pass);
+}
+
+#[test]
+fn our_ports_are_exempt_for_our_sockets_and_addresses_alone() {
+    let world = lockdown();
+    for (us, them, else_) in [(US, THEM, "192.0.2.77"), (US6, THEM6, "2001:db8::77")] {
+        let leaving = ethernet(&ip_packet(us, them, protocol::UDP, &udp(4500, 9, b"x")));
+        for (owner, verdict) in [
+            (Owner::Agent, Verdict::Pass),
+            (Owner::Other, Verdict::Drop),
+            (Owner::Nobody, Verdict::Drop),
+        ] {
+            let meta = Meta { owner, ..meta(OUT) };
+            assert_eq!(judge(&leaving[..], &meta, &world), verdict, "{owner:?}");
+        }
+        let through = ip_packet(them, else_, protocol::UDP, &udp(9, 4500, b"x"));
+        assert_eq!(inbound(&world, &through), Verdict::Drop);
+    }
 }
 
 #[test]

@@ -840,6 +840,13 @@ fn guard() -> Vec<Fixture> {
                 passed(),
             );
         }
+        let through = udp(at(THEM, 9), at("192.0.2.77", 4500), b"clear");
+        t.add(
+            format!("{inward} our udp port at another's address"),
+            inward,
+            wire(&[], &through),
+            dropped("clear_in"),
+        );
         // A fragment of a bypassed port does not show it: it could be any.
         let fragment = later(udp(at(US, 9), at(THEM, 53), b"clear"));
         t.add(

@@ -104,6 +104,26 @@ pub fn ifindex(name: &str) -> Result<u32> {
     }
 }
 
+/// Ethernet address of a device in this thread's namespace.
+///
+/// # Errors
+/// There is none of that name.
+pub fn mac(name: &str) -> Result<[u8; 6]> {
+    // SAFETY: an ifreq of zeros is a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: the request outlives the call, which fills the member read after it.
+    let octets = unsafe {
+        let failed = libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request);
+        ensure!(failed == 0, "{name}: {}", io::Error::last_os_error());
+        request.ifr_ifru.ifru_hwaddr.sa_data
+    };
+    Ok(std::array::from_fn(|i| octets[i].cast_unsigned()))
+}
+
 /// Turns segmentation and checksum offload off: what leaves is what a wire would see.
 fn no_offload(name: &str) -> Result<()> {
     #[repr(C)]
