@@ -212,6 +212,22 @@ pub(crate) fn mif_guard_out_l3(ctx: TcContext) -> i32 {
     guard_tc(&ctx, false, spd::OUT)
 }
 
+/// TC egress of an access, first as well: a program behind this one that ends the
+/// chain does not skip the guard. It may also change the packet, so the guard is
+/// there last too. One drops, one counts.
+///
+/// Programs of their own: the kernel attaches none twice to a hook.
+#[classifier]
+pub(crate) fn mif_guard_top(ctx: TcContext) -> i32 {
+    guard_tc(&ctx, true, spd::OUT)
+}
+
+/// The same without an Ethernet header.
+#[classifier]
+pub(crate) fn mif_guard_top_l3(ctx: TcContext) -> i32 {
+    guard_tc(&ctx, false, spd::OUT)
+}
+
 /// TC ingress of an access, first: nothing protected enters in clear.
 #[classifier]
 pub(crate) fn mif_guard_in(ctx: TcContext) -> i32 {

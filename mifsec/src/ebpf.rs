@@ -206,7 +206,7 @@ impl Ebpf {
         })
     }
 
-    /// Attaches `mif_guard` both ways (egress last, ingress first) and
+    /// Attaches `mif_guard` both ways (egress first and last, ingress first) and
     /// `mif_ingress` as chosen. Does nothing for an access that has them.
     ///
     /// # Errors
@@ -220,6 +220,7 @@ impl Ebpf {
         let mut attached = Vec::new();
         if !sabotaged("no-guard") {
             for (program, layer3, hook) in [
+                (GUARD_TOP, GUARD_TOP_L3, Hook::EgressFirst),
                 (GUARD_OUT, GUARD_OUT_L3, Hook::EgressLast),
                 (GUARD_IN, GUARD_IN_L3, Hook::IngressFirst),
             ] {
@@ -590,7 +591,14 @@ impl Ebpf {
             return pins.clear_stale(None);
         }
         for ifindex in self.accesses.keys() {
-            for hook in [GUARD_OUT, GUARD_OUT_L3, GUARD_IN, GUARD_IN_L3] {
+            for hook in [
+                GUARD_TOP,
+                GUARD_TOP_L3,
+                GUARD_OUT,
+                GUARD_OUT_L3,
+                GUARD_IN,
+                GUARD_IN_L3,
+            ] {
                 pins.clear_stale(Some((hook, *ifindex)));
             }
         }
@@ -622,6 +630,8 @@ const EGRESS: &str = "mif_egress";
 const INGRESS_XDP: &str = "mif_ingress_xdp";
 const INGRESS_TC: &str = "mif_ingress_tc";
 const INGRESS_L3: &str = "mif_ingress_l3";
+const GUARD_TOP: &str = "mif_guard_top";
+const GUARD_TOP_L3: &str = "mif_guard_top_l3";
 const GUARD_OUT: &str = "mif_guard_out";
 const GUARD_OUT_L3: &str = "mif_guard_out_l3";
 const GUARD_IN: &str = "mif_guard_in";

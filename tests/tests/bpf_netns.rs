@@ -14,7 +14,9 @@ use mifsec::ebpf::{
 };
 use mifsec::ids::{PathIndex, Spi};
 use mifsec_tests::bpf::frame::{self, checksum, pseudo_header};
-use mifsec_tests::bpf::net::{Sender, Tap, ifindex, in_namespace, ip, mac, topology, tun};
+use mifsec_tests::bpf::net::{
+    Sender, Tap, chain_end, ifindex, in_namespace, ip, mac, topology, tun,
+};
 
 const SPI: u32 = 0x1234_5678;
 const SEGMENT: u16 = 1200;
@@ -326,6 +328,20 @@ fn redirected_packets_pass_the_guard_and_forwarded_ones_with_our_port_do_not() {
             assert_eq!(reason(&ebpf, "clear_out"), 1, "and not by another's hand");
         });
     }
+}
+
+#[test]
+fn a_program_that_ends_the_chain_does_not_skip_the_guard() {
+    in_namespace(|| {
+        topology().unwrap();
+        let (far, acc0) = (Tap::open("far0").unwrap(), ifindex("acc0").unwrap());
+        let _foreign = chain_end(acc0).unwrap();
+        let mut ebpf = V4.load(&config("chain", false));
+        ebpf.attach_access(acc0, XdpChoice::Off).unwrap();
+        ebpf.set_spd(&lockdown()).unwrap();
+        assert!(!leaks(&far, 0));
+        assert_eq!(reason(&ebpf, "clear_out"), 1);
+    });
 }
 
 fn reason(ebpf: &Ebpf, name: &str) -> u64 {

@@ -726,7 +726,9 @@ fn guard() -> Vec<Fixture> {
     let mut t = Table(Vec::new());
     for (l2, out, inward) in [
         (true, "mif_guard_out", "mif_guard_in"),
+        (true, "mif_guard_top", "mif_guard_in"),
         (false, "mif_guard_out_l3", "mif_guard_in_l3"),
+        (false, "mif_guard_top_l3", "mif_guard_in_l3"),
     ] {
         let wire = |tags: &[u16], packet: &[u8]| {
             if l2 {

@@ -300,6 +300,71 @@ impl Sender {
     }
 }
 
+/// Attaches to the TCX egress of a device a program that ends the chain with
+/// `TC_ACT_OK`; it goes with the descriptor.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn chain_end(ifindex: u32) -> Result<OwnedFd> {
+    const PROG_LOAD: i64 = 5;
+    const LINK_CREATE: i64 = 28;
+    const SCHED_CLS: u32 = 3;
+    const TCX_EGRESS: u32 = 47;
+    // linux/bpf.h: the first members of `union bpf_attr` for each command.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        rest: [u64; 16],
+    }
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        ifindex: u32,
+        hook: u32,
+        flags: u32,
+        rest: [u64; 4],
+    }
+    // r0 = 0; exit.
+    let instructions = [0xb7u64, 0x95];
+    let load = Load {
+        kind: SCHED_CLS,
+        count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        rest: [0; 16],
+    };
+    let program = bpf(PROG_LOAD, &load).context("BPF_PROG_LOAD")?;
+    let link = Link {
+        program: u32::try_from(program.as_raw_fd())?,
+        ifindex,
+        hook: TCX_EGRESS,
+        flags: 0,
+        rest: [0; 4],
+    };
+    bpf(LINK_CREATE, &link).context("BPF_LINK_CREATE")
+}
+
+/// A command of `bpf(2)` that makes a descriptor.
+fn bpf<A>(command: i64, attributes: &A) -> io::Result<OwnedFd> {
+    // SAFETY: attributes of the size given, and what they point to, outlive the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<A>(),
+        )
+    };
+    match i32::try_from(fd) {
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A layer-3 device and the descriptor that reads it.
 ///
 /// # Errors
