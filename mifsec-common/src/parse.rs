@@ -72,6 +72,8 @@ pub struct Ip {
     pub protocol: u8,
     /// Offset of the transport from the start of the packet.
     pub transport: usize,
+    /// Hop limit or time to live.
+    pub hops: u8,
     /// Octets of the IP packet by its own length field (0 for a jumbogram or BIG TCP).
     pub len: u32,
     /// Fragmentation.
@@ -132,6 +134,7 @@ pub fn ip_fixed<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreada
                 dst: Addr::v4_word(w4),
                 protocol: (u32::from_be(w2) >> 16) as u8,
                 transport: at + header,
+                hops: (u32::from_be(w2) >> 24) as u8,
                 len: w0 & 0xffff,
                 fragment: fragment(w1 & 0x1fff, w1 & 0x2000 != 0),
                 opaque: false,
@@ -148,6 +151,7 @@ pub fn ip_fixed<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreada
                 dst: Addr::from_words(dst),
                 protocol: (w1 >> 8) as u8,
                 transport: at + 40,
+                hops: w1 as u8,
                 len: if payload == 0 { 0 } else { payload + 40 },
                 fragment: Fragment::Whole,
                 opaque: false,

@@ -159,8 +159,11 @@ fn classify<P: Octets + ?Sized, W: World>(
             remote_port = u16::from_be_bytes(far);
         }
     } else if shows_transport && ip.protocol == protocol::ICMPV6 && !ip.v4 {
-        // Neighbour discovery (RFC 4861).
-        if let Some([133..=137, ..]) = transport {
+        // Neighbour discovery as its receiver has to check it (RFC 4861 7.1): a
+        // forwarded packet is none.
+        if ip.hops == 255
+            && let Some([133..=137, 0, ..]) = transport
+        {
             return Ok(None);
         }
     }

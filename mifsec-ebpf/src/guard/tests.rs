@@ -126,7 +126,7 @@ fn what_the_tunnel_itself_needs_passes() {
         ip_packet(US6, THEM6, protocol::UDP, &udp(4500, 9, b"x")),
         ip_packet(US, THEM, protocol::UDP, &udp(68, 67, b"x")),
         ip_packet(US6, THEM6, protocol::UDP, &udp(546, 547, b"x")),
-        ip_packet(US6, THEM6, protocol::ICMPV6, &[135, 0, 0, 0]),
+        on_link(ip_packet(US6, THEM6, protocol::ICMPV6, &[135, 0, 0, 0])),
         ip_packet(US6, "fe80::1", protocol::TCP, &[0; 20]),
         ip_packet(US, "169.254.1.1", protocol::TCP, &[0; 20]),
         ip_packet(US, "224.0.0.251", protocol::UDP, &udp(5353, 5353, b"x")),
@@ -158,6 +158,29 @@ fn our_ports_are_exempt_for_our_sockets_and_addresses_alone() {
         }
         let through = ip_packet(them, else_, protocol::UDP, &udp(9, 4500, b"x"));
         assert_eq!(inbound(&world, &through), Verdict::Drop);
+    }
+}
+
+/// As sent by a neighbour: nobody has forwarded it.
+fn on_link(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[7] = 255;
+    packet
+}
+
+#[test]
+fn neighbour_discovery_that_could_be_forwarded_is_not_exempt() {
+    let world = lockdown();
+    let discovery = |kind, code| ip_packet(US6, THEM6, protocol::ICMPV6, &[kind, code, 0, 0]);
+    for kind in 133..=137 {
+        assert_eq!(outbound(&world, &discovery(kind, 0)), Verdict::Drop);
+        assert_eq!(
+            outbound(&world, &on_link(discovery(kind, 1))),
+            Verdict::Drop
+        );
+        assert_eq!(
+            outbound(&world, &on_link(discovery(kind, 0))),
+            Verdict::Pass
+        );
     }
 }
 

@@ -866,9 +866,17 @@ fn guard() -> Vec<Fixture> {
         );
         let solicitation = ip(addr(US6), addr(THEM6), 58, &[135, 0, 0, 0, 0, 0, 0, 0]);
         t.add(
-            format!("{out} neighbour solicitation"),
+            format!("{out} neighbour solicitation, forwarded"),
             out,
             wire(&[], &solicitation),
+            dropped("clear_out"),
+        );
+        let mut on_link = solicitation;
+        on_link[7] = 255;
+        t.add(
+            format!("{out} neighbour solicitation"),
+            out,
+            wire(&[], &on_link),
             passed(),
         );
         let echo = ip(addr(US6), addr(THEM6), 58, &[128, 0, 0, 0, 0, 0, 0, 0]);
