@@ -150,7 +150,16 @@ fn classify<P: Octets + ?Sized, W: World>(
                     } else {
                         world.is_local(&local)
                     };
-                if ours || is_dhcp(u16::from_be_bytes(near), u16::from_be_bytes(far)) {
+                // A client's packets with its server: requests are from a
+                // socket here, answers may be to an address not ours yet.
+                // DHCPv6 is exempt by its addresses, link-local and multicast.
+                let dhcp = ip.v4
+                    && matches!(
+                        (u16::from_be_bytes(near), u16::from_be_bytes(far)),
+                        (68, 67)
+                    )
+                    && !(out && matches!(meta.owner, Owner::Nobody));
+                if ours || dhcp {
                     return Ok(None);
                 }
             }
@@ -180,12 +189,6 @@ fn classify<P: Octets + ?Sized, W: World>(
         ports,
         opaque: u8::from(ip.opaque),
     }))
-}
-
-/// DHCP between client and server, both families.
-#[inline(always)]
-const fn is_dhcp(a: u16, b: u16) -> bool {
-    matches!((a, b), (67 | 68, 67 | 68) | (546, 547) | (547, 546))
 }
 
 #[inline(always)]

@@ -125,7 +125,8 @@ fn what_the_tunnel_itself_needs_passes() {
         ip_packet(US, THEM, protocol::UDP, &udp(4500, 9, b"x")),
         ip_packet(US6, THEM6, protocol::UDP, &udp(4500, 9, b"x")),
         ip_packet(US, THEM, protocol::UDP, &udp(68, 67, b"x")),
-        ip_packet(US6, THEM6, protocol::UDP, &udp(546, 547, b"x")),
+        ip_packet(US6, "ff02::1:2", protocol::UDP, &udp(546, 547, b"x")),
+        ip_packet(US6, "fe80::1", protocol::UDP, &udp(546, 547, b"x")),
         on_link(ip_packet(US6, THEM6, protocol::ICMPV6, &[135, 0, 0, 0])),
         ip_packet(US6, "fe80::1", protocol::TCP, &[0; 20]),
         ip_packet(US, "169.254.1.1", protocol::TCP, &[0; 20]),
@@ -181,6 +182,33 @@ fn neighbour_discovery_that_could_be_forwarded_is_not_exempt() {
             outbound(&world, &on_link(discovery(kind, 0))),
             Verdict::Pass
         );
+    }
+}
+
+#[test]
+fn dhcp_is_exempt_as_a_client_of_this_host_does_it() {
+    let world = lockdown();
+    let dhcp = |us, them, near, far| ip_packet(us, them, protocol::UDP, &udp(near, far, b"x"));
+    let request = ethernet(&dhcp(US, THEM, 68, 67));
+    for (owner, verdict) in [
+        (Owner::Other, Verdict::Pass),
+        (Owner::Nobody, Verdict::Drop),
+    ] {
+        let meta = Meta { owner, ..meta(OUT) };
+        assert_eq!(judge(&request[..], &meta, &world), verdict, "{owner:?}");
+    }
+    assert_eq!(inbound(&world, &dhcp(THEM, US, 67, 68)), Verdict::Pass);
+    for packet in [
+        dhcp(US, THEM, 67, 68),
+        dhcp(US, THEM, 67, 67),
+        dhcp(US, THEM, 68, 68),
+        dhcp(US6, THEM6, 546, 547),
+        dhcp(US6, THEM6, 68, 67),
+    ] {
+        assert_eq!(outbound(&world, &packet), Verdict::Drop, "{packet:02x?}");
+    }
+    for packet in [dhcp(THEM, US, 68, 67), dhcp(THEM6, US6, 547, 546)] {
+        assert_eq!(inbound(&world, &packet), Verdict::Drop, "{packet:02x?}");
     }
 }
 

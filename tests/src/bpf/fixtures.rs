@@ -823,6 +823,20 @@ fn guard() -> Vec<Fixture> {
                 dropped("clear_in"),
             ),
             ("dhcp v4", at(US, 68), at(THEM, 67), passed(), passed()),
+            (
+                "dhcp server v4",
+                at(US, 67),
+                at(THEM, 68),
+                dropped("clear_out"),
+                dropped("clear_in"),
+            ),
+            (
+                "dhcp v6 beyond the link",
+                at(US6, 546),
+                at(THEM6, 547),
+                dropped("clear_out"),
+                dropped("clear_in"),
+            ),
         ] {
             let (leaving, arriving) = (udp(src, dst, b"clear"), udp(dst, src, b"clear"));
             t.add(format!("{out} {name}"), out, wire(&[], &leaving), there);
