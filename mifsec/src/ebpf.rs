@@ -104,7 +104,7 @@ impl Ebpf {
     ///
     /// # Errors
     /// The kernel refuses a program, or has no TC egress on the anchor device:
-    /// without either there is no start.
+    /// without either there is no start. With lockdown, links cannot be pinned.
     pub fn load(config: &Config) -> Result<Self> {
         // SAFETY: no arguments, cannot fail.
         let uid = unsafe { libc::geteuid() };
@@ -112,6 +112,11 @@ impl Ebpf {
         if config.pin {
             match Pins::open(&config.instance) {
                 Ok(pins) => this.pins = Some(pins),
+                Err(error) if config.lockdown => {
+                    return Err(error.context(
+                        "lockdown needs pins: without them the guard goes when the agent dies",
+                    ));
+                }
                 Err(error) => warn!(
                     error = format!("{error:#}"),
                     "running unpinned: the guard goes when the agent dies"

@@ -34,6 +34,7 @@ fn config(instance: &str, pin: bool) -> Config {
         max_sas: 16,
         max_paths: 1024,
         pin,
+        lockdown: false,
         log_level: 2,
     }
 }
@@ -435,6 +436,18 @@ fn the_guard_outlives_its_agent_and_hands_over_without_a_gap() {
         });
         assert!(leaks(&far, 0), "a clean stop removes the guard");
         assert!(!std::path::Path::new(&pins).exists());
+    });
+}
+
+#[test]
+fn lockdown_does_not_start_where_its_guard_would_die_with_the_agent() {
+    in_namespace(|| {
+        topology().unwrap();
+        let mut config = config("no/directory", true);
+        drop(Ebpf::load(&config).unwrap());
+        config.lockdown = true;
+        let error = Ebpf::load(&config).err().unwrap();
+        assert!(error.to_string().contains("lockdown"), "{error:#}");
     });
 }
 

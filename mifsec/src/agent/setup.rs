@@ -88,6 +88,7 @@ impl Agent {
             max_sas: config.limits.sas,
             max_paths: config.limits.paths,
             pin: true,
+            lockdown: config.agent.lockdown && !sabotage.no_guard,
             log_level: PROGRAM_LOG_LEVEL,
         })
         .context("loading the steering programs")?;
