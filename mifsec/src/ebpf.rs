@@ -79,10 +79,12 @@ pub struct Ebpf {
     arrivals: BTreeMap<PathKey, IpAddr>,
 }
 
+/// What is attached to an access; a part that failed is tried again.
+#[derive(Default)]
 struct Access {
-    mode: IngressMode,
-    /// Guard and ingress program, held for their drop.
-    attached: Vec<Attached>,
+    guards: BTreeMap<&'static str, Attached>,
+    /// Settled once its program is there or not wanted.
+    ingress: Option<(IngressMode, Option<Attached>)>,
 }
 
 /// What a program did with a packet in [`Ebpf::run`].
@@ -212,17 +214,18 @@ impl Ebpf {
     }
 
     /// Attaches `mif_guard` both ways (egress first and last, ingress first) and
-    /// `mif_ingress` as chosen. Does nothing for an access that has them.
+    /// `mif_ingress` as chosen. Does nothing for an access that has them; after
+    /// an error it may be called again and does what is left.
     ///
     /// # Errors
     /// The device is gone, or a hook refuses. What was attached stays: a guard
     /// without an ingress program is the safe half.
     pub fn attach_access(&mut self, ifindex: u32, xdp: XdpChoice) -> Result<IngressMode> {
-        if let Some(access) = self.accesses.get(&ifindex) {
-            return Ok(access.mode);
+        let access = self.accesses.entry(ifindex).or_default();
+        if let Some((mode, _)) = access.ingress {
+            return Ok(mode);
         }
         let device = device::device(ifindex)?;
-        let mut attached = Vec::new();
         if !sabotaged("no-guard") {
             for (program, layer3, hook) in [
                 (GUARD_TOP, GUARD_TOP_L3, Hook::EgressFirst),
@@ -230,23 +233,16 @@ impl Ebpf {
                 (GUARD_IN, GUARD_IN_L3, Hook::IngressFirst),
             ] {
                 let program = if device.layer3 { layer3 } else { program };
+                if access.guards.contains_key(program) {
+                    continue;
+                }
                 let pin = self.pins.as_ref().map(|p| (p, ifindex));
-                attached.push(attach::tc(
-                    &mut self.ebpf,
-                    program,
-                    &device.name,
-                    hook,
-                    pin,
-                )?);
+                let link = attach::tc(&mut self.ebpf, program, &device.name, hook, pin)?;
+                access.guards.insert(program, link);
             }
         }
-        let access = self.accesses.entry(ifindex).or_insert(Access {
-            mode: IngressMode::Off,
-            attached,
-        });
         let (mode, program) = attach_ingress(&mut self.ebpf, ifindex, &device, xdp)?;
-        access.mode = mode;
-        access.attached.extend(program);
+        access.ingress = Some((mode, program));
         info!(device = device.name, %mode, "access attached");
         self.relieve_predecessor();
         Ok(mode)
@@ -255,7 +251,9 @@ impl Ebpf {
     /// Detaches everything from an access.
     pub fn detach_access(&mut self, ifindex: u32) {
         if let Some(access) = self.accesses.remove(&ifindex) {
-            access.attached.into_iter().for_each(Attached::detach);
+            let ingress = access.ingress.and_then(|(_, program)| program);
+            let all = access.guards.into_values().chain(ingress);
+            all.for_each(Attached::detach);
         }
     }
 
@@ -595,7 +593,9 @@ impl Ebpf {
         if sabotaged("no-guard") {
             return pins.clear_stale(None);
         }
-        for ifindex in self.accesses.keys() {
+        // The predecessor's guard stays where ours is not whole.
+        let whole = self.accesses.iter().filter(|(_, a)| a.ingress.is_some());
+        for (ifindex, _) in whole {
             for hook in [
                 GUARD_TOP,
                 GUARD_TOP_L3,

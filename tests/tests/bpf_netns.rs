@@ -452,6 +452,35 @@ fn lockdown_does_not_start_where_its_guard_would_die_with_the_agent() {
 }
 
 #[test]
+fn a_failed_attach_can_be_repeated_and_does_what_is_left() {
+    in_namespace(|| {
+        topology().unwrap();
+        let _modem = tun("modem").unwrap();
+        let (acc0, modem) = (ifindex("acc0").unwrap(), ifindex("modem").unwrap());
+        let config = config("again", true);
+        let pins = format!("/sys/fs/bpf/mifsec/{}", config.instance);
+        let _unpin = Unpin(pins.clone());
+        let mut ebpf = V4.load(&config);
+        // The guard is there, XDP is not possible.
+        ebpf.attach_access(modem, XdpChoice::Native).unwrap_err();
+        assert_eq!(
+            ebpf.attach_access(modem, XdpChoice::Auto).unwrap(),
+            IngressMode::Tc
+        );
+        // The first half of the guard is there, the other has no place for its pin.
+        let in_the_way = format!("{pins}/0/mif_guard_in-{acc0}");
+        std::fs::create_dir(&in_the_way).unwrap();
+        ebpf.attach_access(acc0, XdpChoice::Auto).unwrap_err();
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!(
+            ebpf.attach_access(acc0, XdpChoice::Auto).unwrap(),
+            IngressMode::Tc
+        );
+        ebpf.remove_pins();
+    });
+}
+
+#[test]
 fn xdp_goes_where_it_may_and_never_in_anothers_place() {
     in_namespace(|| {
         topology().unwrap();

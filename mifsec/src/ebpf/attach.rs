@@ -11,7 +11,7 @@ use aya::programs::{
 };
 use aya::util::KernelVersion;
 
-use super::pins::Pins;
+use super::pins::{self, Pins};
 
 /// A hook and where in its order a program goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub(super) fn tc(
         Some((pins, ifindex)) if tcx => {
             let link: FdLink = link.try_into().context("TCX link")?;
             let path = pins.path(program, ifindex);
+            // A device that is gone left its number; the new link is in force.
+            pins::remove_file(&path);
             let pinned = link
                 .pin(&path)
                 .with_context(|| format!("pin {}", path.display()))?;
