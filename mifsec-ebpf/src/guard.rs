@@ -9,7 +9,7 @@
 //! discovery, DHCP, link-local remotes, multicast and broadcast. Our ports are
 //! ours by the socket's owner on the way out, so that neither a forwarded packet
 //! nor another user's socket leaves by their number; on the way in, by an
-//! address of ours.
+//! address of ours. ICMP errors that quote such a packet are exempt on the way in.
 
 use mifsec_common::maps::PORT_FOREIGN;
 use mifsec_common::octets::Octets;
@@ -176,6 +176,9 @@ fn classify<P: Octets + ?Sized, W: World>(
             return Ok(None);
         }
     }
+    if !out && shows_transport && quotes_ours(packet, &ip, world) {
+        return Ok(None);
+    }
     if is_multicast(&ip) || is_link_local(ip.v4, remote) {
         return Ok(None);
     }
@@ -189,6 +192,64 @@ fn classify<P: Octets + ?Sized, W: World>(
         ports,
         opaque: u8::from(ip.opaque),
     }))
+}
+
+/// Whether an arriving ICMP error is about an outer packet of ours: path MTU and
+/// unreachable hosts are the tunnel's business. What it quotes has to be ESP or
+/// UDP from our port, sent by the address of ours that the error is for.
+#[inline(always)]
+fn quotes_ours<P: Octets + ?Sized, W: World>(packet: &P, ip: &Ip, world: &W) -> bool {
+    let error = match (ip.v4, ip.protocol) {
+        (true, protocol::ICMP) => packet
+            .load_far::<1>(ip.transport)
+            .is_some_and(|[kind]| matches!(kind, 3 | 11)),
+        (false, protocol::ICMPV6) => packet
+            .load_far::<1>(ip.transport)
+            .is_some_and(|[kind]| matches!(kind, 1..=4)),
+        _ => false,
+    };
+    if !error {
+        return false;
+    }
+    let quoted = ip.transport + 8;
+    let (source, next, transport) = if ip.v4 {
+        let Some(h) = packet.load_far::<20>(quoted) else {
+            return false;
+        };
+        // A later fragment shows no port, and a quoted header is at least 20 octets.
+        let later = h[6] & 0x1f != 0 || h[7] != 0;
+        let header = usize::from(h[0] & 15) * 4;
+        if h[0] >> 4 != 4 || header < 20 || later {
+            return false;
+        }
+        let source = u32::from_ne_bytes([h[12], h[13], h[14], h[15]]);
+        (Addr::v4_word(source), h[9], quoted + header)
+    } else {
+        // Our outer packets have no extension headers.
+        let Some([first, ..]) = packet.load_far::<1>(quoted) else {
+            return false;
+        };
+        let (Some([next]), Some(source)) = (
+            packet.load_far::<1>(quoted + 6),
+            packet.load_far::<16>(quoted + 8),
+        ) else {
+            return false;
+        };
+        if first >> 4 != 6 {
+            return false;
+        }
+        (Addr::v6(source), next, quoted + 40)
+    };
+    if source.words() != ip.dst.words() || !world.is_local(&source) {
+        return false;
+    }
+    match next {
+        protocol::ESP => true,
+        protocol::UDP => packet
+            .load_far::<2>(transport)
+            .is_some_and(|port| world.port(port) != PORT_FOREIGN),
+        _ => false,
+    }
 }
 
 #[inline(always)]

@@ -213,6 +213,58 @@ fn dhcp_is_exempt_as_a_client_of_this_host_does_it() {
 }
 
 #[test]
+fn icmp_errors_are_exempt_when_they_quote_a_packet_of_ours() {
+    let world = lockdown();
+    let router = |v4| if v4 { THEM } else { THEM6 };
+    let error = |kind: u8, to: &str, quoted: &[u8]| {
+        let v4 = !to.contains(':');
+        let icmp = if v4 { protocol::ICMP } else { protocol::ICMPV6 };
+        let body = [&[kind, 0, 0, 0, 0, 0, 5, 0], quoted].concat();
+        ip_packet(router(v4), to, icmp, &body)
+    };
+    for (us, them, else_, kinds, other) in [
+        (US, THEM, "192.0.2.77", &[3, 11][..], 5),
+        (US6, THEM6, "2001:db8::77", &[1, 2, 3, 4][..], 128),
+    ] {
+        let encapsulated = ip_packet(us, them, protocol::UDP, &udp(4500, 9, b"x"));
+        let native = ip_packet(us, them, protocol::ESP, &esp(20));
+        for kind in kinds {
+            assert_eq!(
+                inbound(&world, &error(*kind, us, &encapsulated)),
+                Verdict::Pass
+            );
+            assert_eq!(inbound(&world, &error(*kind, us, &native)), Verdict::Pass);
+            // Their port is the far one of ours, or not ours at all.
+            let clear = ip_packet(us, them, protocol::UDP, &udp(9, 4500, b"x"));
+            assert_eq!(inbound(&world, &error(*kind, us, &clear)), Verdict::Drop);
+            let tcp = ip_packet(us, them, protocol::TCP, &[17, 148, 0, 9]);
+            assert_eq!(inbound(&world, &error(*kind, us, &tcp)), Verdict::Drop);
+            // Another's packet, and ours in an error for another.
+            let anothers = ip_packet(else_, them, protocol::ESP, &esp(20));
+            assert_eq!(
+                inbound(&world, &error(*kind, else_, &anothers)),
+                Verdict::Drop
+            );
+            assert_eq!(
+                inbound(&world, &error(*kind, else_, &native)),
+                Verdict::Drop
+            );
+            // Every quotation that ends before the port.
+            let shows = encapsulated.len() - 9 + 2;
+            for len in 0..shows {
+                let short = error(*kind, us, &encapsulated[..len]);
+                assert_eq!(inbound(&world, &short), Verdict::Drop, "{len}");
+            }
+        }
+        assert_eq!(inbound(&world, &error(other, us, &native)), Verdict::Drop);
+        assert_eq!(
+            outbound(&world, &error(kinds[0], us, &native)),
+            Verdict::Drop
+        );
+    }
+}
+
+#[test]
 fn every_truncation_of_a_protected_packet_is_dropped() {
     let world = lockdown();
     for (us, them) in [(US, THEM), (US6, THEM6)] {

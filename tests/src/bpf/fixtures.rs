@@ -863,6 +863,24 @@ fn guard() -> Vec<Fixture> {
             wire(&[], &through),
             dropped("clear_in"),
         );
+        for (us, them, icmp, kind) in [(US, THEM, 1, 3), (US6, THEM6, 58, 2)] {
+            let about = |quoted: &[u8]| {
+                let body = [&[kind, 0, 0, 0, 0, 0, 5, 0], quoted].concat();
+                wire(&[], &ip(addr(them), addr(us), icmp, &body))
+            };
+            t.add(
+                format!("{inward} icmp error about our esp, from {them}"),
+                inward,
+                about(&udp(at(us, 4500), at(them, 4500), &esp(OUT_PLAIN, 64))),
+                passed(),
+            );
+            t.add(
+                format!("{inward} icmp error about another packet, from {them}"),
+                inward,
+                about(&udp(at(us, 9), at(them, 4500), b"clear")),
+                dropped("clear_in"),
+            );
+        }
         // A fragment of a bypassed port does not show it: it could be any.
         let fragment = later(udp(at(US, 9), at(THEM, 53), b"clear"));
         t.add(
