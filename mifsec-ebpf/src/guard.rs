@@ -10,6 +10,9 @@
 //! ours by the socket's owner on the way out, so that neither a forwarded packet
 //! nor another user's socket leaves by their number; on the way in, by an
 //! address of ours. ICMP errors that quote such a packet are exempt on the way in.
+//!
+//! Later fragments of our own UDP show no port either: where all is protected
+//! they are dropped, so whoever sends on our ports keeps below the path MTU.
 
 use mifsec_common::maps::PORT_FOREIGN;
 use mifsec_common::octets::Octets;
