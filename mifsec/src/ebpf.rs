@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod, programs::SocketFilter};
 use aya_log::EbpfLogger;
 use mifsec_common::event::EventRecord;
@@ -105,9 +106,10 @@ impl Ebpf {
     /// once; its guards stay until ours have rules.
     ///
     /// # Errors
-    /// The kernel refuses a program, or has no TC egress on the anchor device:
+    /// The kernel is older than 6.6, refuses a program, or has no TC egress on the anchor device:
     /// without either there is no start. With lockdown, links cannot be pinned.
     pub fn load(config: &Config) -> Result<Self> {
+        attach::supported(KernelVersion::current()?)?;
         // SAFETY: no arguments, cannot fail.
         let uid = unsafe { libc::geteuid() };
         let mut this = Self::open(config, uid)?;
