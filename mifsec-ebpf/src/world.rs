@@ -29,8 +29,10 @@ pub(crate) fn count(reason: Reason, n: u64) {
 impl egress::World for Maps {
     #[inline(always)]
     fn sa_out(&self, key: &SaOutKey) -> Option<&SaOut> {
-        // SAFETY: values are replaced whole by user space; a torn read picks a
-        // path index of the old or the new value, both valid.
+        // SAFETY: an update links a new element in front of the old one, whose
+        // memory may be used again, for another key as well, while this run still
+        // reads it: what is read may then be another SA's. It is a path index
+        // each time, checked where it is used, and costs a packet on another path.
         unsafe { SA_OUT.get(key) }
     }
 
