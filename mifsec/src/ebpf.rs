@@ -22,7 +22,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod, programs::SocketFilter};
 use aya_log::EbpfLogger;
@@ -72,6 +72,9 @@ pub struct Ebpf {
     events: RingBuf<MapData>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     slots: Slots,
+    /// Counters of a path when it was last removed: only the programs write them,
+    /// a zero from here could be undone by an addition under way.
+    counted_before: BTreeMap<u32, PathStats>,
     generation: u32,
     spd_table: u32,
     spd_changed: Option<Instant>,
@@ -206,6 +209,7 @@ impl Ebpf {
             accesses: BTreeMap::new(),
             log,
             slots: Slots::new(slot_count),
+            counted_before: BTreeMap::new(),
             generation: 0,
             spd_table: 0,
             spd_changed: None,
@@ -340,7 +344,7 @@ impl Ebpf {
         Ok(())
     }
 
-    /// Takes a path out of force and zeroes its counters.
+    /// Takes a path out of force; its counters begin anew.
     pub fn remove_path(&mut self, path: PathIndex) {
         if self.slots.current(path.0).is_none() {
             return;
@@ -348,10 +352,8 @@ impl Ebpf {
         // Slot 0 is empty: state "none". The index was checked when it was set.
         let _ = self.path_slot.flip(path.0, 0);
         self.slots.removed(path.0, Instant::now());
-        if let Ok(cpus) = aya::util::nr_cpus() {
-            let zero = PerCpuValues::try_from(vec![PathStats::default(); cpus]);
-            let _ = zero.map(|zero| self.path_stats.set(path.0, zero, 0));
-        }
+        let counted = self.counted(path);
+        self.counted_before.insert(path.0, counted);
     }
 
     /// Counts what arrives like this on `path`. For native ESP the remote port is 0.
@@ -443,6 +445,25 @@ impl Ebpf {
     /// What the programs counted on `path` since it was last removed.
     #[must_use]
     pub fn path_stats(&self, path: PathIndex) -> PathStats {
+        let now = self.counted(path);
+        let Some(before) = self.counted_before.get(&path.0) else {
+            return now;
+        };
+        let later = |now, before| if now == before { 0 } else { now };
+        PathStats {
+            tx_packets: now.tx_packets.saturating_sub(before.tx_packets),
+            tx_octets: now.tx_octets.saturating_sub(before.tx_octets),
+            rx_packets: now.rx_packets.saturating_sub(before.rx_packets),
+            rx_octets: now.rx_octets.saturating_sub(before.rx_octets),
+            tx_last: later(now.tx_last, before.tx_last),
+            rx_last: later(now.rx_last, before.rx_last),
+            tx_drops: now.tx_drops.saturating_sub(before.tx_drops),
+            reserved: now.reserved,
+        }
+    }
+
+    /// What the programs counted on `path` since the start.
+    fn counted(&self, path: PathIndex) -> PathStats {
         let mut sum = PathStats::default();
         let Ok(values) = self.path_stats.get(&path.0, 0) else {
             return sum;
