@@ -29,8 +29,9 @@ const AF_INET6: u32 = 10;
 
 /// Octets `mif_egress` reads: Ethernet, IPv6, UDP, SPI.
 const EGRESS_FRONT: u32 = 14 + 40 + 8 + 4;
-/// Octets `mif_ingress` reads of ESP: two VLAN tags, IPv6, UDP, marker, IKE header.
-const INGRESS_FRONT: u32 = 14 + 8 + 40 + 8 + 4 + 28;
+/// Octets `mif_ingress` reads of ESP: two VLAN tags, IPv6, UDP, marker, IKE header, the
+/// first notify's type.
+const INGRESS_FRONT: u32 = 14 + 8 + 40 + 8 + 4 + 28 + 8;
 
 /// TC egress of the anchor device: puts ESP on its path.
 #[classifier]

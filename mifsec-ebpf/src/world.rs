@@ -135,11 +135,18 @@ impl ingress::World for Maps {
     }
 
     #[inline(always)]
-    fn admit_ike(&self, source: &Addr, v4: bool) -> Result<(), Reason> {
+    fn admit_ike(&self, source: &Addr, v4: bool, cookie: bool) -> Result<(), Reason> {
         let now = now();
+        // First, so that a flood of spoofed sources does not fill the LRU map.
+        if let Some(all) = IKE_RATE_ALL.get_ptr_mut(u32::from(cookie)) {
+            // SAFETY: one word; racing CPUs cost a token.
+            if !unsafe { (*all).take(now, INIT_RATE_ALL.load()) } {
+                return Err(Reason::IKE_LIMIT_ALL);
+            }
+        }
         let key = ingress::rate_key(source, v4);
         if let Some(bucket) = IKE_RATE.get_ptr_mut(key) {
-            // SAFETY: one word; racing CPUs cost a token.
+            // SAFETY: as above.
             if !unsafe { (*bucket).take(now, INIT_RATE.load()) } {
                 return Err(Reason::IKE_LIMIT);
             }
@@ -150,12 +157,6 @@ impl ingress::World for Maps {
             }
             // A full LRU map makes room; a race with another CPU is its first token.
             let _ = IKE_RATE.insert(key, bucket, 0);
-        }
-        if let Some(all) = IKE_RATE_ALL.get_ptr_mut(0) {
-            // SAFETY: as above.
-            if !unsafe { (*all).take(now, INIT_RATE_ALL.load()) } {
-                return Err(Reason::IKE_LIMIT_ALL);
-            }
         }
         Ok(())
     }
