@@ -109,6 +109,8 @@ pub fn ethernet<P: Octets + ?Sized>(packet: &P) -> Result<Option<usize>, Unreada
                 tags += 1;
                 at += 4;
             }
+            // A third tag or a PPPoE session: may be IP, and is not read.
+            0x8100 | 0x88a8 | 0x8864 => return Err(Unreadable::Malformed),
             _ => return Ok(None),
         }
     }
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn vlan_tags_are_skipped_and_a_third_is_not_ip() {
+    fn vlan_tags_are_skipped_and_a_third_or_pppoe_is_unreadable() {
         let mut frame = std::vec![0u8; 12];
         frame.extend([0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 0x08, 0]);
         assert_eq!(ethernet(&frame[..]), Ok(Some(22)));
@@ -265,7 +267,9 @@ mod tests {
         }
         let mut deep = std::vec![0u8; 12];
         deep.extend([0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 0x08, 0]);
-        assert_eq!(ethernet(&deep[..]), Ok(None));
+        assert_eq!(ethernet(&deep[..]), Err(Unreadable::Malformed));
+        deep[12..14].copy_from_slice(&[0x88, 0x64]);
+        assert_eq!(ethernet(&deep[..]), Err(Unreadable::Malformed));
         let mut arp = std::vec![0u8; 12];
         arp.extend([0x08, 0x06]);
         assert_eq!(ethernet(&arp[..]), Ok(None));

@@ -926,6 +926,12 @@ fn guard() -> Vec<Fixture> {
                 wire(&[7, 8], &packet),
                 dropped("clear_out"),
             );
+            t.add(
+                format!("{out} protected, three vlan tags"),
+                out,
+                wire(&[7, 8, 9], &packet),
+                dropped("guard_malformed"),
+            );
             let mut arp = ethernet(&[], &packet);
             arp[12..14].copy_from_slice(&[8, 6]);
             t.add(format!("{out} arp"), out, arp, passed());
