@@ -24,7 +24,7 @@ pub const PORTS: &str = "PORTS";
 pub const LOCAL: &str = "LOCAL";
 /// Token buckets of IKE_SA_INIT per source prefix: LRU hash.
 pub const IKE_RATE: &str = "IKE_RATE";
-/// The one token bucket of all IKE_SA_INIT: array.
+/// The token buckets of all IKE_SA_INIT: array, without a cookie and with one.
 pub const IKE_RATE_ALL: &str = "IKE_RATE_ALL";
 /// Reason → count: per-CPU array.
 pub const REASONS: &str = "REASONS";

@@ -72,6 +72,8 @@ pub struct Ip {
     pub protocol: u8,
     /// Offset of the transport from the start of the packet.
     pub transport: usize,
+    /// Hop limit or time to live.
+    pub hops: u8,
     /// Octets of the IP packet by its own length field (0 for a jumbogram or BIG TCP).
     pub len: u32,
     /// Fragmentation.
@@ -107,6 +109,8 @@ pub fn ethernet<P: Octets + ?Sized>(packet: &P) -> Result<Option<usize>, Unreada
                 tags += 1;
                 at += 4;
             }
+            // A third tag or a PPPoE session: may be IP, and is not read.
+            0x8100 | 0x88a8 | 0x8864 => return Err(Unreadable::Malformed),
             _ => return Ok(None),
         }
     }
@@ -132,6 +136,7 @@ pub fn ip_fixed<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreada
                 dst: Addr::v4_word(w4),
                 protocol: (u32::from_be(w2) >> 16) as u8,
                 transport: at + header,
+                hops: (u32::from_be(w2) >> 24) as u8,
                 len: w0 & 0xffff,
                 fragment: fragment(w1 & 0x1fff, w1 & 0x2000 != 0),
                 opaque: false,
@@ -148,6 +153,7 @@ pub fn ip_fixed<P: Octets + ?Sized>(packet: &P, at: usize) -> Result<Ip, Unreada
                 dst: Addr::from_words(dst),
                 protocol: (w1 >> 8) as u8,
                 transport: at + 40,
+                hops: w1 as u8,
                 len: if payload == 0 { 0 } else { payload + 40 },
                 fragment: Fragment::Whole,
                 opaque: false,
@@ -252,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn vlan_tags_are_skipped_and_a_third_is_not_ip() {
+    fn vlan_tags_are_skipped_and_a_third_or_pppoe_is_unreadable() {
         let mut frame = std::vec![0u8; 12];
         frame.extend([0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 0x08, 0]);
         assert_eq!(ethernet(&frame[..]), Ok(Some(22)));
@@ -261,7 +267,9 @@ mod tests {
         }
         let mut deep = std::vec![0u8; 12];
         deep.extend([0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 0x08, 0]);
-        assert_eq!(ethernet(&deep[..]), Ok(None));
+        assert_eq!(ethernet(&deep[..]), Err(Unreadable::Malformed));
+        deep[12..14].copy_from_slice(&[0x88, 0x64]);
+        assert_eq!(ethernet(&deep[..]), Err(Unreadable::Malformed));
         let mut arp = std::vec![0u8; 12];
         arp.extend([0x08, 0x06]);
         assert_eq!(ethernet(&arp[..]), Ok(None));

@@ -6,7 +6,13 @@
 //! not. Without rules everything passes.
 //!
 //! Exempt, because the tunnel itself needs it: ESP and our UDP ports, neighbour
-//! discovery, DHCP, link-local remotes, multicast and broadcast.
+//! discovery, DHCP, link-local remotes, multicast and broadcast. Our ports are
+//! ours by the socket's owner on the way out, so that neither a forwarded packet
+//! nor another user's socket leaves by their number; on the way in, by an
+//! address of ours. ICMP errors that quote such a packet are exempt on the way in.
+//!
+//! Later fragments of our own UDP show no port either: where all is protected
+//! they are dropped, so whoever sends on our ports keeps below the path MTU.
 
 use mifsec_common::maps::PORT_FOREIGN;
 use mifsec_common::octets::Octets;
@@ -24,6 +30,19 @@ pub struct Meta {
     pub ethernet: bool,
     /// [`OUT`] or [`mifsec_common::spd::IN`].
     pub direction: u8,
+    /// Whose socket it is from; nobody's on the way in.
+    pub owner: Owner,
+}
+
+/// Whose socket a packet is from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The agent's user.
+    Agent,
+    /// Another user of this host.
+    Other,
+    /// No socket: forwarded, or arriving.
+    Nobody,
 }
 
 /// The maps behind the decision.
@@ -34,6 +53,8 @@ pub trait World {
     fn rule(&self, index: u32) -> Option<&SpdEntry>;
     /// The `PORT_` value of a UDP port.
     fn port(&self, port: [u8; 2]) -> u64;
+    /// Whether an outer address is ours.
+    fn is_local(&self, address: &Addr) -> bool;
     /// Counts a reason.
     fn count(&self, reason: Reason, n: u64);
     /// Applies the rules: [`apply`], behind whatever the programs need to call it.
@@ -125,21 +146,41 @@ fn classify<P: Octets + ?Sized, W: World>(
             } else {
                 ([d0, d1], [s0, s1])
             };
-            if ip.protocol == protocol::UDP
-                && (world.port(near) != PORT_FOREIGN
-                    || is_dhcp(u16::from_be_bytes(near), u16::from_be_bytes(far)))
-            {
-                return Ok(None);
+            if ip.protocol == protocol::UDP {
+                let ours = world.port(near) != PORT_FOREIGN
+                    && if out {
+                        matches!(meta.owner, Owner::Agent)
+                    } else {
+                        world.is_local(&local)
+                    };
+                // A client's packets with its server: requests are from a
+                // socket here, answers may be to an address not ours yet.
+                // DHCPv6 is exempt by its addresses, link-local and multicast.
+                let dhcp = ip.v4
+                    && matches!(
+                        (u16::from_be_bytes(near), u16::from_be_bytes(far)),
+                        (68, 67)
+                    )
+                    && !(out && matches!(meta.owner, Owner::Nobody));
+                if ours || dhcp {
+                    return Ok(None);
+                }
             }
             ports = PORTS_SHOWN;
             local_port = u16::from_be_bytes(near);
             remote_port = u16::from_be_bytes(far);
         }
     } else if shows_transport && ip.protocol == protocol::ICMPV6 && !ip.v4 {
-        // Neighbour discovery (RFC 4861).
-        if let Some([133..=137, ..]) = transport {
+        // Neighbour discovery as its receiver has to check it (RFC 4861 7.1): a
+        // forwarded packet is none.
+        if ip.hops == 255
+            && let Some([133..=137, 0, ..]) = transport
+        {
             return Ok(None);
         }
+    }
+    if !out && shows_transport && quotes_ours(packet, &ip, world) {
+        return Ok(None);
     }
     if is_multicast(&ip) || is_link_local(ip.v4, remote) {
         return Ok(None);
@@ -156,10 +197,62 @@ fn classify<P: Octets + ?Sized, W: World>(
     }))
 }
 
-/// DHCP between client and server, both families.
+/// Whether an arriving ICMP error is about an outer packet of ours: path MTU and
+/// unreachable hosts are the tunnel's business. What it quotes has to be ESP or
+/// UDP from our port, sent by the address of ours that the error is for.
 #[inline(always)]
-const fn is_dhcp(a: u16, b: u16) -> bool {
-    matches!((a, b), (67 | 68, 67 | 68) | (546, 547) | (547, 546))
+fn quotes_ours<P: Octets + ?Sized, W: World>(packet: &P, ip: &Ip, world: &W) -> bool {
+    let error = match (ip.v4, ip.protocol) {
+        (true, protocol::ICMP) => packet
+            .load_far::<1>(ip.transport)
+            .is_some_and(|[kind]| matches!(kind, 3 | 11)),
+        (false, protocol::ICMPV6) => packet
+            .load_far::<1>(ip.transport)
+            .is_some_and(|[kind]| matches!(kind, 1..=4)),
+        _ => false,
+    };
+    if !error {
+        return false;
+    }
+    let quoted = ip.transport + 8;
+    let (source, next, transport) = if ip.v4 {
+        let Some(h) = packet.load_far::<20>(quoted) else {
+            return false;
+        };
+        // A later fragment shows no port, and a quoted header is at least 20 octets.
+        let later = h[6] & 0x1f != 0 || h[7] != 0;
+        let header = usize::from(h[0] & 15) * 4;
+        if h[0] >> 4 != 4 || header < 20 || later {
+            return false;
+        }
+        let source = u32::from_ne_bytes([h[12], h[13], h[14], h[15]]);
+        (Addr::v4_word(source), h[9], quoted + header)
+    } else {
+        // Our outer packets have no extension headers.
+        let Some([first, ..]) = packet.load_far::<1>(quoted) else {
+            return false;
+        };
+        let (Some([next]), Some(source)) = (
+            packet.load_far::<1>(quoted + 6),
+            packet.load_far::<16>(quoted + 8),
+        ) else {
+            return false;
+        };
+        if first >> 4 != 6 {
+            return false;
+        }
+        (Addr::v6(source), next, quoted + 40)
+    };
+    if source.words() != ip.dst.words() || !world.is_local(&source) {
+        return false;
+    }
+    match next {
+        protocol::ESP => true,
+        protocol::UDP => packet
+            .load_far::<2>(transport)
+            .is_some_and(|port| world.port(port) != PORT_FOREIGN),
+        _ => false,
+    }
 }
 
 #[inline(always)]

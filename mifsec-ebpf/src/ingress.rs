@@ -17,6 +17,11 @@ use crate::Verdict;
 const MARKER_LEN: usize = 4;
 /// Exchange type of IKE_SA_INIT (RFC 7296 3.1).
 const IKE_SA_INIT: u8 = 34;
+/// Octets of an IKE header (RFC 7296 3.1).
+const IKE_HEADER_LEN: usize = 28;
+/// Notify payload, and the type of a cookie in it (RFC 7296 3.10).
+const PAYLOAD_NOTIFY: u8 = 41;
+const NOTIFY_COOKIE: u16 = 16_390;
 /// Flag of a response (RFC 7296 3.1).
 const FLAG_RESPONSE: u8 = 0x20;
 
@@ -44,7 +49,9 @@ pub trait World {
     /// Counts what a path received and stamps it.
     fn received(&self, path: u32, packets: u64, octets: u64);
     /// Takes a token for an IKE_SA_INIT request from `source`; `Err` names the limit hit.
-    fn admit_ike(&self, source: &Addr, v4: bool) -> Result<(), Reason>;
+    /// A request with a cookie has a bucket of its own: a flood without cookies
+    /// does not starve those who answered.
+    fn admit_ike(&self, source: &Addr, v4: bool, cookie: bool) -> Result<(), Reason>;
     /// Counts a reason.
     fn count(&self, reason: Reason, n: u64);
     /// Reports a known SPI from an unknown source.
@@ -199,7 +206,7 @@ fn ike<P: Octets + ?Sized, W: World>(
         return Verdict::Pass;
     };
     // Responder SPI (0 in the first request), next payload, version, exchange, flags.
-    let [r0, r1, r2, r3, r4, r5, r6, r7, _, _, exchange, flags] = header;
+    let [r0, r1, r2, r3, r4, r5, r6, r7, next, _, exchange, flags] = header;
     if exchange != IKE_SA_INIT
         || flags & FLAG_RESPONSE != 0
         || u64::from_ne_bytes([r0, r1, r2, r3, r4, r5, r6, r7]) != 0
@@ -208,7 +215,12 @@ fn ike<P: Octets + ?Sized, W: World>(
     {
         return Verdict::Pass;
     }
-    match world.admit_ike(&ip.src, ip.v4) {
+    // A returned cookie comes first (RFC 7296 2.6).
+    let cookie = next == PAYLOAD_NOTIFY
+        && packet
+            .load::<2>(at + IKE_HEADER_LEN + 6)
+            .is_some_and(|kind| u16::from_be_bytes(kind) == NOTIFY_COOKIE);
+    match world.admit_ike(&ip.src, ip.v4, cookie) {
         Ok(()) => Verdict::Pass,
         Err(reason) => {
             world.count(reason, 1);

@@ -49,7 +49,7 @@ pub(crate) static LOCAL: HashMap<Addr, u32> = HashMap::with_max_entries(MAX_LOCA
 #[map]
 pub(crate) static IKE_RATE: LruHashMap<Addr, Bucket> = LruHashMap::with_max_entries(IKE_SOURCES, 0);
 #[map]
-pub(crate) static IKE_RATE_ALL: Array<Bucket> = Array::with_max_entries(1, 0);
+pub(crate) static IKE_RATE_ALL: Array<Bucket> = Array::with_max_entries(2, 0);
 #[map]
 pub(crate) static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASON_COUNT, 0);
 #[map]

@@ -29,8 +29,9 @@ const AF_INET6: u32 = 10;
 
 /// Octets `mif_egress` reads: Ethernet, IPv6, UDP, SPI.
 const EGRESS_FRONT: u32 = 14 + 40 + 8 + 4;
-/// Octets `mif_ingress` reads of ESP: two VLAN tags, IPv6, UDP, marker, IKE header.
-const INGRESS_FRONT: u32 = 14 + 8 + 40 + 8 + 4 + 28;
+/// Octets `mif_ingress` reads of ESP: two VLAN tags, IPv6, UDP, marker, IKE header, the
+/// first notify's type.
+const INGRESS_FRONT: u32 = 14 + 8 + 40 + 8 + 4 + 28 + 8;
 
 /// TC egress of the anchor device: puts ESP on its path.
 #[classifier]
@@ -212,6 +213,22 @@ pub(crate) fn mif_guard_out_l3(ctx: TcContext) -> i32 {
     guard_tc(&ctx, false, spd::OUT)
 }
 
+/// TC egress of an access, first as well: a program behind this one that ends the
+/// chain does not skip the guard. It may also change the packet, so the guard is
+/// there last too. One drops, one counts.
+///
+/// Programs of their own: the kernel attaches none twice to a hook.
+#[classifier]
+pub(crate) fn mif_guard_top(ctx: TcContext) -> i32 {
+    guard_tc(&ctx, true, spd::OUT)
+}
+
+/// The same without an Ethernet header.
+#[classifier]
+pub(crate) fn mif_guard_top_l3(ctx: TcContext) -> i32 {
+    guard_tc(&ctx, false, spd::OUT)
+}
+
 /// TC ingress of an access, first: nothing protected enters in clear.
 #[classifier]
 pub(crate) fn mif_guard_in(ctx: TcContext) -> i32 {
@@ -229,10 +246,29 @@ fn guard_tc(ctx: &TcContext, ethernet: bool, direction: u8) -> i32 {
     let meta = guard::Meta {
         ethernet,
         direction,
+        owner: if direction == spd::OUT {
+            owner(ctx)
+        } else {
+            guard::Owner::Nobody
+        },
     };
     match guard::judge(&Front::tc(ctx), &meta, &Maps) {
         Verdict::Pass => TCX_NEXT,
         Verdict::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// Whose socket the packet is from. A redirected packet keeps its socket.
+#[inline(always)]
+fn owner(ctx: &TcContext) -> guard::Owner {
+    // SAFETY: a field of the context; the pointer is compared, not followed.
+    let socket = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        guard::Owner::Nobody
+    } else if ctx.get_socket_uid() == UID.load() {
+        guard::Owner::Agent
+    } else {
+        guard::Owner::Other
     }
 }
 

@@ -29,8 +29,10 @@ pub(crate) fn count(reason: Reason, n: u64) {
 impl egress::World for Maps {
     #[inline(always)]
     fn sa_out(&self, key: &SaOutKey) -> Option<&SaOut> {
-        // SAFETY: values are replaced whole by user space; a torn read picks a
-        // path index of the old or the new value, both valid.
+        // SAFETY: an update links a new element in front of the old one, whose
+        // memory may be used again, for another key as well, while this run still
+        // reads it: what is read may then be another SA's. It is a path index
+        // each time, checked where it is used, and costs a packet on another path.
         unsafe { SA_OUT.get(key) }
     }
 
@@ -133,11 +135,18 @@ impl ingress::World for Maps {
     }
 
     #[inline(always)]
-    fn admit_ike(&self, source: &Addr, v4: bool) -> Result<(), Reason> {
+    fn admit_ike(&self, source: &Addr, v4: bool, cookie: bool) -> Result<(), Reason> {
         let now = now();
+        // First, so that a flood of spoofed sources does not fill the LRU map.
+        if let Some(all) = IKE_RATE_ALL.get_ptr_mut(u32::from(cookie)) {
+            // SAFETY: one word; racing CPUs cost a token.
+            if !unsafe { (*all).take(now, INIT_RATE_ALL.load()) } {
+                return Err(Reason::IKE_LIMIT_ALL);
+            }
+        }
         let key = ingress::rate_key(source, v4);
         if let Some(bucket) = IKE_RATE.get_ptr_mut(key) {
-            // SAFETY: one word; racing CPUs cost a token.
+            // SAFETY: as above.
             if !unsafe { (*bucket).take(now, INIT_RATE.load()) } {
                 return Err(Reason::IKE_LIMIT);
             }
@@ -148,12 +157,6 @@ impl ingress::World for Maps {
             }
             // A full LRU map makes room; a race with another CPU is its first token.
             let _ = IKE_RATE.insert(key, bucket, 0);
-        }
-        if let Some(all) = IKE_RATE_ALL.get_ptr_mut(0) {
-            // SAFETY: as above.
-            if !unsafe { (*all).take(now, INIT_RATE_ALL.load()) } {
-                return Err(Reason::IKE_LIMIT_ALL);
-            }
         }
         Ok(())
     }
@@ -186,6 +189,11 @@ impl ingress::World for Maps {
 }
 
 impl guard::World for Maps {
+    #[inline(always)]
+    fn is_local(&self, address: &Addr) -> bool {
+        LOCAL.get_ptr(address).is_some()
+    }
+
     #[inline(always)]
     fn table(&self) -> (u32, u32) {
         let Some(state) = SPD_STATE.get_ptr(0) else {

@@ -22,7 +22,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::util::KernelVersion;
 use aya::{EbpfLoader, Pod, programs::SocketFilter};
 use aya_log::EbpfLogger;
 use mifsec_common::event::EventRecord;
@@ -71,6 +72,9 @@ pub struct Ebpf {
     events: RingBuf<MapData>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
     slots: Slots,
+    /// Counters of a path when it was last removed: only the programs write them,
+    /// a zero from here could be undone by an addition under way.
+    counted_before: BTreeMap<u32, PathStats>,
     generation: u32,
     spd_table: u32,
     spd_changed: Option<Instant>,
@@ -79,10 +83,12 @@ pub struct Ebpf {
     arrivals: BTreeMap<PathKey, IpAddr>,
 }
 
+/// What is attached to an access; a part that failed is tried again.
+#[derive(Default)]
 struct Access {
-    mode: IngressMode,
-    /// Guard and ingress program, held for their drop.
-    attached: Vec<Attached>,
+    guards: BTreeMap<&'static str, Attached>,
+    /// Settled once its program is there or not wanted.
+    ingress: Option<(IngressMode, Option<Attached>)>,
 }
 
 /// What a program did with a packet in [`Ebpf::run`].
@@ -103,15 +109,21 @@ impl Ebpf {
     /// once; its guards stay until ours have rules.
     ///
     /// # Errors
-    /// The kernel refuses a program, or has no TC egress on the anchor device:
-    /// without either there is no start.
+    /// The kernel is older than 6.6, refuses a program, or has no TC egress on the anchor device:
+    /// without either there is no start. With lockdown, links cannot be pinned.
     pub fn load(config: &Config) -> Result<Self> {
+        attach::supported(KernelVersion::current()?)?;
         // SAFETY: no arguments, cannot fail.
         let uid = unsafe { libc::geteuid() };
         let mut this = Self::open(config, uid)?;
         if config.pin {
             match Pins::open(&config.instance) {
                 Ok(pins) => this.pins = Some(pins),
+                Err(error) if config.lockdown => {
+                    return Err(error.context(
+                        "lockdown needs pins: without them the guard goes when the agent dies",
+                    ));
+                }
                 Err(error) => warn!(
                     error = format!("{error:#}"),
                     "running unpinned: the guard goes when the agent dies"
@@ -197,6 +209,7 @@ impl Ebpf {
             accesses: BTreeMap::new(),
             log,
             slots: Slots::new(slot_count),
+            counted_before: BTreeMap::new(),
             generation: 0,
             spd_table: 0,
             spd_changed: None,
@@ -206,41 +219,36 @@ impl Ebpf {
         })
     }
 
-    /// Attaches `mif_guard` both ways (egress last, ingress first) and
-    /// `mif_ingress` as chosen. Does nothing for an access that has them.
+    /// Attaches `mif_guard` both ways (egress first and last, ingress first) and
+    /// `mif_ingress` as chosen. Does nothing for an access that has them; after
+    /// an error it may be called again and does what is left.
     ///
     /// # Errors
     /// The device is gone, or a hook refuses. What was attached stays: a guard
     /// without an ingress program is the safe half.
     pub fn attach_access(&mut self, ifindex: u32, xdp: XdpChoice) -> Result<IngressMode> {
-        if let Some(access) = self.accesses.get(&ifindex) {
-            return Ok(access.mode);
+        let access = self.accesses.entry(ifindex).or_default();
+        if let Some((mode, _)) = access.ingress {
+            return Ok(mode);
         }
         let device = device::device(ifindex)?;
-        let mut attached = Vec::new();
         if !sabotaged("no-guard") {
             for (program, layer3, hook) in [
+                (GUARD_TOP, GUARD_TOP_L3, Hook::EgressFirst),
                 (GUARD_OUT, GUARD_OUT_L3, Hook::EgressLast),
                 (GUARD_IN, GUARD_IN_L3, Hook::IngressFirst),
             ] {
                 let program = if device.layer3 { layer3 } else { program };
+                if access.guards.contains_key(program) {
+                    continue;
+                }
                 let pin = self.pins.as_ref().map(|p| (p, ifindex));
-                attached.push(attach::tc(
-                    &mut self.ebpf,
-                    program,
-                    &device.name,
-                    hook,
-                    pin,
-                )?);
+                let link = attach::tc(&mut self.ebpf, program, &device.name, hook, pin)?;
+                access.guards.insert(program, link);
             }
         }
-        let access = self.accesses.entry(ifindex).or_insert(Access {
-            mode: IngressMode::Off,
-            attached,
-        });
         let (mode, program) = attach_ingress(&mut self.ebpf, ifindex, &device, xdp)?;
-        access.mode = mode;
-        access.attached.extend(program);
+        access.ingress = Some((mode, program));
         info!(device = device.name, %mode, "access attached");
         self.relieve_predecessor();
         Ok(mode)
@@ -249,7 +257,9 @@ impl Ebpf {
     /// Detaches everything from an access.
     pub fn detach_access(&mut self, ifindex: u32) {
         if let Some(access) = self.accesses.remove(&ifindex) {
-            access.attached.into_iter().for_each(Attached::detach);
+            let ingress = access.ingress.and_then(|(_, program)| program);
+            let all = access.guards.into_values().chain(ingress);
+            all.for_each(Attached::detach);
         }
     }
 
@@ -334,7 +344,7 @@ impl Ebpf {
         Ok(())
     }
 
-    /// Takes a path out of force and zeroes its counters.
+    /// Takes a path out of force; its counters begin anew.
     pub fn remove_path(&mut self, path: PathIndex) {
         if self.slots.current(path.0).is_none() {
             return;
@@ -342,10 +352,8 @@ impl Ebpf {
         // Slot 0 is empty: state "none". The index was checked when it was set.
         let _ = self.path_slot.flip(path.0, 0);
         self.slots.removed(path.0, Instant::now());
-        if let Ok(cpus) = aya::util::nr_cpus() {
-            let zero = PerCpuValues::try_from(vec![PathStats::default(); cpus]);
-            let _ = zero.map(|zero| self.path_stats.set(path.0, zero, 0));
-        }
+        let counted = self.counted(path);
+        self.counted_before.insert(path.0, counted);
     }
 
     /// Counts what arrives like this on `path`. For native ESP the remote port is 0.
@@ -437,6 +445,25 @@ impl Ebpf {
     /// What the programs counted on `path` since it was last removed.
     #[must_use]
     pub fn path_stats(&self, path: PathIndex) -> PathStats {
+        let now = self.counted(path);
+        let Some(before) = self.counted_before.get(&path.0) else {
+            return now;
+        };
+        let later = |now, before| if now == before { 0 } else { now };
+        PathStats {
+            tx_packets: now.tx_packets.saturating_sub(before.tx_packets),
+            tx_octets: now.tx_octets.saturating_sub(before.tx_octets),
+            rx_packets: now.rx_packets.saturating_sub(before.rx_packets),
+            rx_octets: now.rx_octets.saturating_sub(before.rx_octets),
+            tx_last: later(now.tx_last, before.tx_last),
+            rx_last: later(now.rx_last, before.rx_last),
+            tx_drops: now.tx_drops.saturating_sub(before.tx_drops),
+            reserved: now.reserved,
+        }
+    }
+
+    /// What the programs counted on `path` since the start.
+    fn counted(&self, path: PathIndex) -> PathStats {
         let mut sum = PathStats::default();
         let Ok(values) = self.path_stats.get(&path.0, 0) else {
             return sum;
@@ -589,8 +616,17 @@ impl Ebpf {
         if sabotaged("no-guard") {
             return pins.clear_stale(None);
         }
-        for ifindex in self.accesses.keys() {
-            for hook in [GUARD_OUT, GUARD_OUT_L3, GUARD_IN, GUARD_IN_L3] {
+        // The predecessor's guard stays where ours is not whole.
+        let whole = self.accesses.iter().filter(|(_, a)| a.ingress.is_some());
+        for (ifindex, _) in whole {
+            for hook in [
+                GUARD_TOP,
+                GUARD_TOP_L3,
+                GUARD_OUT,
+                GUARD_OUT_L3,
+                GUARD_IN,
+                GUARD_IN_L3,
+            ] {
                 pins.clear_stale(Some((hook, *ifindex)));
             }
         }
@@ -622,6 +658,8 @@ const EGRESS: &str = "mif_egress";
 const INGRESS_XDP: &str = "mif_ingress_xdp";
 const INGRESS_TC: &str = "mif_ingress_tc";
 const INGRESS_L3: &str = "mif_ingress_l3";
+const GUARD_TOP: &str = "mif_guard_top";
+const GUARD_TOP_L3: &str = "mif_guard_top_l3";
 const GUARD_OUT: &str = "mif_guard_out";
 const GUARD_OUT_L3: &str = "mif_guard_out_l3";
 const GUARD_IN: &str = "mif_guard_in";

@@ -36,6 +36,7 @@ pub fn config() -> Config {
         max_sas: 64,
         max_paths: PATHS,
         pin: false,
+        lockdown: false,
         log_level: 2,
     }
 }

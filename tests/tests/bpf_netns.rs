@@ -14,7 +14,9 @@ use mifsec::ebpf::{
 };
 use mifsec::ids::{PathIndex, Spi};
 use mifsec_tests::bpf::frame::{self, checksum, pseudo_header};
-use mifsec_tests::bpf::net::{Sender, Tap, ifindex, in_namespace, ip, topology, tun};
+use mifsec_tests::bpf::net::{
+    Sender, Tap, chain_end, ifindex, in_namespace, ip, mac, topology, tun,
+};
 
 const SPI: u32 = 0x1234_5678;
 const SEGMENT: u16 = 1200;
@@ -32,6 +34,7 @@ fn config(instance: &str, pin: bool) -> Config {
         max_sas: 16,
         max_paths: 1024,
         pin,
+        lockdown: false,
         log_level: 2,
     }
 }
@@ -285,6 +288,63 @@ fn lockdown() -> Vec<SpdRule> {
         .collect()
 }
 
+#[test]
+fn redirected_packets_pass_the_guard_and_forwarded_ones_with_our_port_do_not() {
+    for family in [&V4, &V6] {
+        in_namespace(|| {
+            topology().unwrap();
+            let far = Tap::open("far0").unwrap();
+            let mut ebpf = family.load(&config("owner", false));
+            ebpf.attach_access(ifindex("acc0").unwrap(), XdpChoice::Off)
+                .unwrap();
+            ebpf.set_ports(&[4500], &[500]).unwrap();
+            ebpf.set_local(&[family.local(0).ip()]).unwrap();
+            ebpf.set_spd(&lockdown()).unwrap();
+            family.sender().send(&batch(0), family.anchor()).unwrap();
+            for expected in 0..SEGMENTS {
+                let octets = far.next().unwrap().expect("a redirected packet is missing");
+                assert_eq!(verify(family, 0, &octets), expected);
+            }
+            assert_eq!(reason(&ebpf, "clear_out"), 0);
+
+            // Another host's packet from port 4500, routed through us.
+            for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+                std::fs::write(format!("/proc/sys/{name}"), "1").unwrap();
+            }
+            ip("addr add 198.18.0.1/24 dev acc1
+                -6 addr add 2001:db8:18::1/64 dev acc1 nodad
+                route add 203.0.113.0/24 via 192.0.0.1 dev acc0
+                -6 route add 2001:db8:99::/64 via 2001:db8:0::1 dev acc0")
+            .unwrap();
+            let host: SocketAddr = if family.anchor().is_ipv4() {
+                "198.18.0.9:4500".parse().unwrap()
+            } else {
+                "[2001:db8:18::9]:4500".parse().unwrap()
+            };
+            let mut through = frame::ethernet(&[], &frame::udp(host, family.remote(), b"clear"));
+            through[..6].copy_from_slice(&mac("acc1").unwrap());
+            let into = Tap::open("far1").unwrap();
+            into.send(&through).unwrap();
+            assert!(far.next().unwrap().is_none(), "a forwarded packet left");
+            assert_eq!(reason(&ebpf, "clear_out"), 1, "and not by another's hand");
+        });
+    }
+}
+
+#[test]
+fn a_program_that_ends_the_chain_does_not_skip_the_guard() {
+    in_namespace(|| {
+        topology().unwrap();
+        let (far, acc0) = (Tap::open("far0").unwrap(), ifindex("acc0").unwrap());
+        let _foreign = chain_end(acc0).unwrap();
+        let mut ebpf = V4.load(&config("chain", false));
+        ebpf.attach_access(acc0, XdpChoice::Off).unwrap();
+        ebpf.set_spd(&lockdown()).unwrap();
+        assert!(!leaks(&far, 0));
+        assert_eq!(reason(&ebpf, "clear_out"), 1);
+    });
+}
+
 fn reason(ebpf: &Ebpf, name: &str) -> u64 {
     let reasons = ebpf.reasons();
     reasons.iter().find(|(n, _)| *n == name).unwrap().1
@@ -376,6 +436,47 @@ fn the_guard_outlives_its_agent_and_hands_over_without_a_gap() {
         });
         assert!(leaks(&far, 0), "a clean stop removes the guard");
         assert!(!std::path::Path::new(&pins).exists());
+    });
+}
+
+#[test]
+fn lockdown_does_not_start_where_its_guard_would_die_with_the_agent() {
+    in_namespace(|| {
+        topology().unwrap();
+        let mut config = config("no/directory", true);
+        drop(Ebpf::load(&config).unwrap());
+        config.lockdown = true;
+        let error = Ebpf::load(&config).err().unwrap();
+        assert!(error.to_string().contains("lockdown"), "{error:#}");
+    });
+}
+
+#[test]
+fn a_failed_attach_can_be_repeated_and_does_what_is_left() {
+    in_namespace(|| {
+        topology().unwrap();
+        let _modem = tun("modem").unwrap();
+        let (acc0, modem) = (ifindex("acc0").unwrap(), ifindex("modem").unwrap());
+        let config = config("again", true);
+        let pins = format!("/sys/fs/bpf/mifsec/{}", config.instance);
+        let _unpin = Unpin(pins.clone());
+        let mut ebpf = V4.load(&config);
+        // The guard is there, XDP is not possible.
+        ebpf.attach_access(modem, XdpChoice::Native).unwrap_err();
+        assert_eq!(
+            ebpf.attach_access(modem, XdpChoice::Auto).unwrap(),
+            IngressMode::Tc
+        );
+        // The first half of the guard is there, the other has no place for its pin.
+        let in_the_way = format!("{pins}/0/mif_guard_in-{acc0}");
+        std::fs::create_dir(&in_the_way).unwrap();
+        ebpf.attach_access(acc0, XdpChoice::Auto).unwrap_err();
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!(
+            ebpf.attach_access(acc0, XdpChoice::Auto).unwrap(),
+            IngressMode::Tc
+        );
+        ebpf.remove_pins();
     });
 }
 

@@ -39,6 +39,37 @@ fn packets_of_other_users_never_leave_by_an_anchor() {
 }
 
 #[test]
+fn our_port_passes_the_guard_for_our_sockets_alone() {
+    let fixture = named("mif_guard_out our udp port v4");
+    for (uid, verdict) in [(0, fixtures::NEXT), (12_345, fixtures::SHOT)] {
+        let mut ebpf = Ebpf::open(&bpf::config(), uid).unwrap();
+        fixtures::set_up(&mut ebpf).unwrap();
+        assert_eq!(
+            bpf::observe(&mut ebpf, &fixture).unwrap().verdict,
+            verdict,
+            "{uid}"
+        );
+    }
+}
+
+#[test]
+fn a_removed_paths_counters_begin_anew_though_the_programs_go_on() {
+    let mut ebpf = Ebpf::open(&bpf::config(), 0).unwrap();
+    fixtures::set_up(&mut ebpf).unwrap();
+    let fixture = named("egress v4 udp");
+    bpf::observe(&mut ebpf, &fixture).unwrap();
+    let path = mifsec::ids::PathIndex(0);
+    assert_eq!(ebpf.path_stats(path).tx_packets, 1);
+    ebpf.remove_path(path);
+    assert_eq!(ebpf.path_stats(path), mifsec::ebpf::PathStats::default());
+    fixtures::set_up(&mut ebpf).unwrap();
+    for sent in 1..3 {
+        bpf::observe(&mut ebpf, &fixture).unwrap();
+        assert_eq!(ebpf.path_stats(path).tx_packets, sent);
+    }
+}
+
+#[test]
 fn programs_stay_far_from_the_verifiers_limit() {
     let ebpf = Ebpf::open(&bpf::config(), 0).unwrap();
     for (name, instructions) in ebpf.programs() {

@@ -22,6 +22,9 @@ impl World for Fake {
     fn port(&self, port: [u8; 2]) -> u64 {
         u64::from(port == 4500u16.to_be_bytes())
     }
+    fn is_local(&self, address: &Addr) -> bool {
+        [addr(US), addr(US6)].contains(address)
+    }
     fn apply(&self, flow: Flow, direction: u8) -> Verdict {
         apply(&flow, direction, self)
     }
@@ -67,6 +70,11 @@ fn meta(direction: u8) -> Meta {
     Meta {
         ethernet: true,
         direction,
+        owner: if direction == OUT {
+            Owner::Agent
+        } else {
+            Owner::Nobody
+        },
     }
 }
 
@@ -117,8 +125,9 @@ fn what_the_tunnel_itself_needs_passes() {
         ip_packet(US, THEM, protocol::UDP, &udp(4500, 9, b"x")),
         ip_packet(US6, THEM6, protocol::UDP, &udp(4500, 9, b"x")),
         ip_packet(US, THEM, protocol::UDP, &udp(68, 67, b"x")),
-        ip_packet(US6, THEM6, protocol::UDP, &udp(546, 547, b"x")),
-        ip_packet(US6, THEM6, protocol::ICMPV6, &[135, 0, 0, 0]),
+        ip_packet(US6, "ff02::1:2", protocol::UDP, &udp(546, 547, b"x")),
+        ip_packet(US6, "fe80::1", protocol::UDP, &udp(546, 547, b"x")),
+        on_link(ip_packet(US6, THEM6, protocol::ICMPV6, &[135, 0, 0, 0])),
         ip_packet(US6, "fe80::1", protocol::TCP, &[0; 20]),
         ip_packet(US, "169.254.1.1", protocol::TCP, &[0; 20]),
         ip_packet(US, "224.0.0.251", protocol::UDP, &udp(5353, 5353, b"x")),
@@ -133,6 +142,126 @@ fn what_the_tunnel_itself_needs_passes() {
     assert_eq!(outbound(&world, &back), Verdict::Drop);
     let arp = [[2u8; 12].as_slice(), &[8, 6], &[0; 28]].concat();
     assert_eq!(judge(&arp[..], &meta(OUT), &world), Verdict::Pass);
+}
+
+#[test]
+fn our_ports_are_exempt_for_our_sockets_and_addresses_alone() {
+    let world = lockdown();
+    for (us, them, else_) in [(US, THEM, "192.0.2.77"), (US6, THEM6, "2001:db8::77")] {
+        let leaving = ethernet(&ip_packet(us, them, protocol::UDP, &udp(4500, 9, b"x")));
+        for (owner, verdict) in [
+            (Owner::Agent, Verdict::Pass),
+            (Owner::Other, Verdict::Drop),
+            (Owner::Nobody, Verdict::Drop),
+        ] {
+            let meta = Meta { owner, ..meta(OUT) };
+            assert_eq!(judge(&leaving[..], &meta, &world), verdict, "{owner:?}");
+        }
+        let through = ip_packet(them, else_, protocol::UDP, &udp(9, 4500, b"x"));
+        assert_eq!(inbound(&world, &through), Verdict::Drop);
+    }
+}
+
+/// As sent by a neighbour: nobody has forwarded it.
+fn on_link(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[7] = 255;
+    packet
+}
+
+#[test]
+fn neighbour_discovery_that_could_be_forwarded_is_not_exempt() {
+    let world = lockdown();
+    let discovery = |kind, code| ip_packet(US6, THEM6, protocol::ICMPV6, &[kind, code, 0, 0]);
+    for kind in 133..=137 {
+        assert_eq!(outbound(&world, &discovery(kind, 0)), Verdict::Drop);
+        assert_eq!(
+            outbound(&world, &on_link(discovery(kind, 1))),
+            Verdict::Drop
+        );
+        assert_eq!(
+            outbound(&world, &on_link(discovery(kind, 0))),
+            Verdict::Pass
+        );
+    }
+}
+
+#[test]
+fn dhcp_is_exempt_as_a_client_of_this_host_does_it() {
+    let world = lockdown();
+    let dhcp = |us, them, near, far| ip_packet(us, them, protocol::UDP, &udp(near, far, b"x"));
+    let request = ethernet(&dhcp(US, THEM, 68, 67));
+    for (owner, verdict) in [
+        (Owner::Other, Verdict::Pass),
+        (Owner::Nobody, Verdict::Drop),
+    ] {
+        let meta = Meta { owner, ..meta(OUT) };
+        assert_eq!(judge(&request[..], &meta, &world), verdict, "{owner:?}");
+    }
+    assert_eq!(inbound(&world, &dhcp(THEM, US, 67, 68)), Verdict::Pass);
+    for packet in [
+        dhcp(US, THEM, 67, 68),
+        dhcp(US, THEM, 67, 67),
+        dhcp(US, THEM, 68, 68),
+        dhcp(US6, THEM6, 546, 547),
+        dhcp(US6, THEM6, 68, 67),
+    ] {
+        assert_eq!(outbound(&world, &packet), Verdict::Drop, "{packet:02x?}");
+    }
+    for packet in [dhcp(THEM, US, 68, 67), dhcp(THEM6, US6, 547, 546)] {
+        assert_eq!(inbound(&world, &packet), Verdict::Drop, "{packet:02x?}");
+    }
+}
+
+#[test]
+fn icmp_errors_are_exempt_when_they_quote_a_packet_of_ours() {
+    let world = lockdown();
+    let router = |v4| if v4 { THEM } else { THEM6 };
+    let error = |kind: u8, to: &str, quoted: &[u8]| {
+        let v4 = !to.contains(':');
+        let icmp = if v4 { protocol::ICMP } else { protocol::ICMPV6 };
+        let body = [&[kind, 0, 0, 0, 0, 0, 5, 0], quoted].concat();
+        ip_packet(router(v4), to, icmp, &body)
+    };
+    for (us, them, else_, kinds, other) in [
+        (US, THEM, "192.0.2.77", &[3, 11][..], 5),
+        (US6, THEM6, "2001:db8::77", &[1, 2, 3, 4][..], 128),
+    ] {
+        let encapsulated = ip_packet(us, them, protocol::UDP, &udp(4500, 9, b"x"));
+        let native = ip_packet(us, them, protocol::ESP, &esp(20));
+        for kind in kinds {
+            assert_eq!(
+                inbound(&world, &error(*kind, us, &encapsulated)),
+                Verdict::Pass
+            );
+            assert_eq!(inbound(&world, &error(*kind, us, &native)), Verdict::Pass);
+            // Their port is the far one of ours, or not ours at all.
+            let clear = ip_packet(us, them, protocol::UDP, &udp(9, 4500, b"x"));
+            assert_eq!(inbound(&world, &error(*kind, us, &clear)), Verdict::Drop);
+            let tcp = ip_packet(us, them, protocol::TCP, &[17, 148, 0, 9]);
+            assert_eq!(inbound(&world, &error(*kind, us, &tcp)), Verdict::Drop);
+            // Another's packet, and ours in an error for another.
+            let anothers = ip_packet(else_, them, protocol::ESP, &esp(20));
+            assert_eq!(
+                inbound(&world, &error(*kind, else_, &anothers)),
+                Verdict::Drop
+            );
+            assert_eq!(
+                inbound(&world, &error(*kind, else_, &native)),
+                Verdict::Drop
+            );
+            // Every quotation that ends before the port.
+            let shows = encapsulated.len() - 9 + 2;
+            for len in 0..shows {
+                let short = error(*kind, us, &encapsulated[..len]);
+                assert_eq!(inbound(&world, &short), Verdict::Drop, "{len}");
+            }
+        }
+        assert_eq!(inbound(&world, &error(other, us, &native)), Verdict::Drop);
+        assert_eq!(
+            outbound(&world, &error(kinds[0], us, &native)),
+            Verdict::Drop
+        );
+    }
 }
 
 #[test]

@@ -38,8 +38,8 @@ impl World for Fake {
     fn received(&self, path: u32, packets: u64, octets: u64) {
         self.received.borrow_mut().push((path, packets, octets));
     }
-    fn admit_ike(&self, _: &Addr, _: bool) -> Result<(), Reason> {
-        self.ike.map_or(Ok(()), Err)
+    fn admit_ike(&self, _: &Addr, _: bool, cookie: bool) -> Result<(), Reason> {
+        self.ike.filter(|_| !cookie).map_or(Ok(()), Err)
     }
     fn count(&self, reason: Reason, n: u64) {
         *self.counts.borrow_mut().entry(reason).or_default() += n;
@@ -225,6 +225,29 @@ fn only_ike_sa_init_requests_meet_the_limit() {
                 other[header + at] = value;
                 assert_eq!(judge(&other[..], &META, &world), Verdict::Pass, "{at}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_request_that_begins_with_a_cookie_is_told_apart() {
+    let mut world = world();
+    world.ike = Some(Reason::IKE_LIMIT_ALL);
+    for (next, kind, verdict) in [
+        (41, 16_390u16, Verdict::Pass),
+        (41, 16_388, Verdict::Drop),
+        (33, 16_390, Verdict::Drop),
+    ] {
+        for (port, marker) in [(500, false), (4500, true)] {
+            let mut message = init(marker);
+            let header = message.len() - 28;
+            message[header + 16] = next;
+            message.extend([33, 0, 0, 12, 0, 0]);
+            message.extend(kind.to_be_bytes());
+            let whole = udp_frame(V4, port, &message);
+            assert_eq!(judge(&whole[..], &META, &world), verdict, "{next} {kind}");
+            let short = udp_frame(V4, port, &message[..message.len() - 1]);
+            assert_eq!(judge(&short[..], &META, &world), Verdict::Drop);
         }
     }
 }

@@ -306,7 +306,8 @@ impl Agent {
             self.changed = true;
         }
         for (index, name) in present {
-            if self.attached.contains_key(&index) {
+            let before = self.attached.get(&index);
+            if before.is_some_and(Result::is_ok) {
                 continue;
             }
             match self
@@ -317,13 +318,18 @@ impl Agent {
                     tracing::info!(access = name, ingress = %mode, "access attached");
                     self.attached.insert(index, Ok(mode.to_string()));
                 }
+                // Tried again with the next news of the network.
                 Err(error) => {
+                    let error = Err(format!("{error:#}"));
+                    if before == Some(&error) {
+                        continue;
+                    }
                     tracing::error!(
                         access = name,
-                        error = format!("{error:#}"),
+                        error = error.as_ref().err(),
                         "no program on this access: it is not used"
                     );
-                    self.attached.insert(index, Err(format!("{error:#}")));
+                    self.attached.insert(index, error);
                 }
             }
             self.changed = true;

@@ -88,6 +88,7 @@ impl Agent {
             max_sas: config.limits.sas,
             max_paths: config.limits.paths,
             pin: true,
+            lockdown: config.agent.lockdown && !sabotage.no_guard,
             log_level: PROGRAM_LOG_LEVEL,
         })
         .context("loading the steering programs")?;
@@ -102,6 +103,13 @@ impl Agent {
 
         let mut state = netlink.state().await.context("reading the network")?;
         accesses.update(&state, now);
+        // The guard lets IKE in at these alone.
+        let addresses: Vec<_> = accesses
+            .local()
+            .flat_map(|l| l.addresses.iter().copied())
+            .collect();
+        ebpf.set_local(&addresses)
+            .context("telling the programs our addresses")?;
         let mut attached = BTreeMap::new();
         for (_, access, link) in accesses.links() {
             let Some(link) = link else { continue };

@@ -1,9 +1,9 @@
 //! The attach calls: the one file that a new aya changes.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
@@ -11,7 +11,7 @@ use aya::programs::{
 };
 use aya::util::KernelVersion;
 
-use super::pins::Pins;
+use super::pins::{self, Pins};
 
 /// A hook and where in its order a program goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,42 +57,38 @@ pub(super) fn tc(
         Hook::IngressFirst | Hook::IngressLast => TcAttachType::Ingress,
         Hook::EgressFirst | Hook::EgressLast => TcAttachType::Egress,
     };
-    let tcx = KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 6, 0));
-    let options = if tcx {
-        TcAttachOptions::TcxOrder(match hook {
-            Hook::IngressFirst | Hook::EgressFirst => LinkOrder::first(),
-            Hook::IngressLast | Hook::EgressLast => LinkOrder::last(),
-        })
-    } else {
-        match tc::qdisc_add_clsact(device) {
-            Ok(()) | Err(TcError::AlreadyAttached) => {}
-            Err(error) => return Err(error).with_context(|| format!("clsact on {device}")),
-        }
-        TcAttachOptions::Netlink(NlOptions {
-            priority: match hook {
-                Hook::IngressFirst | Hook::EgressFirst => 1,
-                Hook::IngressLast | Hook::EgressLast => 0xfff0,
-            },
-            ..NlOptions::default()
-        })
-    };
+    let options = TcAttachOptions::TcxOrder(match hook {
+        Hook::IngressFirst | Hook::EgressFirst => LinkOrder::first(),
+        Hook::IngressLast | Hook::EgressLast => LinkOrder::last(),
+    });
     let describe = || format!("attach {program} to {device} ({hook:?})");
     let id = classifier
         .attach_with_options(device, kind, options)
         .with_context(describe)?;
     let link = classifier.take_link(id).with_context(describe)?;
     match pin {
-        // A netlink filter outlives the process by itself.
-        Some((pins, ifindex)) if tcx => {
+        Some((pins, ifindex)) => {
             let link: FdLink = link.try_into().context("TCX link")?;
             let path = pins.path(program, ifindex);
+            // A device that is gone left its number; the new link is in force.
+            pins::remove_file(&path);
             let pinned = link
                 .pin(&path)
                 .with_context(|| format!("pin {}", path.display()))?;
             Ok(Attached::Pinned(pinned))
         }
-        _ => Ok(Attached::Tc(link)),
+        None => Ok(Attached::Tc(link)),
     }
+}
+
+/// Refuses a kernel without TCX: filters attached the old way outlive the agent
+/// without a pin that its successor could find.
+pub(super) fn supported(kernel: KernelVersion) -> Result<()> {
+    ensure!(
+        kernel >= KernelVersion::new(6, 6, 0),
+        "this kernel is older than 6.6: it has no TCX links, which the guard needs"
+    );
+    Ok(())
 }
 
 /// Why XDP is not there.
@@ -214,4 +210,15 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClas
         .with_context(|| format!("no program {program} in the object"))?
         .try_into()
         .with_context(|| format!("program {program} is not a classifier"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_without_tcx_are_refused() {
+        assert!(supported(KernelVersion::new(6, 5, 99)).is_err());
+        assert!(supported(KernelVersion::new(6, 6, 0)).is_ok());
+    }
 }

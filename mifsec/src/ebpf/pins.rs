@@ -76,7 +76,7 @@ fn remove_files(dir: &Path) {
     }
 }
 
-fn remove_file(path: &Path) {
+pub(super) fn remove_file(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             warn!(pin = %path.display(), %error, "cannot remove a pin");

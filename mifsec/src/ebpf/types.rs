@@ -26,6 +26,8 @@ pub struct Config {
     pub max_paths: u32,
     /// Pin links under `/sys/fs/bpf/mifsec/<instance>/`.
     pub pin: bool,
+    /// Nothing protected may leave when the agent is dead: no start without pins.
+    pub lockdown: bool,
     /// Highest level the programs log at, in aya-log's numbers (1 error, 2 warn, 5 trace).
     pub log_level: u32,
 }

@@ -726,7 +726,9 @@ fn guard() -> Vec<Fixture> {
     let mut t = Table(Vec::new());
     for (l2, out, inward) in [
         (true, "mif_guard_out", "mif_guard_in"),
+        (true, "mif_guard_top", "mif_guard_in"),
         (false, "mif_guard_out_l3", "mif_guard_in_l3"),
+        (false, "mif_guard_top_l3", "mif_guard_in_l3"),
     ] {
         let wire = |tags: &[u16], packet: &[u8]| {
             if l2 {
@@ -821,6 +823,20 @@ fn guard() -> Vec<Fixture> {
                 dropped("clear_in"),
             ),
             ("dhcp v4", at(US, 68), at(THEM, 67), passed(), passed()),
+            (
+                "dhcp server v4",
+                at(US, 67),
+                at(THEM, 68),
+                dropped("clear_out"),
+                dropped("clear_in"),
+            ),
+            (
+                "dhcp v6 beyond the link",
+                at(US6, 546),
+                at(THEM6, 547),
+                dropped("clear_out"),
+                dropped("clear_in"),
+            ),
         ] {
             let (leaving, arriving) = (udp(src, dst, b"clear"), udp(dst, src, b"clear"));
             t.add(format!("{out} {name}"), out, wire(&[], &leaving), there);
@@ -840,6 +856,31 @@ fn guard() -> Vec<Fixture> {
                 passed(),
             );
         }
+        let through = udp(at(THEM, 9), at("192.0.2.77", 4500), b"clear");
+        t.add(
+            format!("{inward} our udp port at another's address"),
+            inward,
+            wire(&[], &through),
+            dropped("clear_in"),
+        );
+        for (us, them, icmp, kind) in [(US, THEM, 1, 3), (US6, THEM6, 58, 2)] {
+            let about = |quoted: &[u8]| {
+                let body = [&[kind, 0, 0, 0, 0, 0, 5, 0], quoted].concat();
+                wire(&[], &ip(addr(them), addr(us), icmp, &body))
+            };
+            t.add(
+                format!("{inward} icmp error about our esp, from {them}"),
+                inward,
+                about(&udp(at(us, 4500), at(them, 4500), &esp(OUT_PLAIN, 64))),
+                passed(),
+            );
+            t.add(
+                format!("{inward} icmp error about another packet, from {them}"),
+                inward,
+                about(&udp(at(us, 9), at(them, 4500), b"clear")),
+                dropped("clear_in"),
+            );
+        }
         // A fragment of a bypassed port does not show it: it could be any.
         let fragment = later(udp(at(US, 9), at(THEM, 53), b"clear"));
         t.add(
@@ -857,9 +898,17 @@ fn guard() -> Vec<Fixture> {
         );
         let solicitation = ip(addr(US6), addr(THEM6), 58, &[135, 0, 0, 0, 0, 0, 0, 0]);
         t.add(
-            format!("{out} neighbour solicitation"),
+            format!("{out} neighbour solicitation, forwarded"),
             out,
             wire(&[], &solicitation),
+            dropped("clear_out"),
+        );
+        let mut on_link = solicitation;
+        on_link[7] = 255;
+        t.add(
+            format!("{out} neighbour solicitation"),
+            out,
+            wire(&[], &on_link),
             passed(),
         );
         let echo = ip(addr(US6), addr(THEM6), 58, &[128, 0, 0, 0, 0, 0, 0, 0]);
@@ -876,6 +925,12 @@ fn guard() -> Vec<Fixture> {
                 out,
                 wire(&[7, 8], &packet),
                 dropped("clear_out"),
+            );
+            t.add(
+                format!("{out} protected, three vlan tags"),
+                out,
+                wire(&[7, 8, 9], &packet),
+                dropped("guard_malformed"),
             );
             let mut arp = ethernet(&[], &packet);
             arp[12..14].copy_from_slice(&[8, 6]);

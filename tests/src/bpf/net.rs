@@ -104,6 +104,26 @@ pub fn ifindex(name: &str) -> Result<u32> {
     }
 }
 
+/// Ethernet address of a device in this thread's namespace.
+///
+/// # Errors
+/// There is none of that name.
+pub fn mac(name: &str) -> Result<[u8; 6]> {
+    // SAFETY: an ifreq of zeros is a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: the request outlives the call, which fills the member read after it.
+    let octets = unsafe {
+        let failed = libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request);
+        ensure!(failed == 0, "{name}: {}", io::Error::last_os_error());
+        request.ifr_ifru.ifru_hwaddr.sa_data
+    };
+    Ok(std::array::from_fn(|i| octets[i].cast_unsigned()))
+}
+
 /// Turns segmentation and checksum offload off: what leaves is what a wire would see.
 fn no_offload(name: &str) -> Result<()> {
     #[repr(C)]
@@ -277,6 +297,71 @@ impl Sender {
     /// The socket's, `ENOBUFS` for a drop included.
     pub fn send(&self, octets: &[u8], to: SocketAddr) -> io::Result<()> {
         self.socket.send_to(octets, &to.into()).map(drop)
+    }
+}
+
+/// Attaches to the TCX egress of a device a program that ends the chain with
+/// `TC_ACT_OK`; it goes with the descriptor.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn chain_end(ifindex: u32) -> Result<OwnedFd> {
+    const PROG_LOAD: i64 = 5;
+    const LINK_CREATE: i64 = 28;
+    const SCHED_CLS: u32 = 3;
+    const TCX_EGRESS: u32 = 47;
+    // linux/bpf.h: the first members of `union bpf_attr` for each command.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        rest: [u64; 16],
+    }
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        ifindex: u32,
+        hook: u32,
+        flags: u32,
+        rest: [u64; 4],
+    }
+    // r0 = 0; exit.
+    let instructions = [0xb7u64, 0x95];
+    let load = Load {
+        kind: SCHED_CLS,
+        count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        rest: [0; 16],
+    };
+    let program = bpf(PROG_LOAD, &load).context("BPF_PROG_LOAD")?;
+    let link = Link {
+        program: u32::try_from(program.as_raw_fd())?,
+        ifindex,
+        hook: TCX_EGRESS,
+        flags: 0,
+        rest: [0; 4],
+    };
+    bpf(LINK_CREATE, &link).context("BPF_LINK_CREATE")
+}
+
+/// A command of `bpf(2)` that makes a descriptor.
+fn bpf<A>(command: i64, attributes: &A) -> io::Result<OwnedFd> {
+    // SAFETY: attributes of the size given, and what they point to, outlive the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<A>(),
+        )
+    };
+    match i32::try_from(fd) {
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
