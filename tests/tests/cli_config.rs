@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use mifsec::config::{Config, Routing, Start, Ts};
 
@@ -114,6 +115,9 @@ fn the_documented_files_are_accepted_with_their_defaults() {
     assert_eq!(laptop.peers[0].start, Start::Auto);
     assert_eq!(laptop.peers[0].children[0].accesses, [0, 1]);
     assert_eq!(laptop.peers[0].children[0].local_ts, [Ts::Dynamic]);
+    assert_eq!(laptop.peers[0].dpd, Some(Duration::from_secs(30)));
+    let off = LAPTOP.replace("psk_file", "dpd = 0\npsk_file");
+    assert_eq!(files.load(&off).unwrap().peers[0].dpd, None, "0 = never");
     let gateway = files.load(GATEWAY).unwrap();
     assert_eq!(gateway.agent.routing, Routing::Manual);
     assert!(gateway.peers[0].is_template());

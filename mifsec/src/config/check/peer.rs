@@ -1,12 +1,16 @@
 //! `[[peer]]` and `[[peer.child]]`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
 use super::{Checker, NOT_YET, Section};
 use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
+
+/// How long all may be quiet before the peer is asked whether it is there.
+const DPD: Duration = Duration::from_secs(30);
 
 impl Checker<'_> {
     pub(super) fn peers(
@@ -188,7 +192,10 @@ impl Checker<'_> {
                     ("trap", None),
                 ],
             )?,
-            dpd: self.duration(section, "dpd", raw.dpd)?,
+            dpd: match raw.dpd {
+                None => Some(DPD),
+                given => self.duration(section, "dpd", given)?,
+            },
             ike: self.proposals(section, "ike", raw.ike)?,
             esp: self.proposals(section, "esp", raw.esp)?,
             pool: raw.pool,
