@@ -219,8 +219,8 @@ impl Agent {
         let state = self.netlink.state().await?;
         let now = Instant::now();
         let before: Vec<LocalIface> = self.accesses.local().cloned().collect();
+        self.attach_accesses(&state);
         let changed = self.accesses.update(&state, now);
-        self.attach_accesses();
         if !changed.is_empty() {
             self.tell_local_addresses();
         }
@@ -287,13 +287,10 @@ impl Agent {
         }
     }
 
-    /// Guard and ingress program on accesses that appeared.
-    fn attach_accesses(&mut self) {
-        let present: Vec<(u32, String)> = self
-            .accesses
-            .links()
-            .filter_map(|(_, c, link)| link.map(|l| (l.index, c.interface.clone())))
-            .collect();
+    /// Guard and ingress program on accesses that appeared, before anything uses
+    /// them; one that refuses is tried again whenever the kernel has news.
+    fn attach_accesses(&mut self, state: &State) {
+        let present = self.accesses.present(state);
         let gone: Vec<u32> = self
             .attached
             .keys()
@@ -306,7 +303,8 @@ impl Agent {
             self.changed = true;
         }
         for (index, name) in present {
-            if self.attached.contains_key(&index) {
+            let before = self.attached.get(&index);
+            if before.is_some_and(Result::is_ok) {
                 continue;
             }
             match self
@@ -318,16 +316,23 @@ impl Agent {
                     self.attached.insert(index, Ok(mode.to_string()));
                 }
                 Err(error) => {
+                    let error = format!("{error:#}");
+                    if before.is_some_and(|b| b.as_ref() == Err(&error)) {
+                        continue;
+                    }
                     tracing::error!(
                         access = name,
-                        error = format!("{error:#}"),
+                        error,
                         "no program on this access: it is not used"
                     );
-                    self.attached.insert(index, Err(format!("{error:#}")));
+                    self.attached.insert(index, Err(error));
                 }
             }
             self.changed = true;
         }
+        let unguarded = self.attached.iter().filter(|(_, mode)| mode.is_err());
+        self.accesses
+            .set_unguarded(unguarded.map(|(index, _)| *index).collect());
     }
 
     fn tell_local_addresses(&mut self) {
