@@ -467,13 +467,13 @@ pub(super) async fn clear(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::io::netlink::{Address, Link};
 
-    const LAPTOP: &str = r#"
+    pub(in crate::agent) const LAPTOP: &str = r#"
         [[access]]
         interface = "wlan0"
         [[access]]
@@ -489,7 +489,7 @@ mod tests {
         remote_ts = ["0.0.0.0/0", "10.0.0.0/8"]
     "#;
 
-    fn config(text: &str, name: &str) -> Config {
+    pub(in crate::agent) fn config(text: &str, name: &str) -> Config {
         let secret = std::env::temp_dir().join(format!("mifsec-{name}-{}", std::process::id()));
         std::fs::write(&secret, "secret").unwrap();
         let text = text.replace("/dev/stdin", &secret.display().to_string());
