@@ -112,11 +112,13 @@ impl Agent {
                 }
             }
             SaRequest::Remove { child } => {
-                if let Some(removed) = self.children.remove(&child)
-                    && let Some(peer) = self.peers.get(&removed.ike)
-                {
-                    let (anchor, config) = (peer.anchor, peer.config);
-                    self.child_removed(&removed, anchor, config);
+                if let Some(removed) = self.children.remove(&child) {
+                    // Without its peer it is in no other map, but it is in this one.
+                    self.ebpf.remove_sa_in(removed.inbound.spi());
+                    if let Some(peer) = self.peers.get(&removed.ike) {
+                        let (anchor, config) = (peer.anchor, peer.config);
+                        self.child_removed(&removed, anchor, config);
+                    }
                 }
             }
         }
@@ -130,6 +132,12 @@ impl Agent {
     }
 
     fn install(&mut self, sa: ChildSa, now: Instant) {
+        // Its peer was refused or has gone in the same turn: nobody would remove it.
+        if !self.peers.contains_key(&sa.ike) {
+            self.larval.remove(&sa.spi_in);
+            self.ebpf.remove_sa_in(sa.spi_in);
+            return;
+        }
         let params = |spi, keymat| SaParams {
             spi,
             algorithm: sa.algorithm,
