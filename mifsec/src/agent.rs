@@ -305,13 +305,14 @@ impl Agent {
 
     fn concerns_us(&self, news: News) -> bool {
         match news {
-            News::Interface(index) | News::Lost(index, _) => {
+            News::Interface(index) | News::Lost(index, Some(_)) => {
                 let foreign = self.state.links.iter().any(|l| l.index == index)
                     && !self.accesses.indexes().contains(&index)
                     && index != self.devices.tun;
                 !foreign
             }
-            News::Rule | News::Anything => true,
+            // A link that is nobody's may bear the name of an access by now.
+            News::Link | News::Lost(_, None) | News::Rule | News::Anything => true,
         }
     }
 

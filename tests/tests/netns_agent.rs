@@ -260,6 +260,22 @@ fn rules_removed_by_others_are_put_back_and_new_addresses_followed() {
 }
 
 #[test]
+fn an_interface_that_gets_the_name_of_an_access_is_guarded_and_used() {
+    let Some(mut host) = Host::new("rename") else {
+        return;
+    };
+    host.ip("link set wlan0 down");
+    host.ip("link set wlan0 name usb0");
+    host.started();
+    host.ip("link set usb0 name wlan0");
+    host.ip("link set wlan0 up");
+    host.wait_until("the program", |h| h.log().contains("access attached"));
+    host.wait_until("the rule", |h| {
+        h.show("rule").contains("from 192.0.2.2 lookup 4510")
+    });
+}
+
+#[test]
 fn a_start_that_fails_says_why_and_leaves_nothing() {
     let Some(mut host) = Host::new("fail") else {
         return;
