@@ -42,7 +42,7 @@ use crate::ebpf::{Ebpf, SpdRule};
 use crate::ids::{Arrival, ChildId, IkeId, PathIndex, Spi};
 use crate::ike::mif::InterfaceRecord;
 use crate::ike::{self, Command};
-use crate::io::netlink::{Netlink, News, State, Watch};
+use crate::io::netlink::{Netlink, NetlinkError, News, State, Watch};
 use crate::path::{self, Activity, Entry, TransmitKind};
 
 use self::access::Accesses;
@@ -73,6 +73,8 @@ const ACTIVE_FOR: Duration = Duration::from_millis(250);
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// How long a clean stop waits for its deletes to be answered.
 const FAREWELL: Duration = Duration::from_millis(800);
+/// When the kernel's state is read again after that failed.
+const REREAD: Duration = Duration::from_millis(100);
 /// Inputs taken before outputs are drained.
 const INPUTS: usize = 64;
 
@@ -118,6 +120,8 @@ pub struct Agent {
     /// Workers, and which one takes which flow.
     queues: u32,
     queue_table: Option<steering::Table>,
+    /// The state could not be read: when to try again.
+    reread: Option<Instant>,
     routes_dirty: bool,
     neighbours_dirty: bool,
     totals: Totals,
@@ -143,11 +147,11 @@ impl Agent {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        self.follow().await?;
+        self.look().await?;
         loop {
             let deadline = self.due(Instant::now());
             self.drain();
-            self.settle().await;
+            self.settle().await?;
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -186,9 +190,6 @@ impl Agent {
         if reached(self.path.poll_timeout().map(|(at, _)| (at, ()))) {
             self.path.handle_timeout(now);
         }
-        if self.accesses.deadline().is_some_and(|at| at <= now) {
-            self.routes_dirty = true;
-        }
         let held = self.release_held(now);
         let retry = self.retry_due(now);
         let refused = self.refused_children_due(now);
@@ -200,7 +201,7 @@ impl Agent {
             held,
             retry,
             refused,
-            self.accesses.deadline(),
+            self.look_due(),
         ]
         .into_iter()
         .flatten()
@@ -277,9 +278,28 @@ impl Agent {
             news.push(more);
         }
         if news.iter().any(|n| self.concerns_us(*n)) {
-            self.follow().await?;
+            self.look().await?;
         }
         Ok(())
+    }
+
+    /// Follows the kernel; what fails in passing is tried again soon.
+    async fn look(&mut self) -> anyhow::Result<()> {
+        self.reread = None;
+        match self.follow().await {
+            Ok(()) => Ok(()),
+            Err(error @ NetlinkError::Closed) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "network");
+                self.reread = Some(Instant::now() + REREAD);
+                Ok(())
+            }
+        }
+    }
+
+    /// When the kernel is to be asked without news.
+    fn look_due(&self) -> Option<Instant> {
+        self.reread.or(self.accesses.deadline())
     }
 
     /// A path that is dead is down before anything is read: each packet counts.
@@ -463,15 +483,9 @@ impl Agent {
     }
 
     /// What needs the kernel's answer.
-    async fn settle(&mut self) {
-        if self
-            .accesses
-            .deadline()
-            .is_some_and(|at| at <= Instant::now())
-        {
-            if let Err(error) = self.follow().await {
-                tracing::warn!(%error, "network");
-            }
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        if self.look_due().is_some_and(|at| at <= Instant::now()) {
+            self.look().await?;
         } else if self.routes_dirty {
             match self.netlink.state().await {
                 Ok(state) => self.state = state,
@@ -481,6 +495,7 @@ impl Agent {
         } else if self.neighbours_dirty {
             self.apply_neighbours().await;
         }
+        Ok(())
     }
 
     fn apply_guard(&mut self) {

@@ -226,6 +226,7 @@ impl Agent {
             guard: rules,
             queues: workers,
             queue_table: None,
+            reread: None,
             routes_dirty: false,
             neighbours_dirty: false,
             totals: super::Totals::default(),
