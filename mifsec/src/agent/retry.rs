@@ -63,7 +63,13 @@ impl Agent {
                 Progress::Due(at) if at <= now => self.connect(index, now),
                 Progress::Trying { until, .. } if until <= now => {
                     self.abandon(index, now);
-                    self.connect(index, now);
+                    match rounds(self.retries[index].tries, self.ways(index).len()) {
+                        Some(rounds) => {
+                            let pause = self.pause(rounds);
+                            self.retries[index].progress = Progress::Due(now + pause);
+                        }
+                        None => self.connect(index, now),
+                    }
                 }
                 _ => {}
             }
@@ -224,5 +230,25 @@ impl Agent {
         let mut octet = [0; 1];
         self.entropy.fill(&mut octet);
         pause.mul_f64(0.75 + f64::from(octet[0]) / 512.0)
+    }
+}
+
+/// How many times every way has been tried, when the last of them just was:
+/// time for a pause.
+fn rounds(tries: u32, ways: usize) -> Option<u32> {
+    let ways = u32::try_from(ways.max(1)).unwrap_or(u32::MAX);
+    tries.is_multiple_of(ways).then_some(tries / ways)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_follows_when_every_way_was_tried_and_grows_with_the_rounds() {
+        let after: Vec<_> = (1..=6).map(|tries| rounds(tries, 2)).collect();
+        assert_eq!(after, [None, Some(1), None, Some(2), None, Some(3)]);
+        assert_eq!(rounds(3, 1), Some(3), "a lone way pauses each time");
+        assert_eq!(rounds(3, 0), Some(3), "and so does one that went away");
     }
 }
