@@ -27,6 +27,7 @@ mod socket;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,8 @@ pub struct Agent {
     dataplane: Dataplane,
     sender: UdpSender,
     ike_socket: IkeSocket,
+    /// Held as long as the agent lives.
+    _lock: File,
     netlink: Netlink,
     numbers: Numbers,
     devices: Devices,

@@ -53,6 +53,7 @@ impl Host {
             r#"
             [agent]
             control = "control.sock"
+            state_dir = "state"
             instance = "{}"
             [[access]]
             interface = "wlan0"
@@ -273,6 +274,39 @@ fn an_interface_that_gets_the_name_of_an_access_is_guarded_and_used() {
     host.wait_until("the rule", |h| {
         h.show("rule").contains("from 192.0.2.2 lookup 4510")
     });
+}
+
+#[test]
+fn a_second_agent_of_the_same_instance_ends_before_it_changes_anything() {
+    let Some(mut host) = Host::new("second") else {
+        return;
+    };
+    host.started();
+    let seen = |h: &Host| {
+        [
+            h.show("rule"),
+            h.show("route show table 4500"),
+            h.show("-o link"),
+        ]
+    };
+    let before = seen(&host);
+    // Another control socket, so that it comes as far as it can.
+    let config = fs::read_to_string(host.files.join("mifsec.toml")).unwrap();
+    let second = config.replace("control.sock", "second.sock");
+    fs::write(host.files.join("second.toml"), second).unwrap();
+    let output = host
+        .enter(binary().unwrap())
+        .args(["agent", "--config", "second.toml"])
+        .current_dir(&host.files)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(error.contains("another agent runs as instance"), "{error}");
+    assert_eq!(seen(&host), before);
+    host.signal("-TERM");
+    assert!(host.ended(), "{}", host.log());
+    host.assert_untouched();
 }
 
 #[test]
