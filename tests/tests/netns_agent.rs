@@ -9,6 +9,7 @@
 )]
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -189,6 +190,8 @@ fn a_clean_stop_leaves_nothing() {
         return;
     };
     host.started();
+    let control = fs::metadata(host.files.join("control.sock")).unwrap();
+    assert_eq!(control.permissions().mode() & 0o777, 0o600);
     let protected = host.show("route show table 4500");
     assert!(protected.contains("unreachable default"), "{protected}");
     let access = host.show("route show table 4510");
