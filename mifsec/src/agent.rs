@@ -68,6 +68,8 @@ const MOVE_GRACE: Duration = Duration::from_secs(2);
 /// How often path activity is looked at while data flows, and while not.
 const ACTIVE_POLL: Duration = Duration::from_millis(10);
 const IDLE_POLL: Duration = Duration::from_millis(100);
+/// How long nothing at all may be due.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Data flows while a counter has moved within this time.
 const ACTIVE_FOR: Duration = Duration::from_millis(250);
 /// How often the engine hears that a peer's data comes in.
@@ -152,9 +154,13 @@ impl Agent {
         let mut hangup = signal(SignalKind::hangup())?;
         self.look().await?;
         loop {
-            let deadline = self.due(Instant::now());
-            self.drain();
-            self.settle().await?;
+            let deadline = loop {
+                let deadline = self.due(Instant::now());
+                if !self.unsettled() {
+                    break deadline;
+                }
+                self.settle().await?;
+            };
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -187,28 +193,34 @@ impl Agent {
         if reached(self.ike.poll_timeout().map(|(at, _)| (at, ()))) {
             self.ike.handle_timeout(now);
         }
-        if self.next_poll <= now {
+        if !self.entries.is_empty() && self.next_poll <= now {
             self.poll_activity(now);
         }
         if reached(self.path.poll_timeout().map(|(at, _)| (at, ()))) {
             self.path.handle_timeout(now);
         }
-        let held = self.release_held(now);
-        let retry = self.retry_due(now);
-        let refused = self.refused_children_due(now);
+        self.release_held(now);
+        self.retry_due(now);
+        self.refused_children_due(now);
         // Whatever that made is drained before anybody waits.
         self.drain();
+        self.deadline(now)
+    }
+
+    /// When something is due next; without peer and timer, not soon.
+    fn deadline(&self, now: Instant) -> Instant {
         [
             self.ike.poll_timeout().map(|(at, _)| at),
             self.path.poll_timeout().map(|(at, _)| at),
-            held,
-            retry,
-            refused,
+            self.held_until(),
+            self.retry_at(),
+            self.refused_until(),
             self.look_due(),
+            (!self.entries.is_empty()).then_some(self.next_poll),
         ]
         .into_iter()
         .flatten()
-        .fold(self.next_poll, Instant::min)
+        .fold(now + LONGEST_WAIT, Instant::min)
     }
 
     /// Fails when the data plane does: the guard stays, so nothing leaves in clear.
@@ -483,6 +495,13 @@ impl Agent {
             }
         }
         any
+    }
+
+    /// Whether there is something for [`settle`](Self::settle).
+    fn unsettled(&self) -> bool {
+        self.routes_dirty
+            || self.neighbours_dirty
+            || self.look_due().is_some_and(|at| at <= Instant::now())
     }
 
     /// What needs the kernel's answer.

@@ -201,20 +201,19 @@ impl Agent {
         }
     }
 
-    /// Lets go of what was held long enough; when the next one is due.
-    pub(super) fn release_held(&mut self, now: Instant) -> Option<Instant> {
-        let mut next = None;
+    /// Lets go of what was held long enough.
+    pub(super) fn release_held(&mut self, now: Instant) {
         for child in self.children.values_mut() {
-            match child.held_until {
-                Some(until) if until <= now => {
-                    child.held_until = None;
-                    self.changed = true;
-                }
-                Some(until) => next = Some(next.map_or(until, |n: Instant| n.min(until))),
-                None => {}
+            if child.held_until.is_some_and(|until| until <= now) {
+                child.held_until = None;
+                self.changed = true;
             }
         }
-        next
+    }
+
+    /// When the next one is let go.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.children.values().filter_map(|c| c.held_until).min()
     }
 
     pub(super) fn remove_children_of(&mut self, ike: IkeId, peer: &Peer) {

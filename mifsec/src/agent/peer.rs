@@ -418,19 +418,20 @@ impl Agent {
         self.changed = true;
     }
 
-    /// Refused Child SAs that may be asked for again; when the next may.
-    pub(super) fn refused_children_due(&mut self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
+    /// Refused Child SAs that may be asked for again.
+    pub(super) fn refused_children_due(&mut self, now: Instant) {
         for peer in self.peers.values_mut() {
             let before = peer.pending.len();
             peer.pending
                 .retain(|_, until| until.is_none_or(|at| at > now));
             self.changed |= peer.pending.len() != before;
-            for at in peer.pending.values().flatten() {
-                next = Some(next.map_or(*at, |n| n.min(*at)));
-            }
         }
-        next
+    }
+
+    /// When the next may.
+    pub(super) fn refused_until(&self) -> Option<Instant> {
+        let pending = self.peers.values().flat_map(|p| p.pending.values());
+        pending.flatten().min().copied()
     }
 
     /// The initiator asks for a Child SA on every validated home pair that has none.

@@ -55,9 +55,8 @@ impl Retry {
 }
 
 impl Agent {
-    /// Starts what is due; when the next is.
-    pub(super) fn retry_due(&mut self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
+    /// Starts what is due.
+    pub(super) fn retry_due(&mut self, now: Instant) {
         for index in 0..self.retries.len() {
             match self.retries[index].progress {
                 Progress::Due(at) if at <= now => self.connect(index, now),
@@ -73,14 +72,17 @@ impl Agent {
                 }
                 _ => {}
             }
-            let at = match self.retries[index].progress {
-                Progress::Due(at) => at,
-                Progress::Trying { until, .. } => until,
-                Progress::Up(_) | Progress::Passive => continue,
-            };
-            next = Some(next.map_or(at, |n| n.min(at)));
         }
-        next
+    }
+
+    /// When the next is.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        let at = |retry: &Retry| match retry.progress {
+            Progress::Due(at) => Some(at),
+            Progress::Trying { until, .. } => Some(until),
+            Progress::Up(_) | Progress::Passive => None,
+        };
+        self.retries.iter().filter_map(at).min()
     }
 
     /// The ways to a peer: each access that may carry IKE with each of the peer's
