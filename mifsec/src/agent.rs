@@ -333,6 +333,7 @@ impl Agent {
         }
         self.drain();
         if self.announce_due {
+            self.tell_local_addresses();
             self.announce(now);
             self.drain();
         }

@@ -221,7 +221,7 @@ impl Agent {
         let before: Vec<LocalIface> = self.accesses.local().cloned().collect();
         self.attach_accesses(&state);
         let changed = self.accesses.update(&state, now);
-        if !changed.is_empty() {
+        if !changed.is_empty() || self.announce_due {
             self.tell_local_addresses();
         }
         let frozen = self.sabotage.no_update && !self.peers.is_empty();
@@ -335,7 +335,7 @@ impl Agent {
             .set_unguarded(unguarded.map(|(index, _)| *index).collect());
     }
 
-    fn tell_local_addresses(&mut self) {
+    pub(super) fn tell_local_addresses(&mut self) {
         let addresses: Vec<IpAddr> = self
             .accesses
             .local()

@@ -72,6 +72,9 @@ pub fn serve(path: &Path, agent: Handle) -> anyhow::Result<()> {
 /// right: at no time can anybody else connect.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let private = path.with_file_name(format!(".mifsec{}", std::process::id()));
+    // Left by one that was killed right here and had our process number.
+    let _ = fs::remove_file(private.join("s"));
+    let _ = fs::remove_dir(&private);
     fs::DirBuilder::new().mode(0o700).create(&private)?;
     let inside = private.join("s");
     let bound = UnixListener::bind(&inside).and_then(|listener| {
