@@ -457,3 +457,27 @@ fn config_check_says_ok_or_the_one_line() {
     assert!(!ok);
     assert_eq!(text.lines().count(), 1, "{text}");
 }
+
+#[test]
+fn what_could_never_work_is_refused() {
+    let files = Files::new("never");
+    let error = with(&files, LAPTOP, "addresses = [\"ipv4\", \"ipv6\"]\n", "");
+    assert!(error.contains("addresses: is missing"), "{error}");
+    for odd in ["0.0.0.0", "::", "224.0.0.1", "ff02::1"] {
+        let error = with(&files, LAPTOP, "203.0.113.1", odd);
+        assert!(error.contains("is not the address of a host"), "{error}");
+    }
+    let error = with(
+        &files,
+        GATEWAY,
+        "pool = \"sub",
+        "start = \"auto\"\npool = \"sub",
+    );
+    assert!(error.contains("start: \"auto\" needs"), "{error}");
+    // Rules have numbers next to it, and the main table's is 32766.
+    let error = with(&files, LAPTOP, "[agent]", "[agent]\ntable = 32001");
+    assert!(error.contains("give 1000 to 32000"), "{error}");
+    std::fs::write(files.0.join("gw.psk"), "one\n\ntwo\n").unwrap();
+    let error = files.refused(LAPTOP);
+    assert!(error.contains("more than one line"), "{error}");
+}

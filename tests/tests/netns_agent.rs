@@ -64,6 +64,7 @@ impl Host {
             local_id = "laptop@example.org"
             remote_id = "gw.example.org"
             psk_file = "gw.psk"
+            addresses = ["ipv4"]
             [[peer.child]]
             name = "internet"
             remote_ts = ["0.0.0.0/0"]

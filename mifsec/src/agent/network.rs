@@ -484,6 +484,7 @@ pub(super) mod tests {
         local_id = "laptop@example.org"
         remote_id = "gw.example.org"
         psk_file = "/dev/stdin"
+        addresses = ["ipv4"]
         [[peer.child]]
         name = "all"
         remote_ts = ["0.0.0.0/0", "10.0.0.0/8"]
