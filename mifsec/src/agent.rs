@@ -302,7 +302,16 @@ impl Agent {
     async fn look(&mut self) -> anyhow::Result<()> {
         self.reread = None;
         match self.follow().await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                let name = &self.config.agent.anchor_device;
+                let anchor = self.state.link(name).map(|l| l.index);
+                // The programs sat on it. They cannot be moved; the guard stays.
+                anyhow::ensure!(
+                    anchor == Some(self.devices.anchor),
+                    "the anchor device {name} was removed; start the agent again"
+                );
+                Ok(())
+            }
             Err(error @ NetlinkError::Closed) => Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "network");

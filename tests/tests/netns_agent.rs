@@ -314,6 +314,24 @@ fn a_second_agent_of_the_same_instance_ends_before_it_changes_anything() {
 }
 
 #[test]
+fn an_agent_whose_anchor_device_is_removed_ends_and_leaves_the_host_closed() {
+    let Some(mut host) = Host::new("anchor") else {
+        return;
+    };
+    host.started();
+    host.ip("link del mifanchor0");
+    assert!(!host.ended());
+    let log = host.log();
+    assert!(
+        log.contains("anchor device mifanchor0 was removed"),
+        "{log}"
+    );
+    let protected = host.show("route show table 4500");
+    assert!(protected.contains("unreachable default"), "{protected}");
+    assert!(host.pins().exists(), "the guard stays");
+}
+
+#[test]
 fn a_start_that_fails_says_why_and_leaves_nothing() {
     let Some(mut host) = Host::new("fail") else {
         return;

@@ -61,6 +61,7 @@ impl Numbers {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Devices {
     pub(super) tun: u32,
+    pub(super) anchor: u32,
     pub(super) anchor_routes: Vec<Route>,
 }
 
@@ -540,6 +541,7 @@ pub(super) mod tests {
         accesses.update(&state(), Instant::now());
         let devices = Devices {
             tun: 7,
+            anchor: 8,
             anchor_routes: Vec::new(),
         };
         wanted(

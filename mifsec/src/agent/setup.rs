@@ -125,6 +125,7 @@ impl Agent {
 
         let mut devices = Devices {
             tun: 0,
+            anchor,
             anchor_routes,
         };
         let lockdown = config.agent.lockdown && !sabotage.no_guard;
