@@ -27,6 +27,7 @@ mod socket;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ use crate::ebpf::{Ebpf, SpdRule};
 use crate::ids::{Arrival, ChildId, IkeId, PathIndex, Spi};
 use crate::ike::mif::InterfaceRecord;
 use crate::ike::{self, Command};
-use crate::io::netlink::{Netlink, News, State, Watch};
+use crate::io::netlink::{Netlink, NetlinkError, News, State, Watch};
 use crate::path::{self, Activity, Entry, TransmitKind};
 
 use self::access::Accesses;
@@ -67,12 +68,16 @@ const MOVE_GRACE: Duration = Duration::from_secs(2);
 /// How often path activity is looked at while data flows, and while not.
 const ACTIVE_POLL: Duration = Duration::from_millis(10);
 const IDLE_POLL: Duration = Duration::from_millis(100);
+/// How long nothing at all may be due.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Data flows while a counter has moved within this time.
 const ACTIVE_FOR: Duration = Duration::from_millis(250);
 /// How often the engine hears that a peer's data comes in.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// How long a clean stop waits for its deletes to be answered.
 const FAREWELL: Duration = Duration::from_millis(800);
+/// When the kernel's state is read again after that failed.
+const REREAD: Duration = Duration::from_millis(100);
 /// Inputs taken before outputs are drained.
 const INPUTS: usize = 64;
 
@@ -88,6 +93,8 @@ pub struct Agent {
     dataplane: Dataplane,
     sender: UdpSender,
     ike_socket: IkeSocket,
+    /// Held as long as the agent lives.
+    _lock: File,
     netlink: Netlink,
     numbers: Numbers,
     devices: Devices,
@@ -118,6 +125,8 @@ pub struct Agent {
     /// Workers, and which one takes which flow.
     queues: u32,
     queue_table: Option<steering::Table>,
+    /// The state could not be read: when to try again.
+    reread: Option<Instant>,
     routes_dirty: bool,
     neighbours_dirty: bool,
     totals: Totals,
@@ -143,11 +152,15 @@ impl Agent {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        self.follow().await?;
+        self.look().await?;
         loop {
-            let deadline = self.due(Instant::now());
-            self.drain();
-            self.settle().await;
+            let deadline = loop {
+                let deadline = self.due(Instant::now());
+                if !self.unsettled() {
+                    break deadline;
+                }
+                self.settle().await?;
+            };
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -180,31 +193,34 @@ impl Agent {
         if reached(self.ike.poll_timeout().map(|(at, _)| (at, ()))) {
             self.ike.handle_timeout(now);
         }
-        if self.next_poll <= now {
+        if !self.entries.is_empty() && self.next_poll <= now {
             self.poll_activity(now);
         }
         if reached(self.path.poll_timeout().map(|(at, _)| (at, ()))) {
             self.path.handle_timeout(now);
         }
-        if self.accesses.deadline().is_some_and(|at| at <= now) {
-            self.routes_dirty = true;
-        }
-        let held = self.release_held(now);
-        let retry = self.retry_due(now);
-        let refused = self.refused_children_due(now);
+        self.release_held(now);
+        self.retry_due(now);
+        self.refused_children_due(now);
         // Whatever that made is drained before anybody waits.
         self.drain();
+        self.deadline(now)
+    }
+
+    /// When something is due next; without peer and timer, not soon.
+    fn deadline(&self, now: Instant) -> Instant {
         [
             self.ike.poll_timeout().map(|(at, _)| at),
             self.path.poll_timeout().map(|(at, _)| at),
-            held,
-            retry,
-            refused,
-            self.accesses.deadline(),
+            self.held_until(),
+            self.retry_at(),
+            self.refused_until(),
+            self.look_due(),
+            (!self.entries.is_empty()).then_some(self.next_poll),
         ]
         .into_iter()
         .flatten()
-        .fold(self.next_poll, Instant::min)
+        .fold(now + LONGEST_WAIT, Instant::min)
     }
 
     /// Fails when the data plane does: the guard stays, so nothing leaves in clear.
@@ -277,9 +293,37 @@ impl Agent {
             news.push(more);
         }
         if news.iter().any(|n| self.concerns_us(*n)) {
-            self.follow().await?;
+            self.look().await?;
         }
         Ok(())
+    }
+
+    /// Follows the kernel; what fails in passing is tried again soon.
+    async fn look(&mut self) -> anyhow::Result<()> {
+        self.reread = None;
+        match self.follow().await {
+            Ok(()) => {
+                let name = &self.config.agent.anchor_device;
+                let anchor = self.state.link(name).map(|l| l.index);
+                // The programs sat on it. They cannot be moved; the guard stays.
+                anyhow::ensure!(
+                    anchor == Some(self.devices.anchor),
+                    "the anchor device {name} was removed; start the agent again"
+                );
+                Ok(())
+            }
+            Err(error @ NetlinkError::Closed) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "network");
+                self.reread = Some(Instant::now() + REREAD);
+                Ok(())
+            }
+        }
+    }
+
+    /// When the kernel is to be asked without news.
+    fn look_due(&self) -> Option<Instant> {
+        self.reread.or(self.accesses.deadline())
     }
 
     /// A path that is dead is down before anything is read: each packet counts.
@@ -298,6 +342,7 @@ impl Agent {
         }
         self.drain();
         if self.announce_due {
+            self.tell_local_addresses();
             self.announce(now);
             self.drain();
         }
@@ -305,13 +350,14 @@ impl Agent {
 
     fn concerns_us(&self, news: News) -> bool {
         match news {
-            News::Interface(index) | News::Lost(index, _) => {
+            News::Interface(index) | News::Lost(index, Some(_)) => {
                 let foreign = self.state.links.iter().any(|l| l.index == index)
                     && !self.accesses.indexes().contains(&index)
                     && index != self.devices.tun;
                 !foreign
             }
-            News::Rule | News::Anything => true,
+            // A link that is nobody's may bear the name of an access by now.
+            News::Link | News::Lost(_, None) | News::Rule | News::Anything => true,
         }
     }
 
@@ -461,16 +507,17 @@ impl Agent {
         any
     }
 
+    /// Whether there is something for [`settle`](Self::settle).
+    fn unsettled(&self) -> bool {
+        self.routes_dirty
+            || self.neighbours_dirty
+            || self.look_due().is_some_and(|at| at <= Instant::now())
+    }
+
     /// What needs the kernel's answer.
-    async fn settle(&mut self) {
-        if self
-            .accesses
-            .deadline()
-            .is_some_and(|at| at <= Instant::now())
-        {
-            if let Err(error) = self.follow().await {
-                tracing::warn!(%error, "network");
-            }
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        if self.look_due().is_some_and(|at| at <= Instant::now()) {
+            self.look().await?;
         } else if self.routes_dirty {
             match self.netlink.state().await {
                 Ok(state) => self.state = state,
@@ -480,6 +527,7 @@ impl Agent {
         } else if self.neighbours_dirty {
             self.apply_neighbours().await;
         }
+        Ok(())
     }
 
     fn apply_guard(&mut self) {

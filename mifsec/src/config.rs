@@ -234,7 +234,8 @@ pub struct Peer {
     pub ike: Vec<IkeProposal>,
     /// ESP proposals, best first.
     pub esp: Vec<EspProposal>,
-    /// Liveness check of the IKE channel when all paths are quiet.
+    /// Liveness check of the IKE channel when all paths are quiet; 30 s unless
+    /// said otherwise, `None` (`dpd = 0`) = never.
     pub dpd: Option<Duration>,
     /// `[[peer.child]]`.
     pub children: Vec<Child>,

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use mifsec::config::{Config, Routing, Start, Ts};
 
@@ -114,6 +115,9 @@ fn the_documented_files_are_accepted_with_their_defaults() {
     assert_eq!(laptop.peers[0].start, Start::Auto);
     assert_eq!(laptop.peers[0].children[0].accesses, [0, 1]);
     assert_eq!(laptop.peers[0].children[0].local_ts, [Ts::Dynamic]);
+    assert_eq!(laptop.peers[0].dpd, Some(Duration::from_secs(30)));
+    let off = LAPTOP.replace("psk_file", "dpd = 0\npsk_file");
+    assert_eq!(files.load(&off).unwrap().peers[0].dpd, None, "0 = never");
     let gateway = files.load(GATEWAY).unwrap();
     assert_eq!(gateway.agent.routing, Routing::Manual);
     assert!(gateway.peers[0].is_template());
@@ -452,4 +456,28 @@ fn config_check_says_ok_or_the_one_line() {
     let (ok, text) = check(&file).unwrap();
     assert!(!ok);
     assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn what_could_never_work_is_refused() {
+    let files = Files::new("never");
+    let error = with(&files, LAPTOP, "addresses = [\"ipv4\", \"ipv6\"]\n", "");
+    assert!(error.contains("addresses: is missing"), "{error}");
+    for odd in ["0.0.0.0", "::", "224.0.0.1", "ff02::1"] {
+        let error = with(&files, LAPTOP, "203.0.113.1", odd);
+        assert!(error.contains("is not the address of a host"), "{error}");
+    }
+    let error = with(
+        &files,
+        GATEWAY,
+        "pool = \"sub",
+        "start = \"auto\"\npool = \"sub",
+    );
+    assert!(error.contains("start: \"auto\" needs"), "{error}");
+    // Rules have numbers next to it, and the main table's is 32766.
+    let error = with(&files, LAPTOP, "[agent]", "[agent]\ntable = 32001");
+    assert!(error.contains("give 1000 to 32000"), "{error}");
+    std::fs::write(files.0.join("gw.psk"), "one\n\ntwo\n").unwrap();
+    let error = files.refused(LAPTOP);
+    assert!(error.contains("more than one line"), "{error}");
 }

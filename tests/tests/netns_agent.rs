@@ -9,6 +9,7 @@
 )]
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -53,6 +54,7 @@ impl Host {
             r#"
             [agent]
             control = "control.sock"
+            state_dir = "state"
             instance = "{}"
             [[access]]
             interface = "wlan0"
@@ -62,6 +64,7 @@ impl Host {
             local_id = "laptop@example.org"
             remote_id = "gw.example.org"
             psk_file = "gw.psk"
+            addresses = ["ipv4"]
             [[peer.child]]
             name = "internet"
             remote_ts = ["0.0.0.0/0"]
@@ -188,6 +191,8 @@ fn a_clean_stop_leaves_nothing() {
         return;
     };
     host.started();
+    let control = fs::metadata(host.files.join("control.sock")).unwrap();
+    assert_eq!(control.permissions().mode() & 0o777, 0o600);
     let protected = host.show("route show table 4500");
     assert!(protected.contains("unreachable default"), "{protected}");
     let access = host.show("route show table 4510");
@@ -257,6 +262,73 @@ fn rules_removed_by_others_are_put_back_and_new_addresses_followed() {
         h.show("route show table 4510")
             .contains("default via 192.0.2.1")
     });
+}
+
+#[test]
+fn an_interface_that_gets_the_name_of_an_access_is_guarded_and_used() {
+    let Some(mut host) = Host::new("rename") else {
+        return;
+    };
+    host.ip("link set wlan0 down");
+    host.ip("link set wlan0 name usb0");
+    host.started();
+    host.ip("link set usb0 name wlan0");
+    host.ip("link set wlan0 up");
+    host.wait_until("the program", |h| h.log().contains("access attached"));
+    host.wait_until("the rule", |h| {
+        h.show("rule").contains("from 192.0.2.2 lookup 4510")
+    });
+}
+
+#[test]
+fn a_second_agent_of_the_same_instance_ends_before_it_changes_anything() {
+    let Some(mut host) = Host::new("second") else {
+        return;
+    };
+    host.started();
+    let seen = |h: &Host| {
+        [
+            h.show("rule"),
+            h.show("route show table 4500"),
+            h.show("-o link"),
+        ]
+    };
+    let before = seen(&host);
+    // Another control socket, so that it comes as far as it can.
+    let config = fs::read_to_string(host.files.join("mifsec.toml")).unwrap();
+    let second = config.replace("control.sock", "second.sock");
+    fs::write(host.files.join("second.toml"), second).unwrap();
+    let output = host
+        .enter(binary().unwrap())
+        .args(["agent", "--config", "second.toml"])
+        .current_dir(&host.files)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(error.contains("another agent runs as instance"), "{error}");
+    assert_eq!(seen(&host), before);
+    host.signal("-TERM");
+    assert!(host.ended(), "{}", host.log());
+    host.assert_untouched();
+}
+
+#[test]
+fn an_agent_whose_anchor_device_is_removed_ends_and_leaves_the_host_closed() {
+    let Some(mut host) = Host::new("anchor") else {
+        return;
+    };
+    host.started();
+    host.ip("link del mifanchor0");
+    assert!(!host.ended());
+    let log = host.log();
+    assert!(
+        log.contains("anchor device mifanchor0 was removed"),
+        "{log}"
+    );
+    let protected = host.show("route show table 4500");
+    assert!(protected.contains("unreachable default"), "{protected}");
+    assert!(host.pins().exists(), "the guard stays");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! address of an access comes first. An address whose next hop is not known yet
 //! waits a moment: DHCP and RA bring the route right after the address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ pub(super) struct Accesses {
     config: Vec<config::Access>,
     ifaces: Vec<Iface>,
     links: Vec<Option<Link>>,
+    /// Kernel indexes without a guard: as good as not there.
+    unguarded: BTreeSet<u32>,
     seen: BTreeMap<(u32, IpAddr), Seen>,
     next_order: u64,
     /// Accesses and families that have had a default route: a new address there
@@ -75,12 +77,26 @@ impl Accesses {
             config: config.to_vec(),
             links: vec![None; config.len()],
             ifaces,
+            unguarded: BTreeSet::new(),
             seen: BTreeMap::new(),
             next_order: 0,
             routed: BTreeMap::new(),
             local: BTreeMap::new(),
             deadline: None,
         }
+    }
+
+    /// Says which devices have no guard, for the next [`update`](Self::update).
+    pub(super) fn set_unguarded(&mut self, indexes: BTreeSet<u32>) {
+        self.unguarded = indexes;
+    }
+
+    /// The configured accesses that exist in `state`, with or without guard.
+    pub(super) fn present(&self, state: &State) -> Vec<(u32, String)> {
+        self.config
+            .iter()
+            .filter_map(|c| Some((state.link(&c.interface)?.index, c.interface.clone())))
+            .collect()
     }
 
     /// Takes in the kernel's state; returns the interfaces that changed.
@@ -90,6 +106,7 @@ impl Accesses {
             .config
             .iter()
             .map(|c| state.link(&c.interface).cloned())
+            .map(|link| link.filter(|l| !self.unguarded.contains(&l.index)))
             .collect();
         self.note_addresses(state, now);
         let mut changed = Vec::new();
@@ -291,7 +308,7 @@ impl Accesses {
             .map_or_else(|| format!("iface-{}", id.0), |c| c.interface.clone())
     }
 
-    /// The configured accesses with the links they have now.
+    /// The configured accesses with the links they have now, if they are guarded.
     pub(super) fn links(&self) -> impl Iterator<Item = (usize, &config::Access, Option<&Link>)> {
         self.config
             .iter()
@@ -300,7 +317,7 @@ impl Accesses {
             .map(|(i, (c, l))| (i, c, l.as_ref()))
     }
 
-    /// Kernel indexes of the accesses that exist.
+    /// Kernel indexes of the accesses that exist and are guarded.
     pub(super) fn indexes(&self) -> Vec<u32> {
         self.links.iter().flatten().map(|l| l.index).collect()
     }
@@ -491,6 +508,25 @@ mod tests {
         accesses.update(&state, now);
         assert_eq!(accesses.iface(IfaceId(1)).unwrap().state, IfaceState::Down);
         assert!(addresses(&accesses, 1).is_empty());
+    }
+
+    #[test]
+    fn an_access_without_guard_is_not_used_until_it_has_one() {
+        let now = Instant::now();
+        let mut accesses = Accesses::new(&[access("wlan0", &[])]);
+        let state = State {
+            links: vec![link(3, "wlan0")],
+            addresses: vec![address(3, "192.168.1.2/24")],
+            routes: Vec::new(),
+        };
+        accesses.set_unguarded(BTreeSet::from([3]));
+        accesses.update(&state, now);
+        assert_eq!(accesses.iface(IfaceId(1)).unwrap().state, IfaceState::Down);
+        assert!(accesses.indexes().is_empty(), "nothing is sent or read");
+        assert_eq!(accesses.present(&state), [(3, "wlan0".to_owned())]);
+        accesses.set_unguarded(BTreeSet::new());
+        accesses.update(&state, now);
+        assert_eq!(addresses(&accesses, 1), ["192.168.1.2"]);
     }
 
     #[test]

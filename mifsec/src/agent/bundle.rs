@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use mifsec_common::{NO_PATH, SaOut, steering};
 use serde_json::json;
 
+use crate::config::Config;
 use crate::crypto::AeadAlgorithm;
 use crate::dataplane::{Bundle, Inbound, Member, Selector, Snapshot};
 use crate::esp::{self, InboundSa, OutboundSa, SaParams};
-use crate::ids::{ChildId, Family, IfaceId, IfacePair, IkeId, Spi};
+use crate::ids::{AccessId, ChildId, Family, IfaceId, IfacePair, IkeId, Spi};
 use crate::ike::selector::TrafficSelector;
 use crate::ike::{ChildSa, SaRequest};
 use crate::path::{self, PathView};
@@ -111,11 +112,13 @@ impl Agent {
                 }
             }
             SaRequest::Remove { child } => {
-                if let Some(removed) = self.children.remove(&child)
-                    && let Some(peer) = self.peers.get(&removed.ike)
-                {
-                    let (anchor, config) = (peer.anchor, peer.config);
-                    self.child_removed(&removed, anchor, config);
+                if let Some(removed) = self.children.remove(&child) {
+                    // Without its peer it is in no other map, but it is in this one.
+                    self.ebpf.remove_sa_in(removed.inbound.spi());
+                    if let Some(peer) = self.peers.get(&removed.ike) {
+                        let (anchor, config) = (peer.anchor, peer.config);
+                        self.child_removed(&removed, anchor, config);
+                    }
                 }
             }
         }
@@ -129,6 +132,12 @@ impl Agent {
     }
 
     fn install(&mut self, sa: ChildSa, now: Instant) {
+        // Its peer was refused or has gone in the same turn: nobody would remove it.
+        if !self.peers.contains_key(&sa.ike) {
+            self.larval.remove(&sa.spi_in);
+            self.ebpf.remove_sa_in(sa.spi_in);
+            return;
+        }
         let params = |spi, keymat| SaParams {
             spi,
             algorithm: sa.algorithm,
@@ -192,20 +201,19 @@ impl Agent {
         }
     }
 
-    /// Lets go of what was held long enough; when the next one is due.
-    pub(super) fn release_held(&mut self, now: Instant) -> Option<Instant> {
-        let mut next = None;
+    /// Lets go of what was held long enough.
+    pub(super) fn release_held(&mut self, now: Instant) {
         for child in self.children.values_mut() {
-            match child.held_until {
-                Some(until) if until <= now => {
-                    child.held_until = None;
-                    self.changed = true;
-                }
-                Some(until) => next = Some(next.map_or(until, |n: Instant| n.min(until))),
-                None => {}
+            if child.held_until.is_some_and(|until| until <= now) {
+                child.held_until = None;
+                self.changed = true;
             }
         }
-        next
+    }
+
+    /// When the next one is let go.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.children.values().filter_map(|c| c.held_until).min()
     }
 
     pub(super) fn remove_children_of(&mut self, ike: IkeId, peer: &Peer) {
@@ -244,7 +252,9 @@ impl Agent {
             let Some(peer) = self.peers.get(&child.ike) else {
                 continue;
             };
-            let sa = sa_out(views, child);
+            let sa = sa_out(views, child, |access| {
+                may_use(&self.config, peer.config, &child.name, access)
+            });
             if child.written == Some(sa) {
                 continue;
             }
@@ -367,7 +377,9 @@ impl Agent {
                 access: path.access,
                 path: path.path,
                 mtu: path.mtu,
-                usable: path.up && !replaced,
+                usable: path.up
+                    && !replaced
+                    && may_use(&self.config, peer.config, &child.name, path.access),
                 weight: self.weight(peer, child.pair),
                 held,
             });
@@ -404,14 +416,17 @@ impl Agent {
 }
 
 /// The paths of an outbound SA: homes, and up to three others that are up, other
-/// interfaces first.
-fn sa_out(views: &[PathView], child: &Child) -> SaOut {
+/// interfaces first; none over an access that `may_use` refuses.
+fn sa_out(views: &[PathView], child: &Child, may_use: impl Fn(AccessId) -> bool) -> SaOut {
     let home = home(views, child.ike, child.pair);
-    let index = |view: Option<&PathView>| view.map_or(NO_PATH, |v| v.path.0);
+    let index = |view: Option<&PathView>| {
+        view.filter(|v| may_use(v.access))
+            .map_or(NO_PATH, |v| v.path.0)
+    };
     let (home_v4, home_v6) = (index(home.v4), index(home.v6));
     let mut others: Vec<&PathView> = views
         .iter()
-        .filter(|v| v.ike == child.ike && v.up && v.validated)
+        .filter(|v| v.ike == child.ike && v.up && v.validated && may_use(v.access))
         .filter(|v| v.path.0 != home_v4 && v.path.0 != home_v6)
         .collect();
     others.sort_by_key(|v| (v.pair.local == child.pair.local, !v.home, v.path));
@@ -427,11 +442,41 @@ fn sa_out(views: &[PathView], child: &Child) -> SaOut {
     }
 }
 
+/// Whether a child's configuration lists the access. The first Child SA comes
+/// with the IKE channel, on whatever access that has.
+fn may_use(config: &Config, peer: usize, child: &str, access: AccessId) -> bool {
+    let access = usize::from(access.0);
+    let settings = config
+        .peers
+        .get(peer)
+        .and_then(|p| p.children.iter().find(|c| c.name == child));
+    // A path without an access of ours is listed nowhere, and excluded nowhere.
+    access >= config.accesses.len() || settings.is_none_or(|c| c.accesses.contains(&access))
+}
+
 fn selector(ts: &TrafficSelector) -> Selector {
     let (start, end) = ts.ports();
     Selector {
         addresses: ts.start()..=ts.end(),
         protocol: ts.protocol(),
         ports: start..=end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::tests::{LAPTOP, config};
+    use super::*;
+
+    #[test]
+    fn a_child_uses_only_the_accesses_it_lists() {
+        let text = LAPTOP.replace("name = \"all\"", "name = \"all\"\naccesses = [\"wwan0\"]");
+        let config = config(&text, "accesses");
+        assert!(!may_use(&config, 0, "all", AccessId(0)), "wlan0");
+        assert!(may_use(&config, 0, "all", AccessId(1)), "wwan0");
+        assert!(
+            may_use(&config, 0, "all", AccessId(u16::MAX)),
+            "none of ours"
+        );
     }
 }

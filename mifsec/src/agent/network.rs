@@ -61,6 +61,7 @@ impl Numbers {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Devices {
     pub(super) tun: u32,
+    pub(super) anchor: u32,
     pub(super) anchor_routes: Vec<Route>,
 }
 
@@ -219,9 +220,9 @@ impl Agent {
         let state = self.netlink.state().await?;
         let now = Instant::now();
         let before: Vec<LocalIface> = self.accesses.local().cloned().collect();
+        self.attach_accesses(&state);
         let changed = self.accesses.update(&state, now);
-        self.attach_accesses();
-        if !changed.is_empty() {
+        if !changed.is_empty() || self.announce_due {
             self.tell_local_addresses();
         }
         let frozen = self.sabotage.no_update && !self.peers.is_empty();
@@ -287,13 +288,10 @@ impl Agent {
         }
     }
 
-    /// Guard and ingress program on accesses that appeared.
-    fn attach_accesses(&mut self) {
-        let present: Vec<(u32, String)> = self
-            .accesses
-            .links()
-            .filter_map(|(_, c, link)| link.map(|l| (l.index, c.interface.clone())))
-            .collect();
+    /// Guard and ingress program on accesses that appeared, before anything uses
+    /// them; one that refuses is tried again whenever the kernel has news.
+    fn attach_accesses(&mut self, state: &State) {
+        let present = self.accesses.present(state);
         let gone: Vec<u32> = self
             .attached
             .keys()
@@ -318,25 +316,27 @@ impl Agent {
                     tracing::info!(access = name, ingress = %mode, "access attached");
                     self.attached.insert(index, Ok(mode.to_string()));
                 }
-                // Tried again with the next news of the network.
                 Err(error) => {
-                    let error = Err(format!("{error:#}"));
-                    if before == Some(&error) {
+                    let error = format!("{error:#}");
+                    if before.is_some_and(|b| b.as_ref() == Err(&error)) {
                         continue;
                     }
                     tracing::error!(
                         access = name,
-                        error = error.as_ref().err(),
+                        error,
                         "no program on this access: it is not used"
                     );
-                    self.attached.insert(index, error);
+                    self.attached.insert(index, Err(error));
                 }
             }
             self.changed = true;
         }
+        let unguarded = self.attached.iter().filter(|(_, mode)| mode.is_err());
+        self.accesses
+            .set_unguarded(unguarded.map(|(index, _)| *index).collect());
     }
 
-    fn tell_local_addresses(&mut self) {
+    pub(super) fn tell_local_addresses(&mut self) {
         let addresses: Vec<IpAddr> = self
             .accesses
             .local()
@@ -468,13 +468,13 @@ pub(super) async fn clear(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::io::netlink::{Address, Link};
 
-    const LAPTOP: &str = r#"
+    pub(in crate::agent) const LAPTOP: &str = r#"
         [[access]]
         interface = "wlan0"
         [[access]]
@@ -485,12 +485,13 @@ mod tests {
         local_id = "laptop@example.org"
         remote_id = "gw.example.org"
         psk_file = "/dev/stdin"
+        addresses = ["ipv4"]
         [[peer.child]]
         name = "all"
         remote_ts = ["0.0.0.0/0", "10.0.0.0/8"]
     "#;
 
-    fn config(text: &str, name: &str) -> Config {
+    pub(in crate::agent) fn config(text: &str, name: &str) -> Config {
         let secret = std::env::temp_dir().join(format!("mifsec-{name}-{}", std::process::id()));
         std::fs::write(&secret, "secret").unwrap();
         let text = text.replace("/dev/stdin", &secret.display().to_string());
@@ -540,6 +541,7 @@ mod tests {
         accesses.update(&state(), Instant::now());
         let devices = Devices {
             tun: 7,
+            anchor: 8,
             anchor_routes: Vec::new(),
         };
         wanted(

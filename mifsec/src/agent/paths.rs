@@ -57,6 +57,10 @@ impl Agent {
                     "path down"
                 );
                 self.tell_path("path-down", path, Some(why.name()));
+                // Either every way to the peer is dead, or the peer is.
+                if !self.path.views().iter().any(|v| v.ike == ike && v.up) {
+                    self.ike.handle_command(Command::CheckLiveness { ike }, now);
+                }
             }
             Event::Resolved { ike, remote, path } => {
                 if let Some(peer) = self.peers.get(&ike) {

@@ -20,6 +20,9 @@ use super::probe::ProbeSa;
 /// How long a refused Child SA is not asked for again.
 const CHILD_RETRY: Duration = Duration::from_secs(5);
 
+/// IKE SAs of one identity: a restart or two before the old ones are missed.
+const IKE_SAS: usize = 4;
+
 /// One IKE SA that stands.
 pub(super) struct Peer {
     /// Index into `config.peers`.
@@ -206,7 +209,18 @@ impl Agent {
         );
         self.totals.ike_created += 1;
         let initiator = peer.initiator;
+        let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
+        // Numbers are given in order: the oldest come first.
+        let older = self.peers.iter().filter(|(_, p)| same(p));
+        let older: Vec<IkeId> = older.map(|(id, _)| *id).collect();
         self.peers.insert(ike, peer);
+        let too_many = (older.len() + 1).saturating_sub(IKE_SAS);
+        for oldest in older.into_iter().take(too_many) {
+            tracing::warn!(peer = name, ike = oldest.0, "replaced by a newer IKE SA");
+            self.refuse("ike_sa_replaced");
+            self.ike
+                .handle_command(Command::DeleteIke { ike: oldest }, now);
+        }
         self.path.add_peer(ike, params, now);
         // Whether we are behind a NAT is known only now.
         self.announce(now);
@@ -418,19 +432,20 @@ impl Agent {
         self.changed = true;
     }
 
-    /// Refused Child SAs that may be asked for again; when the next may.
-    pub(super) fn refused_children_due(&mut self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
+    /// Refused Child SAs that may be asked for again.
+    pub(super) fn refused_children_due(&mut self, now: Instant) {
         for peer in self.peers.values_mut() {
             let before = peer.pending.len();
             peer.pending
                 .retain(|_, until| until.is_none_or(|at| at > now));
             self.changed |= peer.pending.len() != before;
-            for at in peer.pending.values().flatten() {
-                next = Some(next.map_or(*at, |n| n.min(*at)));
-            }
         }
-        next
+    }
+
+    /// When the next may.
+    pub(super) fn refused_until(&self) -> Option<Instant> {
+        let pending = self.peers.values().flat_map(|p| p.pending.values());
+        pending.flatten().min().copied()
     }
 
     /// The initiator asks for a Child SA on every validated home pair that has none.

@@ -55,26 +55,34 @@ impl Retry {
 }
 
 impl Agent {
-    /// Starts what is due; when the next is.
-    pub(super) fn retry_due(&mut self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
+    /// Starts what is due.
+    pub(super) fn retry_due(&mut self, now: Instant) {
         for index in 0..self.retries.len() {
             match self.retries[index].progress {
                 Progress::Due(at) if at <= now => self.connect(index, now),
                 Progress::Trying { until, .. } if until <= now => {
                     self.abandon(index, now);
-                    self.connect(index, now);
+                    match rounds(self.retries[index].tries, self.ways(index).len()) {
+                        Some(rounds) => {
+                            let pause = self.pause(rounds);
+                            self.retries[index].progress = Progress::Due(now + pause);
+                        }
+                        None => self.connect(index, now),
+                    }
                 }
                 _ => {}
             }
-            let at = match self.retries[index].progress {
-                Progress::Due(at) => at,
-                Progress::Trying { until, .. } => until,
-                Progress::Up(_) | Progress::Passive => continue,
-            };
-            next = Some(next.map_or(at, |n| n.min(at)));
         }
-        next
+    }
+
+    /// When the next is.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        let at = |retry: &Retry| match retry.progress {
+            Progress::Due(at) => Some(at),
+            Progress::Trying { until, .. } => Some(until),
+            Progress::Up(_) | Progress::Passive => None,
+        };
+        self.retries.iter().filter_map(at).min()
     }
 
     /// The ways to a peer: each access that may carry IKE with each of the peer's
@@ -224,5 +232,25 @@ impl Agent {
         let mut octet = [0; 1];
         self.entropy.fill(&mut octet);
         pause.mul_f64(0.75 + f64::from(octet[0]) / 512.0)
+    }
+}
+
+/// How many times every way has been tried, when the last of them just was:
+/// time for a pause.
+fn rounds(tries: u32, ways: usize) -> Option<u32> {
+    let ways = u32::try_from(ways.max(1)).unwrap_or(u32::MAX);
+    tries.is_multiple_of(ways).then_some(tries / ways)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_follows_when_every_way_was_tried_and_grows_with_the_rounds() {
+        let after: Vec<_> = (1..=6).map(|tries| rounds(tries, 2)).collect();
+        assert_eq!(after, [None, Some(1), None, Some(2), None, Some(3)]);
+        assert_eq!(rounds(3, 1), Some(3), "a lone way pauses each time");
+        assert_eq!(rounds(3, 0), Some(3), "and so does one that went away");
     }
 }

@@ -2,8 +2,10 @@
 //! before anything that could need them, and go last.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
 use std::future::pending;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::config::{self, Config, OnStop, Xdp};
@@ -39,6 +41,14 @@ impl Agent {
     /// # Errors
     /// What could not be made, with the mend.
     pub async fn start(config: Config) -> anyhow::Result<(Self, Sources, Handle)> {
+        // Before anything is changed: what another agent has would be damaged.
+        let lock = lock(&config.agent.state_dir, &config.agent.instance)?;
+        let ike_socket = IkeSocket::open(config.agent.ike_port).with_context(|| {
+            format!(
+                "opening UDP port {} (is another IKE daemon running?)",
+                config.agent.ike_port
+            )
+        })?;
         let (netlink, watch) = Netlink::open().context("opening netlink")?;
         let before = netlink.state().await.context("reading the network")?;
         let leavings = Leavings {
@@ -49,7 +59,7 @@ impl Agent {
             accesses: config.accesses.len(),
         };
         let mut ebpf = None;
-        let built = Self::build(config, &netlink, watch, &mut ebpf).await;
+        let built = Self::build(config, &netlink, watch, (ike_socket, lock), &mut ebpf).await;
         if built.is_err() {
             leavings.remove(&netlink, ebpf).await;
         }
@@ -60,6 +70,7 @@ impl Agent {
         config: Config,
         netlink: &Netlink,
         watch: Watch,
+        (ike_socket, lock): (IkeSocket, File),
         loaded: &mut Option<Ebpf>,
     ) -> anyhow::Result<(Self, Sources, Handle)> {
         let now = Instant::now();
@@ -122,6 +133,7 @@ impl Agent {
 
         let mut devices = Devices {
             tun: 0,
+            anchor,
             anchor_routes,
         };
         let lockdown = config.agent.lockdown && !sabotage.no_guard;
@@ -154,12 +166,6 @@ impl Agent {
             .ensure_tun(&config.agent.device, TUN_MTU)
             .await
             .context("bringing the TUN up")?;
-        let ike_socket = IkeSocket::open(config.agent.ike_port).with_context(|| {
-            format!(
-                "opening UDP port {} (is another IKE daemon running?)",
-                config.agent.ike_port
-            )
-        })?;
         state = netlink.state().await.context("reading the network")?;
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(
@@ -208,6 +214,7 @@ impl Agent {
             ebpf,
             dataplane,
             ike_socket,
+            _lock: lock,
             netlink: netlink.clone(),
             numbers,
             devices,
@@ -234,6 +241,7 @@ impl Agent {
             guard: rules,
             queues: workers,
             queue_table: None,
+            reread: None,
             routes_dirty: false,
             neighbours_dirty: false,
             totals: super::Totals::default(),
@@ -280,6 +288,31 @@ impl Agent {
             .await
             .context("removing the anchor device")?;
         Ok(())
+    }
+}
+
+/// Takes the instance for as long as the file is open; the kernel lets go of it
+/// however the process ends.
+fn lock(directory: &Path, instance: &str) -> anyhow::Result<File> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("creating {} (`state_dir`)", directory.display()))?;
+    let path = directory.join(format!("{instance}.lock"));
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another agent runs as instance {instance:?} ({} is locked); stop it, or give \
+             this one its own `instance`",
+            path.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
+        }
     }
 }
 

@@ -114,7 +114,9 @@ impl Agent {
     fn access_views(&self) -> Vec<AccessView> {
         self.accesses
             .links()
-            .map(|(index, settings, link)| {
+            .map(|(index, settings, used)| {
+                // One without guard is not used, but it is not missing either.
+                let link = used.or_else(|| self.state.link(&settings.interface));
                 let id = super::access::access_id(index);
                 let ifaces: Vec<_> = self.accesses.local().filter(|l| l.access == id).collect();
                 let state = match link {

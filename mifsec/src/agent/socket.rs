@@ -1,7 +1,7 @@
 //! The socket of IKE_SA_INIT (port 500): the agent's own, both families.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 
 use crate::ids::{Arrival, Family};
@@ -35,6 +35,8 @@ impl One {
 
 impl IkeSocket {
     pub(super) fn open(port: u16) -> io::Result<Self> {
+        // Ours can be shared, and so would be with a second agent of this host.
+        drop(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?);
         Ok(Self {
             v4: One::open(Family::V4, port)?,
             v6: One::open(Family::V6, port)?,

@@ -21,8 +21,13 @@ impl PskSource {
     /// Reads `psk_file`.
     pub(super) fn one(path: &Path) -> Result<Self, String> {
         let text = read(path)?;
-        let line = text.lines().map(str::trim).find(|l| !l.is_empty());
-        let line = line.ok_or_else(|| format!("{} is empty", path.display()))?;
+        let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+        let line = lines
+            .next()
+            .ok_or_else(|| format!("{} is empty", path.display()))?;
+        if lines.next().is_some() {
+            return Err(format!("{} has more than one line", path.display()));
+        }
         Ok(Self::One(secret(line)?, path.to_owned()))
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -50,10 +50,8 @@ pub fn claim(path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When the socket cannot be made.
 pub fn serve(path: &Path, agent: Handle) -> anyhow::Result<()> {
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("binding the control socket {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("setting the mode of {}", path.display()))?;
+    let listener =
+        bind(path).with_context(|| format!("binding the control socket {}", path.display()))?;
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
@@ -68,6 +66,27 @@ pub fn serve(path: &Path, agent: Handle) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Binds inside a directory of our own and moves the socket out when its mode is
+/// right: at no time can anybody else connect.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let private = path.with_file_name(format!(".mifsec{}", std::process::id()));
+    // Left by one that was killed right here and had our process number.
+    let _ = fs::remove_file(private.join("s"));
+    let _ = fs::remove_dir(&private);
+    fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let inside = private.join("s");
+    let bound = UnixListener::bind(&inside).and_then(|listener| {
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&inside, path)?;
+        Ok(listener)
+    });
+    if bound.is_err() {
+        let _ = fs::remove_file(&inside);
+    }
+    fs::remove_dir(&private)?;
+    bound
 }
 
 async fn client(stream: UnixStream, agent: Handle) {

@@ -73,7 +73,9 @@ pub struct Watch {
 /// What kind of thing changed; the state is to be read anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// Of this interface: link, address or a route over it.
+    /// A link: it may have been given another name, so it is anybody's.
+    Link,
+    /// Of this interface: an address or a route over it.
     Interface(u32),
     /// This interface went down or away, or lost this address: no time to re-read.
     Lost(u32, Option<IpAddr>),
@@ -173,7 +175,7 @@ impl Watch {
                     RouteNetlinkMessage::NewLink(m) if !state::is_up(&m) => {
                         News::Lost(m.header.index, None)
                     }
-                    RouteNetlinkMessage::NewLink(m) => News::Interface(m.header.index),
+                    RouteNetlinkMessage::NewLink(_) => News::Link,
                     RouteNetlinkMessage::NewAddress(m) => News::Interface(m.header.index),
                     RouteNetlinkMessage::DelAddress(m) => match state::address_of(&m) {
                         Some(ip) => News::Lost(m.header.index, Some(ip)),

@@ -104,7 +104,7 @@ impl Checker<'_> {
             device,
             anchor_device,
             anchor: self.anchor(&section, raw.anchor)?,
-            table: self.integer(&section, "table", raw.table, 4500, 1000..=4_000_000_000)?,
+            table: self.integer(&section, "table", raw.table, 4500, 1000..=32_000)?,
             instance,
         })
     }

@@ -1,12 +1,16 @@
 //! `[[peer]]` and `[[peer.child]]`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
 use super::{Checker, NOT_YET, Section};
 use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
+
+/// How long all may be quiet before the peer is asked whether it is there.
+const DPD: Duration = Duration::from_secs(30);
 
 impl Checker<'_> {
     pub(super) fn peers(
@@ -95,6 +99,18 @@ impl Checker<'_> {
             &raw.remote.unwrap_or_default(),
             "an IP address (names are not resolved yet)",
         )?;
+        if let Some(odd) = remote
+            .iter()
+            .find(|r| r.is_unspecified() || r.is_multicast())
+        {
+            return Err(self
+                .error(
+                    section,
+                    "remote",
+                    format!("{odd} is not the address of a host"),
+                )
+                .mend("give the peer's address, or leave it out to accept"));
+        }
         if !pattern.is_exact() && !remote.is_empty() {
             return Err(self
                 .error(
@@ -165,6 +181,31 @@ impl Checker<'_> {
                 )
                 .mend("add `[[peer.child]]` with name, local_ts and remote_ts"));
         }
+        let dynamic = |c: &&Child| c.local_ts.contains(&Ts::Dynamic);
+        if let Some(child) = children.iter().find(dynamic)
+            && !remote.is_empty()
+            && !(request_v4 || request_v6)
+        {
+            return Err(self
+                .error(
+                    section,
+                    "addresses",
+                    format!(
+                        "is missing, but local_ts of child {:?} is the leased address",
+                        child.name
+                    ),
+                )
+                .mend("add addresses = [\"ipv4\"], or list prefixes in local_ts"));
+        }
+        if raw.start.as_deref() == Some("auto") && remote.is_empty() {
+            return Err(self
+                .error(
+                    section,
+                    "start",
+                    "\"auto\" needs an address to connect to".into(),
+                )
+                .mend("add `remote`, or leave start out to accept"));
+        }
         Ok(Peer {
             require: self.choose(
                 section,
@@ -188,7 +229,10 @@ impl Checker<'_> {
                     ("trap", None),
                 ],
             )?,
-            dpd: self.duration(section, "dpd", raw.dpd)?,
+            dpd: match raw.dpd {
+                None => Some(DPD),
+                given => self.duration(section, "dpd", given)?,
+            },
             ike: self.proposals(section, "ike", raw.ike)?,
             esp: self.proposals(section, "esp", raw.esp)?,
             pool: raw.pool,
