@@ -26,6 +26,9 @@ pub struct Step {
     pub sas_recreated: u64,
     /// What else was seen, and what did not hold.
     pub detail: String,
+    /// What did not hold, one by one.
+    #[serde(skip)]
+    pub problems: Vec<String>,
 }
 
 /// All steps.
@@ -107,6 +110,7 @@ mod tests {
             switch_ms: 1.5,
             sas_recreated: 0,
             detail: String::new(),
+            problems: Vec::new(),
         }
     }
 

@@ -283,6 +283,7 @@ impl Judge {
                 switch_ms: 0.0,
                 sas_recreated: 0,
                 detail: String::new(),
+                problems: Vec::new(),
             },
             facts: Vec::new(),
             problems: Vec::new(),
@@ -366,9 +367,10 @@ impl Judge {
             format!("only {sent} datagrams, at least {LEAST_DATAGRAMS} are needed")
         });
         self.step.ok = self.problems.is_empty();
-        let mut detail = self.problems;
+        let mut detail = self.problems.clone();
         detail.extend(self.facts);
         self.step.detail = detail.join("; ");
+        self.step.problems = self.problems;
         self.step
     }
 }

@@ -62,7 +62,11 @@ fn planned(lab: &mut Lab, judge: &mut Judge, access: Access) -> Result<()> {
     let ended = lab.end(running, judge)?;
     let (up, down) = (&ended.outcome.up, &ended.outcome.down);
     judge.require(ended.outcome.lost() == 0, || {
-        format!("lost {} up, {} down", up.lost(), down.lost())
+        format!(
+            "{} up, {} down: datagrams lost in a planned move",
+            up.lost(),
+            down.lost()
+        )
     });
     judge.switched(up.longest_silence(at), down.longest_silence(at));
     judge.tcp_moves(ended.tcp.as_ref(), at);
