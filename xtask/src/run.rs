@@ -43,6 +43,15 @@ pub(crate) const KEEP_ENV: &[&str] = &[
 
 /// Runs the lab, or the agent when arguments follow `--`.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(report) = &args.report {
+        // Not even a build that fails may leave the result of an earlier run.
+        match fs::remove_file(report) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", report.display()));
+            }
+            _ => {}
+        }
+    }
     setup::ensure(&setup::Args::new(args.yes))?;
     if !args.mifsec.is_empty() {
         let agent = build_agent()?;
