@@ -16,10 +16,12 @@ const WITHOUT: Duration = Duration::from_millis(300);
 const FLOWS: u16 = 64;
 
 pub(super) fn wlan_planned(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
+    without_channel(lab, judge)?;
     planned(lab, judge, Access::Wlan)
 }
 
 pub(super) fn wlan_abrupt(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
+    without_channel(lab, judge)?;
     abrupt(lab, judge, Access::Wlan)
 }
 
@@ -31,6 +33,15 @@ pub(super) fn channel_planned(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
 pub(super) fn channel_abrupt(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     let access = channel(lab)?;
     abrupt(lab, judge, access)
+}
+
+/// Step c is about the access without the IKE channel.
+fn without_channel(lab: &Lab, judge: &mut Judge) -> Result<()> {
+    let channel = channel(lab)?;
+    judge.require(channel != Access::Wlan, || {
+        "the IKE channel is on the WLAN".into()
+    });
+    Ok(())
 }
 
 fn channel(lab: &Lab) -> Result<Access> {
