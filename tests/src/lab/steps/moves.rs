@@ -120,7 +120,7 @@ fn abrupt(lab: &mut Lab, judge: &mut Judge, access: Access) -> Result<()> {
     let rate = Plan::new(lab.inner, FLOWS).down;
     let most = affordable(rate, share, round_trip, NOTICE);
     let lost_down = u32::try_from(down.lost()).unwrap_or(u32::MAX);
-    judge.require(f64::from(lost_down) <= most, || {
+    judge.require_in_time(f64::from(lost_down) <= most, || {
         format!("gateway to end user lost {lost_down}, at most {most:.0} may be")
     });
     let late = down.lost_between(back, u64::MAX) + up.lost_between(back, u64::MAX);
