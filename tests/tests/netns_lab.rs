@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use mifsec_tests::lab::report::Step;
 use mifsec_tests::lab::steps::{self, Lab, Scenario};
-use mifsec_tests::lab::sys;
 use mifsec_tests::lab::topology::Topology;
+use mifsec_tests::lab::{cleanup, sys};
 
 /// The agent that `cargo xtask test` has built.
 fn binary(variable: &str, name: &str) -> PathBuf {
@@ -23,8 +23,10 @@ fn binary(variable: &str, name: &str) -> PathBuf {
 fn skipped() -> bool {
     if !sys::is_root() {
         println!("skipped: network namespaces need root");
+        return true;
     }
-    !sys::is_root()
+    cleanup::on_stop_signal().expect("Ctrl-C must not leave a lab behind");
+    false
 }
 
 fn scenario(key: &str) -> Scenario {

@@ -1,6 +1,7 @@
 //! Running other programs: cargo as the caller, a few things as root.
 
 use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,6 +41,14 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
         bail!("`{shown}` failed ({status})");
     }
     Ok(())
+}
+
+/// Becomes the command, so that Ctrl-C and the exit status are between it and
+/// the caller: a parent would be gone before the lab has cleaned up. Comes back
+/// only with the reason why it could not.
+pub(crate) fn become_it(command: &mut Command) -> anyhow::Error {
+    let shown = show(command);
+    anyhow::Error::new(command.exec()).context(format!("cannot start `{shown}`"))
 }
 
 /// Standard output of a command that succeeded, else `None`.

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.mifsec.is_empty() {
         let agent = build_agent()?;
         let mut command = cmd::as_root(&agent, KEEP_ENV)?;
-        return cmd::check(command.args(&args.mifsec));
+        return Err(cmd::become_it(command.args(&args.mifsec)));
     }
     let agent = match &args.sabotage {
         Some(_) => build_sabotaged_agent()?,
@@ -89,12 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for step in &args.only {
         command.arg("--only").arg(step);
     }
-    let status = command.status().context("cannot start the lab")?;
-    if !status.success() {
-        // The lab has said what went wrong.
-        std::process::exit(status.code().unwrap_or(1));
-    }
-    Ok(())
+    Err(cmd::become_it(&mut command))
 }
 
 /// The release agent.

@@ -42,11 +42,8 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    sys::on_stop_signal(|signal| {
-        eprintln!("\nstopped by signal {signal}: removing the lab");
-        cleanup::everything_and_exit(128 + signal);
-    });
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    match cleanup::on_stop_signal().and_then(|()| run(&cli)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

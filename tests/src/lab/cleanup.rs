@@ -5,6 +5,7 @@
 //! main thread made, and so that nothing is made once removal has begun.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -143,6 +144,22 @@ impl Drop for Scope {
         *registry = others;
         remove(mine);
     }
+}
+
+/// From now on a signal that asks this process to stop removes what every scope made.
+///
+/// # Errors
+/// When the process has no descriptors left.
+pub fn on_stop_signal() -> Result<()> {
+    let stop = |signal| {
+        // Whoever listened may be gone already.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nstopped by signal {signal}: removing the lab"
+        );
+        everything_and_exit(128 + signal);
+    };
+    sys::on_stop_signal(stop).context("cannot watch for signals")
 }
 
 /// Removes what every scope made, and never lets go of the registry again: the
