@@ -98,6 +98,10 @@ fn with_agents(cli: &Cli, topology: Topology) -> Result<Vec<Step>> {
     }
     if chosen.is_empty() {
         chosen.extend(steps::ALL);
+        if cli.keep {
+            // A lab to look into needs its agents.
+            chosen.retain(|scenario| scenario.key != steps::DEADLY);
+        }
     }
     println!("==> two agents: {}", cli.agent.display());
     let mut lab = Lab::up(topology, &cli.agent, cli.sabotage.as_deref())?;

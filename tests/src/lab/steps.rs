@@ -56,6 +56,9 @@ const TRAFFIC: [&str; 4] = ["_packets", "_octets", " probe", " ike"];
 /// Fewer datagrams than this prove nothing.
 pub const LEAST_DATAGRAMS: u64 = 10_000;
 
+/// The step that leaves no agent alive.
+pub const DEADLY: &str = "g";
+
 /// All steps in order. The last one leaves no agent alive.
 pub const ALL: &[Scenario] = &[
     scenario("a", "negotiation, both paths", session::negotiated),
@@ -66,7 +69,7 @@ pub const ALL: &[Scenario] = &[
     scenario("d2", "IKE channel moves, abrupt", moves::channel_abrupt),
     scenario("e", "WLAN goes down and up", link::down_and_up),
     scenario("f", "RAN flooded at 10 Mbit/s", flood::ran_flooded),
-    scenario("g", "both agents killed", killed::nothing_in_clear),
+    scenario(DEADLY, "both agents killed", killed::nothing_in_clear),
 ];
 
 const fn scenario(
