@@ -17,7 +17,7 @@ fn binary(variable: &str, name: &str) -> PathBuf {
     path.pop();
     path.pop();
     path.pop();
-    path.join("release").join(name)
+    path.join(name)
 }
 
 fn skipped() -> bool {
@@ -47,7 +47,7 @@ fn hold(keys: &[&str]) {
     if skipped() {
         return;
     }
-    let (steps, tails) = run(keys, &binary("MIFSEC_BIN", "mifsec"), None);
+    let (steps, tails) = run(keys, &binary("MIFSEC_BIN", "release/mifsec"), None);
     for step in &steps {
         assert!(step.ok, "{step:#?}\n{tails}");
     }
@@ -58,7 +58,7 @@ fn fails(fault: &str, key: &str, because: &str) {
     if skipped() {
         return;
     }
-    let agent = binary("MIFSEC_SABOTAGE_BIN", "mifsec-sabotage");
+    let agent = binary("MIFSEC_SABOTAGE_BIN", "sabotage/release/mifsec");
     let (steps, tails) = run(&["a", key], &agent, Some(fault));
     assert!(steps[0].ok, "{:#?}\n{tails}", steps[0]);
     assert!(!steps[1].ok, "{fault} went unnoticed: {:#?}", steps[1]);
@@ -92,7 +92,7 @@ fn nothing_is_left_of_a_lab_that_panics() {
     let (tell, told) = std::sync::mpsc::channel();
     let crashed = std::thread::spawn(move || {
         let topology = Topology::new().expect("a network");
-        let agent = binary("MIFSEC_BIN", "mifsec");
+        let agent = binary("MIFSEC_BIN", "release/mifsec");
         let lab = Lab::up(topology, &agent, None).unwrap_or_else(|error| panic!("{error:#}"));
         let footprint = lab.footprint();
         let missing: Vec<_> = footprint.iter().filter(|file| !file.exists()).collect();

@@ -60,6 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut agents_built = false;
     for kind in kinds {
         if kind.needs_agents() && !agents_built && !files(kind)?.is_empty() {
+            run::build_agent()?;
             run::build_sabotaged_agent()?;
             agents_built = true;
         }
@@ -144,8 +145,7 @@ fn commands(kind: Kind, filter: Option<&str>) -> Result<Vec<Command>> {
     for cargo in &mut list {
         cargo.arg("--no-fail-fast");
         cargo.env("MIFSEC_BIN", cmd::target().join("release/mifsec"));
-        let faulty = cmd::target().join("release/mifsec-sabotage");
-        cargo.env("MIFSEC_SABOTAGE_BIN", faulty);
+        cargo.env("MIFSEC_SABOTAGE_BIN", run::sabotaged_agent());
         cargo.arg("--").arg("--show-output");
         if kind.needs_root() {
             // Two agents and their load fill a small machine.
