@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -93,13 +93,17 @@ impl Scope {
         Ok(pid)
     }
 
-    /// Creates a directory with everything that will be put into it.
+    /// Creates a directory for root alone, with everything that will be put into it.
     ///
     /// # Errors
-    /// When it cannot be created.
+    /// When it is there already, whoever made it, or cannot be created.
     pub fn directory(&self, path: &Path) -> Result<()> {
         let mut registry = registry();
-        fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700);
+        builder
+            .create(path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
         registry.push((self.id, Made::Directory(path.to_path_buf())));
         Ok(())
     }
@@ -339,6 +343,18 @@ mod tests {
         for name in ["mifsec-lab-123", "mifsec-lab-123x1"] {
             assert_eq!(Place::Directory.lab_of(name), Some(123), "{name}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_somebody_made_before_is_not_used() {
+        let path = std::env::temp_dir().join(format!("mifsec-scope-{}", std::process::id()));
+        let scope = Scope::new();
+        scope.directory(&path).expect("new");
+        let mode = fs::metadata(&path).expect("there").mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert!(scope.directory(&path).is_err());
+        drop(scope);
+        assert!(!path.exists());
     }
 
     #[test]
