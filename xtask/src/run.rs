@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             _ => {}
         }
     }
-    setup::ensure(&setup::Args::new(args.yes))?;
+    setup::ensure(&setup::Args::new(args.yes), setup::Need::Lab)?;
     if !args.mifsec.is_empty() {
         let agent = build_agent()?;
         let mut command = cmd::as_root(&agent, KEEP_ENV)?;

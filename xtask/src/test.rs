@@ -54,8 +54,10 @@ struct Tally {
 
 /// Runs the tests asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::ensure(&setup::Args::new(args.yes))?;
     let (kinds, filter) = selection(args);
+    if let Some(need) = kinds.iter().map(|kind| kind.need()).max() {
+        setup::ensure(&setup::Args::new(args.yes), need)?;
+    }
     let mut total = Tally::default();
     let mut agents_built = false;
     for kind in kinds {
@@ -315,6 +317,15 @@ impl Kind {
 
     fn needs_root(self) -> bool {
         matches!(self, Self::Bpf | Self::Netns | Self::Interop)
+    }
+
+    /// What the machine must have for it.
+    fn need(self) -> setup::Need {
+        match self {
+            Self::Unit => setup::Need::Build,
+            Self::Sim => setup::Need::Compare,
+            Self::Bpf | Self::Netns | Self::Interop => setup::Need::Lab,
+        }
     }
 
     /// Whether its tests run the agent's binary.
