@@ -116,7 +116,7 @@ impl Agent {
             tun: 0,
             anchor_routes,
         };
-        let lockdown = config.agent.lockdown && !sabotage.no_guard;
+        let lockdown = config.agent.lockdown;
         let workers = workers(&config);
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(
