@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 /// Builds and runs each benchmark as root.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::ensure(&setup::Args::new(false))?;
+    setup::ensure(&setup::Args::new(false), setup::Need::Lab)?;
     let filter = args.filter.as_deref().unwrap_or_default();
     let names: Vec<_> = benchmarks()?
         .into_iter()

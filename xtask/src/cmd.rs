@@ -1,6 +1,9 @@
 //! Running other programs: cargo as the caller, a few things as root.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,6 +45,14 @@ pub(crate) fn check(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Becomes the command, so that Ctrl-C and the exit status are between it and
+/// the caller: a parent would be gone before the lab has cleaned up. Comes back
+/// only with the reason why it could not.
+pub(crate) fn become_it(command: &mut Command) -> anyhow::Error {
+    let shown = show(command);
+    anyhow::Error::new(command.exec()).context(format!("cannot start `{shown}`"))
+}
+
 /// Standard output of a command that succeeded, else `None`.
 pub(crate) fn output(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
@@ -62,6 +73,21 @@ pub(crate) fn exists(program: &str) -> bool {
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     output("id", &["-u"]).is_some_and(|uid| uid.trim() == "0")
+}
+
+/// Ends `sudo cargo xtask` in the caller's own tree: it would leave files of root there.
+pub(crate) fn refuse_sudo() -> Result<()> {
+    let owner = fs::metadata(root()).map(|tree| tree.uid());
+    let caller = std::env::var("SUDO_UID").ok();
+    if owner.is_ok_and(|owner| sudo_in_own_tree(is_root(), caller.as_deref(), owner)) {
+        bail!("run this without sudo: it asks for privileges itself, and builds as you");
+    }
+    Ok(())
+}
+
+fn sudo_in_own_tree(root: bool, caller: Option<&str>, owner: u32) -> bool {
+    let caller = caller.and_then(|uid| uid.parse::<u32>().ok());
+    root && owner != 0 && caller == Some(owner)
 }
 
 /// The words to put before a command that needs root: none for root, `sudo` otherwise.
@@ -101,4 +127,17 @@ pub(crate) fn show(command: &Command) -> String {
         text.push_str(&arg.to_string_lossy());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sudo_is_refused_in_the_callers_own_tree_only() {
+        assert!(sudo_in_own_tree(true, Some("1000"), 1000));
+        assert!(!sudo_in_own_tree(true, Some("1000"), 0));
+        assert!(!sudo_in_own_tree(true, None, 1000));
+        assert!(!sudo_in_own_tree(false, Some("1000"), 1000));
+    }
 }

@@ -43,7 +43,12 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().task {
+    let task = Cli::parse().task;
+    if let Err(error) = cmd::refuse_sudo() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let result = match task {
         Task::Setup(args) => setup::run(&args),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),

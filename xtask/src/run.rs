@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{cmd, setup};
 
@@ -43,11 +43,20 @@ pub(crate) const KEEP_ENV: &[&str] = &[
 
 /// Runs the lab, or the agent when arguments follow `--`.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::ensure(&setup::Args::new(args.yes))?;
+    if let Some(report) = &args.report {
+        // Not even a build that fails may leave the result of an earlier run.
+        match fs::remove_file(report) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", report.display()));
+            }
+            _ => {}
+        }
+    }
+    setup::ensure(&setup::Args::new(args.yes), setup::Need::Lab)?;
     if !args.mifsec.is_empty() {
         let agent = build_agent()?;
         let mut command = cmd::as_root(&agent, KEEP_ENV)?;
-        return cmd::check(command.args(&args.mifsec));
+        return Err(cmd::become_it(command.args(&args.mifsec)));
     }
     let agent = match &args.sabotage {
         Some(_) => build_sabotaged_agent()?,
@@ -80,12 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for step in &args.only {
         command.arg("--only").arg(step);
     }
-    let status = command.status().context("cannot start the lab")?;
-    if !status.success() {
-        // The lab has said what went wrong.
-        std::process::exit(status.code().unwrap_or(1));
-    }
-    Ok(())
+    Err(cmd::become_it(&mut command))
 }
 
 /// The release agent.
@@ -95,22 +99,25 @@ pub(crate) fn build_agent() -> Result<PathBuf> {
     Ok(cmd::target().join("release/mifsec"))
 }
 
-/// The release agent with the deliberate faults compiled in, under a name of its own.
-/// It shares the target directory, so that only the agent itself is built twice.
+/// Where an agent with the deliberate faults is built.
+fn sabotage_target() -> PathBuf {
+    cmd::target().join("sabotage")
+}
+
+/// The release agent with the deliberate faults compiled in. Its target
+/// directory is its own: at no time is a faulty agent where people look for the
+/// plain one.
 pub(crate) fn build_sabotaged_agent() -> Result<PathBuf> {
-    cmd::step("building the agent with the deliberate faults, then without (release)");
-    build(&["--features", "sabotage"])?;
-    let built = cmd::target().join("release/mifsec");
-    let own = cmd::target().join("release/mifsec-sabotage");
-    if !built.exists() {
-        bail!("the build left no {}", built.display());
-    }
-    // Cargo's file is a hard link: a copy over the old name would write through it.
-    let _ = fs::remove_file(&own);
-    fs::copy(&built, &own).with_context(|| format!("cannot write {}", own.display()))?;
-    // Leave the plain agent, never the faulty one, under the name people use.
-    build(&[])?;
-    Ok(own)
+    cmd::step("building the agent with the deliberate faults (release)");
+    let dir = sabotage_target();
+    let dir = dir.to_string_lossy();
+    build(&["--features", "sabotage", "--target-dir", &dir])?;
+    Ok(sabotaged_agent())
+}
+
+/// Its file.
+pub(crate) fn sabotaged_agent() -> PathBuf {
+    sabotage_target().join("release/mifsec")
 }
 
 fn build(extra: &[&str]) -> Result<()> {

@@ -17,8 +17,35 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const BPF_LINKER: &str = "0.13.0";
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// (package, what for)
-const PACKAGES: &[(&str, &str)] = &[
+/// What the machine must be able to do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Need {
+    /// Build everything and run what needs no privileges.
+    Build,
+    /// Run without privileges what compares with other implementations.
+    Compare,
+    /// Run agents in network namespaces, as root.
+    Lab,
+}
+
+/// (package, what for, from which need on)
+const PACKAGES: &[(&str, &str, Need)] = &[
+    (
+        "python3-scapy",
+        "ESP packets made by another implementation",
+        Need::Compare,
+    ),
+    (
+        "iproute2",
+        "the lab's namespaces, links and shaping",
+        Need::Lab,
+    ),
+    ("nftables", "the lab's NAT", Need::Lab),
+    ("tcpdump", "looking into a lab that was kept", Need::Lab),
+];
+
+/// (package, what for), only for as long as bpf-linker must be built.
+const LINKER_PACKAGES: &[(&str, &str)] = &[
     (
         "llvm-22-dev",
         "bpf-linker links against the compiler's LLVM",
@@ -27,14 +54,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("zlib1g-dev", "part of that LLVM's link line"),
     ("libzstd-dev", "part of that LLVM's link line"),
     ("g++", "the C++ runtime LLVM is written in"),
-    ("iproute2", "the lab's namespaces, links and shaping"),
-    ("nftables", "the lab's NAT"),
-    ("iperf3", "the throughput benchmark"),
-    ("tcpdump", "looking into a lab that was kept"),
-    (
-        "python3-scapy",
-        "ESP packets made by another implementation",
-    ),
 ];
 
 /// Options of `setup`.
@@ -67,15 +86,15 @@ struct Line {
 
 /// Installs what is missing, and says so when nothing is.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !ensure(args)? {
+    if !ensure(args, Need::Lab)? {
         println!("setup: nothing to do");
     }
     Ok(())
 }
 
 /// Installs what is missing; true when there was something to do.
-pub(crate) fn ensure(args: &Args) -> Result<bool> {
-    let missing = missing();
+pub(crate) fn ensure(args: &Args, need: Need) -> Result<bool> {
+    let missing = missing(need);
     if missing.is_empty() {
         return Ok(false);
     }
@@ -103,13 +122,14 @@ pub(crate) fn ensure(args: &Args) -> Result<bool> {
         cmd::step(&line.to_string());
         cmd::check(&mut line.command()?)?;
     }
-    if let Some(item) = self::missing().first() {
+    if let Some(item) = self::missing(need).first() {
         bail!("still missing after installing: {}", item.what);
     }
     Ok(true)
 }
 
-fn missing() -> Vec<Missing> {
+fn missing(need: Need) -> Vec<Missing> {
+    let linker = has_bpf_linker();
     let mut list = Vec::new();
     if !has_rust_src() {
         list.push(Missing {
@@ -117,8 +137,8 @@ fn missing() -> Vec<Missing> {
             commands: vec![Line::user(&["rustup", "component", "add", "rust-src"])],
         });
     }
-    let packages: Vec<_> = PACKAGES
-        .iter()
+    let packages: Vec<_> = packages(need, linker)
+        .into_iter()
         .filter(|(name, _)| !installed(name))
         .collect();
     if !packages.is_empty() {
@@ -133,7 +153,7 @@ fn missing() -> Vec<Missing> {
             commands: vec![Line::root(&["apt-get", "update"]), Line::root(&install)],
         });
     }
-    if !has_bpf_linker() {
+    if !linker {
         let mut line = Line::user(&[
             "cargo",
             "install",
@@ -151,13 +171,24 @@ fn missing() -> Vec<Missing> {
             commands: vec![line],
         });
     }
-    if !bpffs_mounted() {
+    if need == Need::Lab && !bpffs_mounted() {
         list.push(Missing {
             what: format!("a BPF file system on {BPFFS} (pins survive the agent there)"),
             commands: vec![Line::root(&["mount", "-t", "bpf", "bpf", BPFFS])],
         });
     }
     list
+}
+
+/// Packages for a need, with the reason for each.
+fn packages(need: Need, linker: bool) -> Vec<(&'static str, &'static str)> {
+    let linker: &[_] = if linker { &[] } else { LINKER_PACKAGES };
+    let others = PACKAGES.iter().filter(|(_, _, from)| *from <= need);
+    linker
+        .iter()
+        .copied()
+        .chain(others.map(|(name, why, _)| (*name, *why)))
+        .collect()
 }
 
 fn has_rust_src() -> bool {
@@ -176,7 +207,7 @@ fn installed(package: &str) -> bool {
     }
     match package {
         "llvm-22-dev" => Path::new(LLVM_PREFIX).join("bin/llvm-config").exists(),
-        "g++" | "iperf3" | "tcpdump" => cmd::exists(package),
+        "g++" | "tcpdump" => cmd::exists(package),
         "iproute2" => cmd::exists("ip") && cmd::exists("tc"),
         "nftables" => cmd::exists("nft"),
         "python3-scapy" => cmd::output("/usr/bin/python3", &["-c", "import scapy"]).is_some(),
@@ -254,5 +285,19 @@ impl std::fmt::Display for Line {
             write!(f, "{name}={value} ")?;
         }
         f.write_str(&self.words.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_no_privileges_installs_nothing_for_the_lab() {
+        assert!(packages(Need::Build, true).is_empty());
+        let names = |need| -> Vec<_> { packages(need, true).iter().map(|(n, _)| *n).collect() };
+        assert_eq!(names(Need::Compare), ["python3-scapy"]);
+        assert!(names(Need::Lab).contains(&"nftables"));
+        assert!(packages(Need::Build, false).contains(&LINKER_PACKAGES[0]));
     }
 }

@@ -54,12 +54,15 @@ struct Tally {
 
 /// Runs the tests asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::ensure(&setup::Args::new(args.yes))?;
     let (kinds, filter) = selection(args);
+    if let Some(need) = kinds.iter().map(|kind| kind.need()).max() {
+        setup::ensure(&setup::Args::new(args.yes), need)?;
+    }
     let mut total = Tally::default();
     let mut agents_built = false;
     for kind in kinds {
         if kind.needs_agents() && !agents_built && !files(kind)?.is_empty() {
+            run::build_agent()?;
             run::build_sabotaged_agent()?;
             agents_built = true;
         }
@@ -144,8 +147,7 @@ fn commands(kind: Kind, filter: Option<&str>) -> Result<Vec<Command>> {
     for cargo in &mut list {
         cargo.arg("--no-fail-fast");
         cargo.env("MIFSEC_BIN", cmd::target().join("release/mifsec"));
-        let faulty = cmd::target().join("release/mifsec-sabotage");
-        cargo.env("MIFSEC_SABOTAGE_BIN", faulty);
+        cargo.env("MIFSEC_SABOTAGE_BIN", run::sabotaged_agent());
         cargo.arg("--").arg("--show-output");
         if kind.needs_root() {
             // Two agents and their load fill a small machine.
@@ -315,6 +317,15 @@ impl Kind {
 
     fn needs_root(self) -> bool {
         matches!(self, Self::Bpf | Self::Netns | Self::Interop)
+    }
+
+    /// What the machine must have for it.
+    fn need(self) -> setup::Need {
+        match self {
+            Self::Unit => setup::Need::Build,
+            Self::Sim => setup::Need::Compare,
+            Self::Bpf | Self::Netns | Self::Interop => setup::Need::Lab,
+        }
     }
 
     /// Whether its tests run the agent's binary.

@@ -60,6 +60,9 @@ fn tracked() -> Result<Vec<File>> {
     let root = cmd::root();
     let dir = root.to_string_lossy();
     let list = [
+        "-c",
+        // Root may look at a tree of somebody else.
+        &format!("safe.directory={dir}"),
         "-C",
         dir.as_ref(),
         "ls-files",

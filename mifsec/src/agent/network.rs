@@ -363,7 +363,7 @@ impl Agent {
             &self.accesses,
             &leases,
             &self.state,
-            self.config.agent.lockdown && !self.sabotage.no_guard,
+            self.config.agent.lockdown,
         );
         let count = self.config.accesses.len();
         let applied = apply(

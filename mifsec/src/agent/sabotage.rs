@@ -9,7 +9,7 @@ pub(super) struct Sabotage {
     pub(super) no_flip: bool,
     /// Nobody is told of changes after the first peer stands.
     pub(super) no_update: bool,
-    /// Nothing is kept from leaving in clear.
+    /// The programs keep nothing from leaving in clear; the routes still do.
     pub(super) no_guard: bool,
 }
 

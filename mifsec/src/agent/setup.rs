@@ -136,7 +136,7 @@ impl Agent {
             anchor,
             anchor_routes,
         };
-        let lockdown = config.agent.lockdown && !sabotage.no_guard;
+        let lockdown = config.agent.lockdown;
         let workers = workers(&config);
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(

@@ -42,11 +42,8 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    sys::on_stop_signal(|signal| {
-        eprintln!("\nstopped by signal {signal}: removing the lab");
-        cleanup::everything_and_exit(128 + signal);
-    });
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    match cleanup::on_stop_signal().and_then(|()| run(&cli)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -58,7 +55,25 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<bool> {
     ensure!(sys::is_root(), "the lab needs root: run `cargo xtask run`");
+    if let Some(path) = &cli.report {
+        Report::remove_old(path)?;
+    }
     cleanup::stale();
+    let steps = steps(cli).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        vec![Step::failed("start", format!("{error:#}"))]
+    });
+    let report = Report::new(steps);
+    println!("\n{}", report.table());
+    if let Some(path) = &cli.report {
+        report.write(path)?;
+        println!("report: {}", path.display());
+    }
+    Ok(report.ok())
+}
+
+/// Builds the network and runs the steps in it.
+fn steps(cli: &Cli) -> Result<Vec<Step>> {
     println!("==> network: end user (wlan0 behind NAT, wwan0), router, gateway, server");
     let mut topology = Topology::new()?;
     let enter = topology.how_to_enter();
@@ -73,14 +88,7 @@ fn run(cli: &Cli) -> Result<bool> {
     if cli.keep {
         println!("{enter}");
     }
-    let steps = steps?;
-    let report = Report::new(steps);
-    println!("\n{}", report.table());
-    if let Some(path) = &cli.report {
-        report.write(path)?;
-        println!("report: {}", path.display());
-    }
-    Ok(report.ok())
+    steps
 }
 
 fn with_agents(cli: &Cli, topology: Topology) -> Result<Vec<Step>> {
@@ -90,6 +98,10 @@ fn with_agents(cli: &Cli, topology: Topology) -> Result<Vec<Step>> {
     }
     if chosen.is_empty() {
         chosen.extend(steps::ALL);
+        if cli.keep {
+            // A lab to look into needs its agents.
+            chosen.retain(|scenario| scenario.key != steps::DEADLY);
+        }
     }
     println!("==> two agents: {}", cli.agent.display());
     let mut lab = Lab::up(topology, &cli.agent, cli.sabotage.as_deref())?;

@@ -75,8 +75,8 @@ pub struct Capture {
 const EXAMPLES: usize = 5;
 
 impl Capture {
-    /// Starts watching. With `protected` everything of the inner and the
-    /// server's network counts as in clear; without it nothing does.
+    /// Starts watching. With `protected` everything that a full tunnel should
+    /// protect counts as in clear; without it nothing does.
     ///
     /// # Errors
     /// Without the privilege.

@@ -5,6 +5,8 @@
 //! main thread made, and so that nothing is made once removal has begun.
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -91,13 +93,17 @@ impl Scope {
         Ok(pid)
     }
 
-    /// Creates a directory with everything that will be put into it.
+    /// Creates a directory for root alone, with everything that will be put into it.
     ///
     /// # Errors
-    /// When it cannot be created.
+    /// When it is there already, whoever made it, or cannot be created.
     pub fn directory(&self, path: &Path) -> Result<()> {
         let mut registry = registry();
-        fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700);
+        builder
+            .create(path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
         registry.push((self.id, Made::Directory(path.to_path_buf())));
         Ok(())
     }
@@ -144,6 +150,22 @@ impl Drop for Scope {
     }
 }
 
+/// From now on a signal that asks this process to stop removes what every scope made.
+///
+/// # Errors
+/// When the process has no descriptors left.
+pub fn on_stop_signal() -> Result<()> {
+    let stop = |signal| {
+        // Whoever listened may be gone already.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nstopped by signal {signal}: removing the lab"
+        );
+        everything_and_exit(128 + signal);
+    };
+    sys::on_stop_signal(stop).context("cannot watch for signals")
+}
+
 /// Removes what every scope made, and never lets go of the registry again: the
 /// process is about to exit, and nothing may be made in between.
 pub fn everything_and_exit(status: i32) -> ! {
@@ -153,51 +175,92 @@ pub fn everything_and_exit(status: i32) -> ! {
 }
 
 /// Removes what labs left whose process was killed. A lab that was kept has
-/// agents in its namespaces and stays.
+/// agents in its namespaces and stays. What is not named exactly as a lab names
+/// it, or does not belong to root, is somebody else's.
 pub fn stale() {
-    let places = ["/run/netns", "/sys/fs/bpf/mifsec"].map(Path::new);
-    let temporary = std::env::temp_dir();
+    let dead = |pid: &u32| !sys::is_alive(*pid);
     let mut kept = BTreeSet::new();
-    for dir in places.into_iter().chain([temporary.as_path()]) {
-        let Ok(entries) = fs::read_dir(dir) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(pid) = lab_of(&name).filter(|pid| !sys::is_alive(*pid)) else {
-                continue;
-            };
-            if dir == places[0] && ip(&["netns", "pids", &name]).is_ok_and(|pids| !pids.is_empty())
-            {
-                kept.insert(pid);
-            }
+    for (name, _) in Place::Namespace.entries() {
+        if let Some(pid) = Place::Namespace.lab_of(&name).filter(dead)
+            && ip(&["netns", "pids", &name]).is_ok_and(|pids| !pids.trim().is_empty())
+        {
+            kept.insert(pid);
         }
-        let Ok(entries) = fs::read_dir(dir) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if lab_of(&name).is_some_and(|pid| !sys::is_alive(pid) && !kept.contains(&pid)) {
-                // Another lab may be doing the same.
-                let _ = if dir == places[0] {
-                    ip(&["netns", "del", &name]).is_ok()
-                } else {
-                    fs::remove_dir_all(entry.path()).is_ok()
-                };
+    }
+    for place in Place::ALL {
+        for (name, path) in place.entries() {
+            let left = place.lab_of(&name).filter(dead);
+            if left.is_none_or(|pid| kept.contains(&pid)) || !of_root(&path) {
+                continue;
             }
+            // Another lab may be doing the same.
+            let _ = match place {
+                Place::Namespace => ip(&["netns", "del", &name]).is_ok(),
+                Place::Pins | Place::Directory => fs::remove_dir_all(path).is_ok(),
+            };
         }
     }
 }
 
-/// The process whose lab made this namespace, pin or directory.
-fn lab_of(name: &str) -> Option<u32> {
-    let rest = ["mifsec-lab-", "mif", "lab"]
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix))?;
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
-    rest[..end].parse().ok()
+/// Where a lab leaves something that outlives its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `mif<lab>-eu` and so on in `/run/netns`.
+    Namespace,
+    /// `lab<lab>-eu` and `lab<lab>-gw` in the BPF file system.
+    Pins,
+    /// `mifsec-lab-<lab>` in the directory for temporary files.
+    Directory,
+}
+
+impl Place {
+    const ALL: [Self; 3] = [Self::Namespace, Self::Pins, Self::Directory];
+
+    fn dir(self) -> PathBuf {
+        match self {
+            Self::Namespace => "/run/netns".into(),
+            Self::Pins => "/sys/fs/bpf/mifsec".into(),
+            Self::Directory => std::env::temp_dir(),
+        }
+    }
+
+    fn entries(self) -> Vec<(String, PathBuf)> {
+        // A place that does not exist has nothing in it.
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+            .collect()
+    }
+
+    /// The process whose lab made what has this name here; `None` for any name
+    /// that no lab gives.
+    fn lab_of(self, name: &str) -> Option<u32> {
+        let (prefix, roles): (_, &[&str]) = match self {
+            Self::Namespace => ("mif", &["-eu", "-rt", "-gw", "-srv"]),
+            Self::Pins => ("lab", &["-eu", "-gw"]),
+            Self::Directory => ("mifsec-lab-", &[""]),
+        };
+        let rest = name.strip_prefix(prefix)?;
+        let tag = roles.iter().find_map(|role| rest.strip_suffix(role))?;
+        let (pid, number) = match tag.split_once('x') {
+            Some((pid, number)) => (pid, Some(number)),
+            None => (tag, None),
+        };
+        let plain = |text: &str| {
+            let number: u32 = text.parse().ok()?;
+            // As the lab writes it: no sign, no leading zero.
+            (number > 0 && number.to_string() == text).then_some(number)
+        };
+        if let Some(number) = number {
+            plain(number)?;
+        }
+        plain(pid)
+    }
+}
+
+/// Whether root owns the entry itself, not what a link points to.
+fn of_root(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|entry| entry.uid() == 0 && !entry.is_symlink())
 }
 
 /// Runs `ip`; its complaint is the error.
@@ -271,12 +334,59 @@ mod tests {
 
     #[test]
     fn names_tell_the_lab_they_belong_to() {
-        assert_eq!(lab_of("mif123-eu"), Some(123));
-        assert_eq!(lab_of("mif123x2-eu"), Some(123));
-        assert_eq!(lab_of("lab123-gw"), Some(123));
-        assert_eq!(lab_of("mifsec-lab-123x1"), Some(123));
-        assert_eq!(lab_of("mifsec"), None);
-        assert_eq!(lab_of("lab-notes"), None);
-        assert_eq!(lab_of("other123"), None);
+        for name in ["mif123-eu", "mif123-rt", "mif123x2-gw", "mif123x10-srv"] {
+            assert_eq!(Place::Namespace.lab_of(name), Some(123), "{name}");
+        }
+        for name in ["lab123-gw", "lab123x1-eu"] {
+            assert_eq!(Place::Pins.lab_of(name), Some(123), "{name}");
+        }
+        for name in ["mifsec-lab-123", "mifsec-lab-123x1"] {
+            assert_eq!(Place::Directory.lab_of(name), Some(123), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_somebody_made_before_is_not_used() {
+        let path = std::env::temp_dir().join(format!("mifsec-scope-{}", std::process::id()));
+        let scope = Scope::new();
+        scope.directory(&path).expect("new");
+        let mode = fs::metadata(&path).expect("there").mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert!(scope.directory(&path).is_err());
+        drop(scope);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_only_looks_like_a_lab_is_somebody_elses() {
+        let others = [
+            "lab5000",
+            "lab2024-results",
+            "lab-notes",
+            "lab123-srv",
+            "mif123",
+            "mif123-eu2",
+            "mif123x-eu",
+            "mif123x0-eu",
+            "mif123y1-eu",
+            "mif0123-eu",
+            "mif+123-eu",
+            "mif0-eu",
+            "mif99999999999-eu",
+            "mifsec",
+            "mifsec-lab-",
+            "mifsec-lab-12a",
+            "mifsec-lab-12-old",
+            "other123",
+        ];
+        for place in Place::ALL {
+            for name in others {
+                assert_eq!(place.lab_of(name), None, "{name} in {place:?}");
+            }
+        }
+        // The right name in the wrong place.
+        assert_eq!(Place::Directory.lab_of("lab123-gw"), None);
+        assert_eq!(Place::Directory.lab_of("mif123-gw"), None);
+        assert_eq!(Place::Namespace.lab_of("lab123-gw"), None);
     }
 }

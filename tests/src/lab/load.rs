@@ -257,6 +257,12 @@ impl Outcome {
         self.up.duplicated() + self.down.duplicated()
     }
 
+    /// The longest time one of the senders sent nothing although it should have.
+    #[must_use]
+    pub fn longest_pause(&self) -> Duration {
+        self.up.longest_pause().max(self.down.longest_pause())
+    }
+
     /// Smallest round trip seen, as the sum of the two medians of a direction's delay.
     #[must_use]
     pub fn round_trip(&self) -> Duration {

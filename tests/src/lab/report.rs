@@ -1,6 +1,7 @@
 //! The result of a run: the table on the terminal and the JSON report.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
@@ -26,6 +27,28 @@ pub struct Step {
     pub sas_recreated: u64,
     /// What else was seen, and what did not hold.
     pub detail: String,
+    /// What did not hold, one by one.
+    #[serde(skip)]
+    pub problems: Vec<String>,
+}
+
+impl Step {
+    /// One in which nothing could be counted.
+    #[must_use]
+    pub fn failed(name: &str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self {
+            name: name.into(),
+            ok: false,
+            sent: 0,
+            lost: 0,
+            duplicated: 0,
+            switch_ms: 0.0,
+            sas_recreated: 0,
+            detail: why.clone(),
+            problems: vec![why],
+        }
+    }
 }
 
 /// All steps.
@@ -76,6 +99,19 @@ impl Report {
         text
     }
 
+    /// Removes the report of an earlier run, which must not pass for one of this.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove_old(path: &Path) -> Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the JSON; the file belongs to whoever called sudo.
     ///
     /// # Errors
@@ -107,6 +143,7 @@ mod tests {
             switch_ms: 1.5,
             sas_recreated: 0,
             detail: String::new(),
+            problems: Vec::new(),
         }
     }
 
@@ -115,6 +152,24 @@ mod tests {
         assert!(Report::new(vec![step(true)]).ok());
         assert!(!Report::new(vec![step(true), step(false)]).ok());
         assert!(!Report::new(Vec::new()).ok());
+    }
+
+    #[test]
+    fn a_lab_that_did_not_start_is_a_failed_step_with_the_reason() {
+        let report = Report::new(vec![Step::failed("start", "no tbf")]);
+        let json = serde_json::to_value(report).expect("serializes");
+        assert_eq!(json["ok"], false);
+        assert_eq!(json["steps"][0]["detail"], "no tbf");
+    }
+
+    #[test]
+    fn an_old_report_is_gone_and_none_is_no_error() {
+        let path = std::env::temp_dir().join(format!("mifsec-report-{}", std::process::id()));
+        fs::write(&path, "{}").expect("writable");
+        for _ in 0..2 {
+            Report::remove_old(&path).expect("removable");
+            assert!(!path.exists());
+        }
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -70,10 +71,7 @@ impl Netns {
         command.process_group(0);
         // SAFETY: between fork and exec only system calls are made, nothing allocates.
         unsafe {
-            command.pre_exec(move || {
-                unblock_signals();
-                enter(fd)
-            });
+            command.pre_exec(move || enter(fd));
         }
         command
     }
@@ -127,36 +125,50 @@ pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
 
 const STOPPING: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Calls `f` on a thread of its own when the process is asked to stop. Must be
-/// called before any other thread starts: threads inherit the blocked signals.
-pub fn on_stop_signal(f: impl FnOnce(i32) + Send + 'static) {
-    let set = stop_set();
-    // SAFETY: `set` is initialised; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
-    std::thread::spawn(move || {
-        let mut caught = 0;
-        // SAFETY: both point to live values of this thread.
-        unsafe { libc::sigwait(&set, &mut caught) };
-        f(caught);
-    });
-}
+/// Where the signal handler writes.
+static STOP_PIPE: AtomicI32 = AtomicI32::new(-1);
 
-fn stop_set() -> libc::sigset_t {
-    // SAFETY: sigemptyset initialises the set it is given.
-    unsafe {
-        let mut set = mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in STOPPING {
-            libc::sigaddset(&mut set, signal);
-        }
-        set
+/// Calls `f` on a thread of its own when the process is asked to stop; only the
+/// first call of a process has an effect. A handler rather than a blocked
+/// signal: threads that run already, as those of a test binary, have their own masks.
+///
+/// # Errors
+/// When the process has no descriptors left.
+pub fn on_stop_signal(f: impl FnOnce(i32) + Send + 'static) -> io::Result<()> {
+    static ONCE: AtomicBool = AtomicBool::new(false);
+    if ONCE.swap(true, Ordering::Relaxed) {
+        return Ok(());
     }
+    let (mut caught, wake) = io::pipe()?;
+    STOP_PIPE.store(wake.into_raw_fd(), Ordering::Relaxed);
+    std::thread::spawn(move || {
+        let mut signal = [0];
+        if caught.read_exact(&mut signal).is_ok() {
+            f(signal[0].into());
+        }
+    });
+    // SAFETY: all-zero is a valid sigaction without flags and with an empty mask.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int) = stop_handler;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    for signal in STOPPING {
+        // SAFETY: the pointer is to a live value; the handler only writes to a pipe.
+        check(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) })?;
+    }
+    Ok(())
 }
 
-fn unblock_signals() {
-    let set = stop_set();
-    // SAFETY: as in `on_stop_signal`.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) };
+extern "C" fn stop_handler(signal: libc::c_int) {
+    let octet = u8::try_from(signal).unwrap_or(0);
+    // SAFETY: write is allowed in a handler and the pointer is to one live octet.
+    unsafe {
+        libc::write(
+            STOP_PIPE.load(Ordering::Relaxed),
+            (&raw const octet).cast(),
+            1,
+        )
+    };
 }
 
 /// Waits until one of the descriptors is readable; their indexes, none after the timeout.

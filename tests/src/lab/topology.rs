@@ -389,10 +389,10 @@ impl Topology {
             self.dir.display()
         );
         text += &format!(
-            "remove it with: kill $(ip netns pids {eu} {gw}); for n in eu rt gw srv; do ip netns del mif{tag}-$n; done",
-            eu = self.eu.name(),
-            gw = self.gw.name(),
+            "remove it with: for n in eu rt gw srv; do ip netns pids mif{tag}-$n | xargs -r kill -9; \
+             ip netns del mif{tag}-$n; done; rm -rf /sys/fs/bpf/mifsec/lab{tag}-eu /sys/fs/bpf/mifsec/lab{tag}-gw {dir}",
             tag = self.tag,
+            dir = self.dir.display(),
         );
         text
     }

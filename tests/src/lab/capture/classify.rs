@@ -17,15 +17,19 @@ pub enum Kind {
     },
     /// An IKE message.
     Ike,
-    /// Of a protected network, or with the load's own words in it.
+    /// Anything that a host with a full tunnel must not send.
     Clear(String),
-    /// Anything else.
+    /// What keeps a link or a NAT working: ARP, neighbour discovery,
+    /// keepalives, and ICMP errors about ESP and IKE.
     Other,
 }
 
 const NAT_T: u16 = 4500;
 const IKE: u16 = 500;
+const ICMP: u8 = 1;
 const UDP: u8 = 17;
+/// Destination unreachable, time exceeded, parameter problem.
+const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
 const ESP: u8 = 50;
 
 /// The packets in one Ethernet frame; `segment` is the payload size of each
@@ -38,23 +42,30 @@ pub fn classify(frame: &[u8], segment: usize) -> Vec<Kind> {
     let Some(ip) = Ip::parse(packet) else {
         return vec![Kind::Other];
     };
-    if ip.protected() || contains(packet, &MAGIC) {
-        return vec![Kind::Clear(format!(
+    let kinds = match ip.protocol {
+        _ if ip.protected() || contains(packet, &MAGIC) => None,
+        // Judged by its first fragment.
+        _ if ip.later_fragment => Some(vec![Kind::Other]),
+        ESP => Some(vec![esp(ip.payload)]),
+        UDP => udp(ip.payload, segment),
+        ICMP if ip.quotes_protected() => Some(vec![Kind::Other]),
+        _ if ip.of_the_link() => Some(vec![Kind::Other]),
+        _ => None,
+    };
+    kinds.unwrap_or_else(|| {
+        vec![Kind::Clear(format!(
             "{} > {} protocol {}",
             ip.source, ip.destination, ip.protocol
-        ))];
-    }
-    match ip.protocol {
-        ESP => vec![esp(ip.payload)],
-        UDP => udp(ip.payload, segment),
-        _ => vec![Kind::Other],
-    }
+        ))]
+    })
 }
 
 struct Ip<'a> {
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
+    /// Not the first fragment of a packet: has no ports to look at.
+    later_fragment: bool,
     payload: &'a [u8],
 }
 
@@ -71,6 +82,7 @@ impl<'a> Ip<'a> {
                     source: address(12)?,
                     destination: address(16)?,
                     protocol: *packet.get(9)?,
+                    later_fragment: *packet.get(6)? & 0x1f != 0 || *packet.get(7)? != 0,
                     payload: packet.get(usize::from(first & 15) * 4..)?,
                 })
             }
@@ -83,11 +95,39 @@ impl<'a> Ip<'a> {
                     source: address(8)?,
                     destination: address(24)?,
                     protocol: *packet.get(6)?,
+                    later_fragment: false,
                     payload: packet.get(40..)?,
                 })
             }
             _ => None,
         }
+    }
+
+    /// IPv6 between link-local addresses: neighbour discovery and group membership.
+    fn of_the_link(&self) -> bool {
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (self.source, self.destination) else {
+            return false;
+        };
+        let [first, last, ..] = destination.octets();
+        (source.is_unspecified() || source.is_unicast_link_local())
+            && (destination.is_unicast_link_local() || (first, last & 15) == (0xff, 2))
+    }
+
+    /// Whether this ICMP message is an error about ESP or IKE, as routers send
+    /// them when an address is gone.
+    fn quotes_protected(&self) -> bool {
+        let is_error = self
+            .payload
+            .first()
+            .is_some_and(|kind| ICMP_ERRORS.contains(kind));
+        let quoted = self.payload.get(8..).and_then(Ip::parse);
+        is_error
+            && quoted.is_some_and(|quoted| match quoted.protocol {
+                _ if quoted.protected() => false,
+                ESP => true,
+                UDP => udp(quoted.payload, 0).is_some(),
+                _ => false,
+            })
     }
 
     fn protected(&self) -> bool {
@@ -107,24 +147,25 @@ fn within(address: IpAddr, network: Ipv4Addr, length: u8) -> bool {
     u32::from(address) & mask == u32::from(network) & mask
 }
 
-fn udp(datagram: &[u8], segment: usize) -> Vec<Kind> {
-    let port = |at: usize| {
-        let octets: Option<[u8; 2]> = datagram.get(at..at + 2).and_then(|two| two.try_into().ok());
-        octets.map(u16::from_be_bytes)
+/// ESP, IKE and keepalives; `None` when it is no port of ours.
+fn udp(datagram: &[u8], segment: usize) -> Option<Vec<Kind>> {
+    let port = |at: usize| -> Option<u16> {
+        let octets = datagram.get(at..at + 2)?.try_into().ok()?;
+        Some(u16::from_be_bytes(octets))
     };
-    let (Some(source), Some(destination), Some(payload)) = (port(0), port(2), datagram.get(8..))
-    else {
-        return vec![Kind::Other];
-    };
-    let is = |number| source == number || destination == number;
-    if is(IKE) {
-        return vec![Kind::Ike];
+    let ports = [port(0)?, port(2)?];
+    if ports.contains(&IKE) {
+        return Some(vec![Kind::Ike]);
     }
-    if !is(NAT_T) || payload.is_empty() {
-        return vec![Kind::Other];
+    if !ports.contains(&NAT_T) {
+        return None;
+    }
+    let payload = datagram.get(8..).unwrap_or_default();
+    if payload.is_empty() {
+        return Some(vec![Kind::Other]);
     }
     let size = if segment == 0 { payload.len() } else { segment };
-    payload.chunks(size).map(nat_t).collect()
+    Some(payload.chunks(size).map(nat_t).collect())
 }
 
 /// RFC 3948: one octet 0xff keeps a NAT awake, four zero octets precede IKE.
@@ -201,7 +242,60 @@ mod tests {
         assert!(matches!(classify(&server, 0)[0], Kind::Clear(_)));
         let words = frame(EU, GW, 53, &MAGIC);
         assert!(matches!(classify(&words, 0)[0], Kind::Clear(_)));
-        assert_eq!(classify(&frame(EU, GW, 53, &[1; 20]), 0), [Kind::Other]);
+    }
+
+    #[test]
+    fn with_a_full_tunnel_whatever_is_not_esp_or_ike_is_clear() {
+        let clear = |frame: &[u8]| matches!(classify(frame, 0)[0], Kind::Clear(_));
+        assert!(clear(&frame(EU, GW, 53, &[1; 20])));
+        let mut tcp = frame(EU, GW, 443, &[1; 20]);
+        tcp[14 + 9] = 6;
+        assert!(clear(&tcp));
+        assert!(clear(&icmp(8, &frame(EU, GW, 4500, &[1; 20]))));
+        assert!(clear(&six("2001:db8::1", "2001:db8::2", 58)));
+        assert!(clear(&six("fe80::1", "2001:db8::2", 17)));
+    }
+
+    #[test]
+    fn what_keeps_a_link_working_is_not_clear() {
+        let arp = [[0u8; 14].as_slice(), &[0, 1, 8, 0, 6, 4, 0, 1]].concat();
+        for frame in [
+            arp,
+            six("::", "ff02::1:ff00:1", 58),
+            six("fe80::1", "ff02::16", 0),
+            six("fe80::1", "fe80::2", 58),
+            icmp(3, &frame(EU, GW, 4500, &[1; 20])),
+        ] {
+            assert_eq!(classify(&frame, 0), [Kind::Other]);
+        }
+    }
+
+    #[test]
+    fn an_icmp_error_about_something_clear_is_clear() {
+        for quoted in [
+            frame(EU, GW, 53, &[1; 20]),
+            frame([10, 66, 0, 2], GW, 4500, &[1; 20]),
+        ] {
+            assert!(matches!(classify(&icmp(3, &quoted), 0)[0], Kind::Clear(_)));
+        }
+    }
+
+    fn icmp(kind: u8, quoted: &[u8]) -> Vec<u8> {
+        let mut bytes = frame(GW, EU, 0, &[]);
+        bytes[14 + 9] = ICMP;
+        bytes.truncate(14 + 20);
+        bytes.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(&quoted[14..]);
+        bytes
+    }
+
+    fn six(source: &str, destination: &str, next: u8) -> Vec<u8> {
+        let address = |text: &str| text.parse::<Ipv6Addr>().expect("an address").octets();
+        let mut bytes = vec![0u8; 14];
+        bytes.extend([0x60, 0, 0, 0, 0, 0, next, 255]);
+        bytes.extend(address(source));
+        bytes.extend(address(destination));
+        bytes
     }
 
     #[test]

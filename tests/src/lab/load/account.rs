@@ -100,7 +100,7 @@ impl Direction {
     }
 
     /// The longest time a flow went without a datagram, counted from `from`
-    /// (nanoseconds) to the end, less the time between two datagrams of a flow.
+    /// (nanoseconds) to the end, less the usual time between two datagrams of a flow.
     /// A flow that never came back counts up to its last datagram sent.
     #[must_use]
     pub fn longest_silence(&self, from: u64) -> Duration {
@@ -108,11 +108,13 @@ impl Direction {
         for flow in 0..self.flows {
             let mine = || self.datagrams.iter().skip(flow).step_by(self.flows);
             let mut last_sent: Option<u64> = None;
-            let mut spacing = 0;
+            let mut spacings = Vec::new();
             for (sent, _) in mine() {
-                spacing = spacing.max(last_sent.map_or(0, |last| sent - last));
+                spacings.extend(last_sent.map(|last| sent.saturating_sub(last)));
                 last_sent = Some(*sent);
             }
+            // Not the largest: a sender that stood still once would excuse any silence.
+            let spacing = median(spacings);
             let mut arrivals: Vec<u64> = mine().filter_map(|(_, received)| *received).collect();
             arrivals.sort_unstable();
             let end = last_sent.unwrap_or(from);
@@ -130,16 +132,24 @@ impl Direction {
         Duration::from_nanos(longest)
     }
 
+    /// The longest time the sender sent nothing although it should have.
+    #[must_use]
+    pub fn longest_pause(&self) -> Duration {
+        let sent = self.datagrams.iter().map(|(sent, _)| *sent);
+        let pauses = sent.clone().zip(sent.skip(1));
+        let longest = pauses.map(|(one, next)| next.saturating_sub(one)).max();
+        Duration::from_nanos(longest.unwrap_or(0))
+    }
+
     /// The time from sending to arrival in the middle of all.
     #[must_use]
     pub fn median_delay(&self) -> Duration {
-        let mut delays: Vec<u64> = self
+        let delays = self
             .datagrams
             .iter()
             .filter_map(|(sent, received)| Some(received.as_ref()?.saturating_sub(*sent)))
             .collect();
-        delays.sort_unstable();
-        Duration::from_nanos(delays.get(delays.len() / 2).copied().unwrap_or(0))
+        Duration::from_nanos(median(delays))
     }
 
     /// Datagrams each second that arrived, of those sent from `from` until `until`.
@@ -157,6 +167,12 @@ impl Direction {
             0.0
         }
     }
+}
+
+/// The one in the middle; 0 of nothing.
+fn median(mut numbers: Vec<u64>) -> u64 {
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0)
 }
 
 fn number(length: usize) -> u64 {
@@ -216,6 +232,16 @@ mod tests {
     fn a_flow_that_never_comes_back_is_silent_to_the_end() {
         let direction = direction(100, 4, |n| n > 40 && n % 4 == 2);
         assert!(direction.longest_silence(30_000) >= Duration::from_nanos(50_000));
+    }
+
+    #[test]
+    fn a_sender_that_stood_still_is_silent_and_found_out() {
+        // Between numbers 39 and 40 nothing is sent for 50 more.
+        let late = |n: u64| n * 1000 + if n >= 40 { 50_000 } else { 0 };
+        let received: Vec<_> = (0..100u32).map(|n| (n, late(n.into()) + 100)).collect();
+        let direction = Direction::new((0..100).map(late).collect(), &received, 4);
+        assert_eq!(direction.longest_pause(), Duration::from_nanos(51_000));
+        assert_eq!(direction.longest_silence(0), Duration::from_nanos(50_000));
     }
 
     #[test]

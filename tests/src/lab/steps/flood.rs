@@ -65,15 +65,16 @@ fn flooded(lab: &Lab, judge: &mut Judge) -> Result<()> {
     let seen = lab.capture.seen().since(&history);
 
     judge.count(&steady);
+    judge.steady(&steady);
     judge.unchanged(&before, &lab.agents.sas()?, &history, &seen);
     let (free, kept) = (
         steady.up.rate_between(alone, start),
         steady.up.rate_between(start, end),
     );
-    judge.require(free > 0.9 * f64::from(WLAN_RATE), || {
+    judge.require_in_time(free > 0.9 * f64::from(WLAN_RATE), || {
         format!("the WLAN flow alone has only {free:.0}/s")
     });
-    judge.require(kept >= KEEPS * free, || {
+    judge.require_in_time(kept >= KEEPS * free, || {
         format!("the WLAN flow falls from {free:.0}/s to {kept:.0}/s")
     });
     let seconds = Duration::from_nanos(end - start).as_secs_f64();

@@ -40,7 +40,7 @@ pub(super) fn down_and_up(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     let most = affordable(rate, share, ended.outcome.round_trip(), RESUME);
     for (way, direction) in [("up", up), ("down", down)] {
         let lost = u32::try_from(direction.lost()).unwrap_or(u32::MAX);
-        judge.require(f64::from(lost) <= most, || {
+        judge.require_in_time(f64::from(lost) <= most, || {
             format!("lost {lost} {way}, at most {most:.0} may be")
         });
     }

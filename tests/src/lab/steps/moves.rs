@@ -16,10 +16,12 @@ const WITHOUT: Duration = Duration::from_millis(300);
 const FLOWS: u16 = 64;
 
 pub(super) fn wlan_planned(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
+    without_channel(lab, judge)?;
     planned(lab, judge, Access::Wlan)
 }
 
 pub(super) fn wlan_abrupt(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
+    without_channel(lab, judge)?;
     abrupt(lab, judge, Access::Wlan)
 }
 
@@ -31,6 +33,15 @@ pub(super) fn channel_planned(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
 pub(super) fn channel_abrupt(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     let access = channel(lab)?;
     abrupt(lab, judge, access)
+}
+
+/// Step c is about the access without the IKE channel.
+fn without_channel(lab: &Lab, judge: &mut Judge) -> Result<()> {
+    let channel = channel(lab)?;
+    judge.require(channel != Access::Wlan, || {
+        "the IKE channel is on the WLAN".into()
+    });
+    Ok(())
 }
 
 fn channel(lab: &Lab) -> Result<Access> {
@@ -62,7 +73,11 @@ fn planned(lab: &mut Lab, judge: &mut Judge, access: Access) -> Result<()> {
     let ended = lab.end(running, judge)?;
     let (up, down) = (&ended.outcome.up, &ended.outcome.down);
     judge.require(ended.outcome.lost() == 0, || {
-        format!("lost {} up, {} down", up.lost(), down.lost())
+        format!(
+            "{} up, {} down: datagrams lost in a planned move",
+            up.lost(),
+            down.lost()
+        )
     });
     judge.switched(up.longest_silence(at), down.longest_silence(at));
     judge.tcp_moves(ended.tcp.as_ref(), at);
@@ -105,7 +120,7 @@ fn abrupt(lab: &mut Lab, judge: &mut Judge, access: Access) -> Result<()> {
     let rate = Plan::new(lab.inner, FLOWS).down;
     let most = affordable(rate, share, round_trip, NOTICE);
     let lost_down = u32::try_from(down.lost()).unwrap_or(u32::MAX);
-    judge.require(f64::from(lost_down) <= most, || {
+    judge.require_in_time(f64::from(lost_down) <= most, || {
         format!("gateway to end user lost {lost_down}, at most {most:.0} may be")
     });
     let late = down.lost_between(back, u64::MAX) + up.lost_between(back, u64::MAX);
