@@ -275,6 +275,13 @@ fn secrets_must_be_readable_and_well_formed() {
         error.contains("psk_file: missing.psk cannot be read (No such file"),
         "{error}"
     );
+    // A directory is there and cannot be read, for root either.
+    std::fs::create_dir(files.0.join("folder")).unwrap();
+    let error = with(&files, LAPTOP, "gw.psk", "folder");
+    assert!(
+        error.contains("psk_file: folder cannot be read (Is a directory"),
+        "{error}"
+    );
     std::fs::write(files.0.join("empty"), "\n\n").unwrap();
     let error = with(&files, LAPTOP, "gw.psk", "empty");
     assert!(error.contains("psk_file: empty is empty"), "{error}");
@@ -303,6 +310,20 @@ fn secrets_must_be_readable_and_well_formed() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_named_in_one_line_and_waited_for() {
+    let files = Files::new("absent");
+    let text = LAPTOP.replace("wlan0", "absent7").replace("wwan0", "lo");
+    let warnings = files.load(&text).unwrap().warnings();
+    let interfaces: Vec<_> = warnings
+        .iter()
+        .filter(|w| w.contains("no such interface"))
+        .collect();
+    assert_eq!(interfaces.len(), 1, "{warnings:?}");
+    assert!(interfaces[0].contains("\"absent7\"") && !interfaces[0].contains('\n'));
+    assert!(interfaces[0].contains("it is used when it appears"));
 }
 
 #[test]
