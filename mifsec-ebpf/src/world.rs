@@ -137,20 +137,23 @@ impl ingress::World for Maps {
     #[inline(always)]
     fn admit_ike(&self, source: &Addr, v4: bool, cookie: bool) -> Result<(), Reason> {
         let now = now();
-        // First, so that a flood of spoofed sources does not fill the LRU map.
-        if let Some(all) = IKE_RATE_ALL.get_ptr_mut(u32::from(cookie)) {
+        let key = ingress::rate_key(source, v4);
+        // A source over its own limit spends nothing of what all share ...
+        let known = IKE_RATE.get_ptr_mut(key);
+        if let Some(bucket) = known {
             // SAFETY: one word; racing CPUs cost a token.
+            if !unsafe { (*bucket).take(now, INIT_RATE.load()) } {
+                return Err(Reason::IKE_LIMIT);
+            }
+        }
+        if let Some(all) = IKE_RATE_ALL.get_ptr_mut(u32::from(cookie)) {
+            // SAFETY: as above.
             if !unsafe { (*all).take(now, INIT_RATE_ALL.load()) } {
                 return Err(Reason::IKE_LIMIT_ALL);
             }
         }
-        let key = ingress::rate_key(source, v4);
-        if let Some(bucket) = IKE_RATE.get_ptr_mut(key) {
-            // SAFETY: as above.
-            if !unsafe { (*bucket).take(now, INIT_RATE.load()) } {
-                return Err(Reason::IKE_LIMIT);
-            }
-        } else {
+        // ... and a flood of spoofed sources does not fill the LRU map.
+        if known.is_none() {
             let mut bucket = Bucket { drained: 0 };
             if !bucket.take(now, INIT_RATE.load()) {
                 return Err(Reason::IKE_LIMIT);

@@ -40,6 +40,7 @@ use crate::ids::{Arrival, PathIndex, Spi};
 use attach::{Attached, Hook, NoXdp};
 use mapped::MappedArray;
 use pins::Pins;
+pub use pins::left_behind;
 use slots::Slots;
 
 /// Shortest time between two rule tables: a program that still reads the table

@@ -91,6 +91,10 @@ fn ike_sa_init_from_one_source_is_held_to_its_rate() {
     assert_eq!(run.verdict, fixtures::XDP_DROP);
     let limited = reason(&ebpf, "ike_limit");
     assert!((850..=900).contains(&limited), "{limited}");
+    // What was refused has cost the limit of all nothing, however long it goes on.
+    ebpf.run(fixture.program, &fixture.packet, None, 30_000)
+        .unwrap();
+    assert_eq!(reason(&ebpf, "ike_limit_all"), 0);
     // Somebody else is not affected.
     let other = named("mif_ingress_xdp v4 ike on 500");
     let run = ebpf.run(other.program, &other.packet, None, 1).unwrap();

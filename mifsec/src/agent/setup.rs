@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::future::pending;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -52,7 +53,8 @@ impl Agent {
         let (netlink, watch) = Netlink::open().context("opening netlink")?;
         let before = netlink.state().await.context("reading the network")?;
         let leavings = Leavings {
-            fresh: before.link(&config.agent.anchor_device).is_none(),
+            fresh: before.link(&config.agent.anchor_device).is_none()
+                && !ebpf::left_behind(&config.agent.instance),
             device: config.agent.device.clone(),
             anchor_device: config.agent.anchor_device.clone(),
             numbers: Numbers::new(config.agent.table),
@@ -301,6 +303,8 @@ fn lock(directory: &Path, instance: &str) -> anyhow::Result<File> {
         .create(true)
         .write(true)
         .truncate(false)
+        // Whoever may read it may lock it, and keep us from starting.
+        .mode(0o600)
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
     match file.try_lock() {

@@ -85,6 +85,16 @@ pub(super) fn remove_file(path: &Path) {
     }
 }
 
+/// Whether links of an agent that did not stop cleanly are pinned for `instance`.
+#[must_use]
+pub fn left_behind(instance: &str) -> bool {
+    let instance = Path::new(ROOT).join("mifsec").join(instance);
+    generations(&instance).iter().any(|generation| {
+        fs::read_dir(instance.join(generation.to_string()))
+            .is_ok_and(|mut entries| entries.next().is_some())
+    })
+}
+
 /// Numbers of the generations there are, ascending.
 fn generations(instance: &Path) -> Vec<u64> {
     let mut found: Vec<u64> = fs::read_dir(instance)

@@ -21,11 +21,14 @@ use std::net::IpAddr;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup};
+
+/// How often a dump that was changed under the reader is read again.
+const DUMP_TRIES: usize = 8;
 
 pub use device::anchor_peer;
 pub use route::{MAIN, Route, RouteKind};
@@ -134,12 +137,30 @@ impl Netlink {
         Ok(())
     }
 
-    /// Reads everything of one kind.
+    /// Reads everything of one kind; again when the kernel says that it changed
+    /// meanwhile, for then something that is there may be missing.
     async fn dump(
         &self,
         message: RouteNetlinkMessage,
         what: &str,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 0..DUMP_TRIES {
+            if let Some(all) = self.dump_once(message.clone(), what).await? {
+                return Ok(all);
+            }
+        }
+        Err(NetlinkError::Refused {
+            what: what.to_owned(),
+            source: std::io::ErrorKind::Interrupted.into(),
+        })
+    }
+
+    /// `None` when the answer is not of one moment.
+    async fn dump_once(
+        &self,
+        message: RouteNetlinkMessage,
+        what: &str,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut answers = self
@@ -148,7 +169,9 @@ impl Netlink {
             .request(request)
             .map_err(|_| NetlinkError::Closed)?;
         let mut out = Vec::new();
+        let mut torn = false;
         while let Some(answer) = answers.next().await {
+            torn |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
                 NetlinkPayload::InnerMessage(inner) => out.push(inner),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
@@ -160,7 +183,7 @@ impl Netlink {
                 _ => {}
             }
         }
-        Ok(out)
+        Ok((!torn).then_some(out))
     }
 }
 
