@@ -150,6 +150,18 @@ impl Host {
         Path::new("/sys/fs/bpf/mifsec").join(&self.instance)
     }
 
+    /// How many guard links are pinned, over all generations.
+    fn guards(&self) -> usize {
+        let generations = fs::read_dir(self.pins()).unwrap();
+        generations
+            .flat_map(|g| fs::read_dir(g.unwrap().path()).unwrap())
+            .filter(|pin| {
+                let name = pin.as_ref().unwrap().file_name();
+                name.to_string_lossy().contains("guard")
+            })
+            .count()
+    }
+
     /// Nothing of ours in the namespace or under bpffs.
     fn assert_untouched(&self) {
         let links = self.show("-br link");
@@ -219,25 +231,43 @@ fn a_killed_agent_leaves_the_host_closed_and_a_successor_takes_over() {
     let protected = host.show("route show table 4500");
     assert!(protected.contains("unreachable default"), "{protected}");
     assert!(host.show("-br link").contains("mif0"), "the TUN stays");
-    let guards = |host: &Host| {
-        let generations = fs::read_dir(host.pins()).unwrap();
-        generations
-            .flat_map(|g| fs::read_dir(g.unwrap().path()).unwrap())
-            .filter(|pin| {
-                let name = pin.as_ref().unwrap().file_name();
-                name.to_string_lossy().contains("guard")
-            })
-            .count()
-    };
-    assert_eq!(guards(&host), 3, "egress first and last, ingress");
+    assert_eq!(host.guards(), 3, "egress first and last, ingress");
     // The dead agent's socket file is no obstacle.
     fs::remove_file(host.files.join("control.sock")).unwrap();
     host.started();
     assert_eq!(
-        guards(&host),
+        host.guards(),
         3,
         "the predecessor's are gone, its own there"
     );
+    host.signal("-TERM");
+    assert!(host.ended(), "{}", host.log());
+    host.assert_untouched();
+}
+
+#[test]
+fn a_start_that_fails_after_a_killed_agent_leaves_its_guard_and_routes() {
+    let Some(mut host) = Host::new("after") else {
+        return;
+    };
+    host.started();
+    host.signal("-KILL");
+    assert!(!host.ended());
+    fs::remove_file(host.files.join("control.sock")).unwrap();
+    // Without the anchor the host looks as if no agent had been there.
+    host.ip("link del mifanchor0");
+    let taken = host
+        .namespace
+        .run(|| Ok(std::net::UdpSocket::bind("0.0.0.0:4500")?))
+        .unwrap();
+    host.start();
+    assert!(!host.ended());
+    assert!(host.log().contains("UDP port 4500"), "{}", host.log());
+    assert_eq!(host.guards(), 3, "the predecessor's");
+    let protected = host.show("route show table 4500");
+    assert!(protected.contains("unreachable default"), "{protected}");
+    drop(taken);
+    host.started();
     host.signal("-TERM");
     assert!(host.ended(), "{}", host.log());
     host.assert_untouched();
