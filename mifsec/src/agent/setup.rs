@@ -169,6 +169,7 @@ impl Agent {
             .await
             .context("bringing the TUN up")?;
         state = netlink.state().await.context("reading the network")?;
+        // Once more: the first time closed the host, now the TUN is there to lead to.
         let wanted = network::wanted(&config, numbers, &devices, &accesses, &[], &state, lockdown);
         network::apply(
             netlink,
