@@ -237,6 +237,10 @@ pub struct Peer {
     /// Liveness check of the IKE channel when all paths are quiet; 30 s unless
     /// said otherwise, `None` (`dpd = 0`) = never.
     pub dpd: Option<Duration>,
+    /// When a Child SA gets new keys; after one hour unless said otherwise.
+    pub rekey: Rekey,
+    /// When the IKE SA gets new keys; after four hours unless said otherwise.
+    pub ike_rekey: Rekey,
     /// `[[peer.child]]`.
     pub children: Vec<Child>,
 }
@@ -247,6 +251,20 @@ impl Peer {
     pub fn is_template(&self) -> bool {
         !self.remote_id.is_exact()
     }
+}
+
+/// `rekey`, `ike_rekey`: how long keys are used. Whichever limit is reached first
+/// counts; none at all is "never". Limits of the algorithms hold in any case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rekey {
+    /// From installation on.
+    pub time: Option<Duration>,
+    /// Inner octets of either direction; Child SAs alone.
+    pub octets: Option<u64>,
+    /// Packets of either direction; Child SAs alone.
+    pub packets: Option<u64>,
+    /// How much of each limit is taken off at random at most, as a share.
+    pub jitter: f64,
 }
 
 /// One selector of `local_ts` or `remote_ts`.

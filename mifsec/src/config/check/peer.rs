@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
+use super::rekey::What;
 use super::{Checker, NOT_YET, Section};
 use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
 
@@ -64,8 +65,6 @@ impl Checker<'_> {
                     .mend("use psk_file"));
             }
         }
-        self.unsupported(section, "rekey", raw.rekey.is_some())?;
-        self.unsupported(section, "ike_rekey", raw.ike_rekey.is_some())?;
         self.choose(
             section,
             "encapsulation",
@@ -233,6 +232,8 @@ impl Checker<'_> {
                 None => Some(DPD),
                 given => self.duration(section, "dpd", given)?,
             },
+            rekey: self.rekey(section, What::Child, raw.rekey)?,
+            ike_rekey: self.rekey(section, What::Ike, raw.ike_rekey)?,
             ike: self.proposals(section, "ike", raw.ike)?,
             esp: self.proposals(section, "esp", raw.esp)?,
             pool: raw.pool,
