@@ -111,6 +111,7 @@ impl Agent {
                     child.pair = pair;
                 }
             }
+            SaRequest::Retire { child: _ } => {}
             SaRequest::Remove { child } => {
                 if let Some(removed) = self.children.remove(&child) {
                     // Without its peer it is in no other map, but it is in this one.

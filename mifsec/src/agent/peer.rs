@@ -104,6 +104,7 @@ impl Agent {
                 observed: _,
             } => self.peer_moved(ike, &update, now),
             ike::Event::ChannelMoved { ike, observed } => self.channel_moved(ike, observed),
+            ike::Event::ProbeKeysChanged { .. } | ike::Event::ReauthDue { .. } => {}
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);

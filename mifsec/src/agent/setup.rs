@@ -431,6 +431,8 @@ fn engine_config(config: &Config) -> EngineConfig {
         ike_proposals: p.ike.clone(),
         esp_proposals: p.esp.clone(),
         dpd: p.dpd,
+        rekey: ike::config::Lifetime::CHILD,
+        ike_rekey: ike::config::Lifetime::IKE,
         children: p
             .children
             .iter()

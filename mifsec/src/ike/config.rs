@@ -114,6 +114,44 @@ pub enum Require {
     Any,
 }
 
+/// How long an SA lives before it is rekeyed (RFC 7296 2.8). Octets and packets
+/// are counted by the data plane, whose limits are not the engine's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lifetime {
+    /// When it is rekeyed at the latest; `None` is never. At
+    /// [`HARD`](Self::HARD) times this it is given up.
+    pub time: Option<Duration>,
+    /// Part of the time, 0 to 1, that at most is taken off at random, so that two
+    /// ends of one configuration seldom rekey at once.
+    pub jitter: f64,
+}
+
+impl Lifetime {
+    /// No SA is used longer than this part of its time.
+    pub const HARD: f64 = 1.1;
+
+    /// A Child SA's unless configured: an hour.
+    pub const CHILD: Self = Self::of(Duration::from_secs(3600));
+
+    /// An IKE SA's unless configured: four hours.
+    pub const IKE: Self = Self::of(Duration::from_secs(4 * 3600));
+
+    /// Rekeyed by command only.
+    pub const NEVER: Self = Self {
+        time: None,
+        jitter: 0.0,
+    };
+
+    /// With the usual jitter.
+    #[must_use]
+    pub const fn of(time: Duration) -> Self {
+        Self {
+            time: Some(time),
+            jitter: 0.1,
+        }
+    }
+}
+
 /// One peer, or a template of many.
 pub struct PeerConfig {
     /// Its name in commands, events and logs.
@@ -140,6 +178,10 @@ pub struct PeerConfig {
     pub esp_proposals: Vec<EspProposal>,
     /// Quiet time after which the peer is asked for a sign of life.
     pub dpd: Option<Duration>,
+    /// Lifetime of its Child SAs.
+    pub rekey: Lifetime,
+    /// Lifetime of its IKE SA.
+    pub ike_rekey: Lifetime,
     /// Its Child SAs; an initiator makes the first one in IKE_AUTH.
     pub children: Vec<ChildConfig>,
 }

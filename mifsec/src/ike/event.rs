@@ -150,6 +150,24 @@ pub enum Command {
         /// Of which IKE SA.
         ike: IkeId,
     },
+    /// A Child SA reached its soft limit (octets, packets, sequence numbers), or the
+    /// operator wants new keys: rekey it. No effect while that is under way.
+    RekeyChild {
+        /// Which.
+        child: ChildId,
+    },
+    /// Rekey an IKE SA; its handle and its Child SAs stay. No effect while that is
+    /// under way.
+    RekeyIke {
+        /// Which.
+        ike: IkeId,
+    },
+    /// A Child SA reached its hard limit: delete it at both ends, and create it
+    /// anew if it is ours.
+    ExpireChild {
+        /// Which.
+        child: ChildId,
+    },
     /// ESP of this peer was authenticated lately: liveness starts over (RFC 7296 2.4).
     PeerAlive {
         /// Of which IKE SA.
@@ -189,6 +207,16 @@ pub struct ChildSa {
     pub hold_outbound: bool,
     /// Packets of the replay window.
     pub replay_window: u32,
+    /// The Child SA it takes over from: same name, selectors and bundle. Without
+    /// `hold_outbound` it sends from now on, whichever of them did. With it, it
+    /// sends from its first packet or after 1 s, but only if the one it replaces
+    /// is still the one that sends: of two that replace the same one (both ends
+    /// rekeyed at once) the one without `hold_outbound` stays. The replaced one
+    /// receives until [`SaRequest::Remove`].
+    pub replaces: Option<ChildId>,
+    /// It lost against another new one (RFC 7296 2.8.1) and goes soon: it receives
+    /// what may come on it and never sends.
+    pub redundant: bool,
 }
 
 impl std::fmt::Debug for ChildSa {
@@ -231,6 +259,13 @@ pub enum SaRequest {
         child: ChildId,
         /// Its path.
         pair: IfacePair,
+    },
+    /// The peer has deleted it in favour of the Child SA that replaces it: send on
+    /// that one from now. It still receives, for packets on their way, until
+    /// [`SaRequest::Remove`].
+    Retire {
+        /// Which.
+        child: ChildId,
     },
     /// Remove both directions.
     Remove {
@@ -323,6 +358,22 @@ pub enum Event {
         ike: IkeId,
         /// Where the message came from.
         observed: Arrival,
+    },
+    /// The IKE SA was rekeyed: probes are sealed with these keys from now. What the
+    /// peer sealed before still arrives on the old inbound SPI for
+    /// [`PROBE_GRACE`](super::PROBE_GRACE).
+    ProbeKeysChanged {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The new probe SA pair.
+        probe: ProbeKeys,
+    },
+    /// The IKE SA has to be set up anew before long, by a second one that takes
+    /// over: the peer limits how long an authentication counts (RFC 4478), or does
+    /// not rekey.
+    ReauthDue {
+        /// Of which IKE SA.
+        ike: IkeId,
     },
     /// A request had to be retransmitted this often: the channel's path may be dead.
     ChannelQuiet {

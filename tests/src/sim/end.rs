@@ -142,6 +142,9 @@ impl End {
                     .expect("only what is installed is rebound")
                     .pair = pair;
             }
+            SaRequest::Retire { child } => {
+                assert!(self.children.contains_key(&child), "retired after removal");
+            }
             SaRequest::Remove { child } => {
                 assert!(self.children.remove(&child).is_some(), "removed twice");
             }

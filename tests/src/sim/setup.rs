@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mifsec::crypto::{Secret, SeededEntropy};
 use mifsec::ids::{IfaceId, IfacePair, IkeId};
-use mifsec::ike::config::{ChildConfig, EngineConfig, PeerConfig, Require};
+use mifsec::ike::config::{ChildConfig, EngineConfig, Lifetime, PeerConfig, Require};
 use mifsec::ike::lease::PoolConfig;
 use mifsec::ike::mif::{IfaceState, InterfaceRecord, LinkClass, Maddr};
 use mifsec::ike::peer::PskSource;
@@ -51,6 +51,8 @@ pub fn user() -> EngineConfig {
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
             children: vec![child(
                 "internet",
                 &[None],
@@ -84,6 +86,8 @@ pub fn gateway() -> EngineConfig {
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
             children: vec![child(
                 "internet",
                 &[Some("0.0.0.0/0"), Some("::/0")],

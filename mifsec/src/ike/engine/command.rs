@@ -83,6 +83,8 @@ impl Engine {
                     sa.submit(Task::Liveness, cx);
                 }
             }),
+            Command::RekeyChild { .. } | Command::RekeyIke { .. } | Command::ExpireChild { .. } => {
+            }
             Command::PeerAlive { ike } => self.step(ike, |sa, cx| sa.alive(cx)),
         }
     }
