@@ -267,6 +267,16 @@ pub struct Rekey {
     pub jitter: f64,
 }
 
+impl Rekey {
+    /// No limit but those of the algorithms.
+    pub const NEVER: Self = Self {
+        time: None,
+        octets: None,
+        packets: None,
+        jitter: 0.0,
+    };
+}
+
 /// One selector of `local_ts` or `remote_ts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ts {

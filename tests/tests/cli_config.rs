@@ -455,9 +455,8 @@ fn lifetimes_are_a_time_a_table_or_never() {
     let timed = peer("rekey = \"1h30m\"\nike_rekey = 7200").unwrap();
     assert_eq!(timed.rekey.time, Some(Duration::from_secs(5400)));
     assert_eq!(timed.ike_rekey.time, hours(2));
-    let all = peer(
-        "rekey = { time = \"1h\", octets = \"16GiB\", packets = 1000000000, jitter = 0.2 }",
-    );
+    let all =
+        peer("rekey = { time = \"1h\", octets = \"16GiB\", packets = 1000000000, jitter = 0.2 }");
     let all = all.unwrap().rekey;
     assert_eq!(
         (all.time, all.octets, all.packets),
@@ -475,7 +474,11 @@ fn lifetimes_are_a_time_a_table_or_never() {
         ("rekey = { packets = \"1M\" }", "rekey", "not a number"),
         ("rekey = { jitter = 0.9 }", "rekey", "out of range"),
         ("rekey = { bytes = 10 }", "rekey", "is no part of it"),
-        ("ike_rekey = { packets = 9 }", "ike_rekey", "no limit of packets"),
+        (
+            "ike_rekey = { packets = 9 }",
+            "ike_rekey",
+            "no limit of packets",
+        ),
         ("ike_rekey = false", "ike_rekey", "is not a lifetime"),
     ] {
         let error = peer(line).err().unwrap();

@@ -9,7 +9,7 @@ use crate::ike::{IkeSaView, IkeState};
 use crate::path::{self, IfaceState};
 
 use super::Agent;
-use super::bundle::home;
+use super::bundle::{Child, home};
 use super::handle::{Asked, Question};
 use super::retry::Progress;
 use super::views::{
@@ -77,7 +77,11 @@ impl Agent {
                     leases: peer.leases.iter().map(ToString::to_string).collect(),
                     spi_i: view.map(|v| spi(v.spi_i)),
                     spi_r: view.map(|v| spi(v.spi_r)),
-                    children: self.children.values().filter(|c| c.ike == *ike).count(),
+                    children: self
+                        .children
+                        .values()
+                        .filter(|c| c.ike == *ike && c.sends)
+                        .count(),
                     channel: Some(self.accesses.name(peer.channel.local_iface)),
                     reason: None,
                 });
@@ -239,8 +243,8 @@ impl Agent {
         let engine = self.ike.views();
         let sas = self
             .children
-            .values()
-            .map(|child| {
+            .iter()
+            .map(|(id, child)| {
                 let (peer, remote_id) = self.names(child.ike);
                 let ike = engine.iter().find(|v| v.ike == child.ike);
                 let (inbound, outbound) = (child.inbound.counters(), child.outbound.counters());
@@ -273,6 +277,15 @@ impl Agent {
                     octets_out: outbound.octets,
                     replay_drops: inbound.replay_drops + inbound.too_old,
                     age_ms: millis(now.saturating_duration_since(child.installed)),
+                    member: child.member.0,
+                    generation: child.generation,
+                    sends: child.sends,
+                    replaced_by: self.replaced_by(*id).map(|spi| spi.to_string()),
+                    rekey_ms: self.rekey_time(child).map(|time| {
+                        millis((child.installed + time).saturating_duration_since(now))
+                    }),
+                    rekey_packets: some(child.lifetime.soft.packets),
+                    rekey_octets: some(child.lifetime.soft.octets),
                 }
             })
             .collect();
@@ -280,6 +293,11 @@ impl Agent {
             schema: SA_SCHEMA.into(),
             sas,
         }
+    }
+
+    fn rekey_time(&self, child: &Child) -> Option<Duration> {
+        let peer = self.peers.get(&child.ike)?;
+        self.config.peers.get(peer.config)?.rekey.time
     }
 
     fn names(&self, ike: IkeId) -> (String, String) {
@@ -290,6 +308,11 @@ impl Agent {
             )
         })
     }
+}
+
+/// A limit, if there is one.
+fn some(limit: u64) -> Option<u64> {
+    (limit != u64::MAX).then_some(limit)
 }
 
 /// Which of the programs' reasons are packets that went nowhere.

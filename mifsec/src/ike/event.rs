@@ -168,6 +168,11 @@ pub enum Command {
         /// Which.
         child: ChildId,
     },
+    /// The peer is dead, as the data plane knows: forget the IKE SA without telling it.
+    GiveUp {
+        /// Which.
+        ike: IkeId,
+    },
     /// ESP of this peer was authenticated lately: liveness starts over (RFC 7296 2.4).
     PeerAlive {
         /// Of which IKE SA.

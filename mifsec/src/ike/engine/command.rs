@@ -85,6 +85,10 @@ impl Engine {
             }),
             Command::RekeyChild { .. } | Command::RekeyIke { .. } | Command::ExpireChild { .. } => {
             }
+            Command::GiveUp { ike } => self.step(ike, |sa, cx| {
+                let remote = sa.channel.remote;
+                sa.close(Failure::Timeout { remote }, cx);
+            }),
             Command::PeerAlive { ike } => self.step(ike, |sa, cx| sa.alive(cx)),
         }
     }
