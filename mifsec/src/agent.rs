@@ -19,6 +19,7 @@ mod network;
 mod paths;
 mod peer;
 mod probe;
+mod redirect;
 mod retry;
 mod sabotage;
 mod setup;

@@ -56,6 +56,7 @@ impl Agent {
                 initiator,
                 leases,
                 dns: _,
+                domains: _,
                 mif,
                 channel,
                 nat_local,
@@ -108,6 +109,12 @@ impl Agent {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
             }
+            ike::Event::Redirected {
+                ike: _,
+                peer,
+                gateway,
+                from,
+            } => self.redirected(&peer, &gateway, from, now),
             ike::Event::Failed {
                 peer,
                 ike: _,

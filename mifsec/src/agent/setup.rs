@@ -431,6 +431,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         ike_proposals: p.ike.clone(),
         esp_proposals: p.esp.clone(),
         dpd: p.dpd,
+        childless: false,
         children: p
             .children
             .iter()

@@ -11,6 +11,7 @@
 //! | `config`     | inner addresses within it                 | 2.19, 3.15     |
 //! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
+//! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
 
@@ -23,6 +24,7 @@ pub(super) mod init;
 pub(super) mod interfaces;
 pub(super) mod natd;
 pub(super) mod payloads;
+pub(super) mod redirect;
 pub(super) mod update;
 
 use std::collections::VecDeque;

@@ -51,6 +51,7 @@ pub fn user() -> EngineConfig {
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            childless: false,
             children: vec![child(
                 "internet",
                 &[None],
@@ -70,6 +71,7 @@ pub fn gateway() -> EngineConfig {
             cidr: vec![net("10.66.0.0/16"), net("fd66::/64")],
             exclude: Vec::new(),
             dns: vec![ip("10.66.0.1")],
+            domains: vec!["corp.example".into()],
         }],
         peers: vec![PeerConfig {
             name: "subscribers".into(),
@@ -84,6 +86,7 @@ pub fn gateway() -> EngineConfig {
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            childless: false,
             children: vec![child(
                 "internet",
                 &[Some("0.0.0.0/0"), Some("::/0")],

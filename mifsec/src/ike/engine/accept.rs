@@ -15,7 +15,7 @@ use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
 use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
 use crate::ike::sa::{IkeSa, Keys, Phase};
 use crate::ike::task::auth::{HalfOpen, Initial};
-use crate::ike::task::{Payloads, natd};
+use crate::ike::task::{Payloads, init, natd};
 use crate::ike::timer::TimerKind;
 
 use super::Engine;
@@ -242,6 +242,7 @@ impl Engine {
             Payload::Nonce(nr.clone()),
         ];
         payloads.extend(natd::build(spis.0, spis.1, local, remote));
+        payloads.extend(init::answer(offer.payloads));
         let header = Header {
             spi_r: spis.1,
             response: true,
@@ -270,6 +271,11 @@ impl Engine {
         // The hashes of the request were made with a responder SPI of 0.
         sa.nat = natd::detect(offer.payloads, spis.0, IkeSpi(0), local, remote);
         sa.keys = Keys::new(keys, false);
+        sa.fragmentation = offer
+            .payloads
+            .notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
+            .is_some();
+        sa.acquaint(offer.payloads);
         sa.inbound.answered(0, response.clone());
         let expiry = self.cx.now() + self.cx.limits.half_open_lifetime;
         sa.timers.set(TimerKind::Expire, Some(expiry));

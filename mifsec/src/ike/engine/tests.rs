@@ -42,6 +42,7 @@ fn config(local: &str, remote: &str, specs: [Vec<TsSpec>; 2]) -> EngineConfig {
             ike_proposals: vec![proposal::IkeProposal::default()],
             esp_proposals: vec![proposal::EspProposal::default()],
             dpd: None,
+            childless: false,
             children: vec![ChildConfig {
                 name: "net".into(),
                 local_ts,
