@@ -73,6 +73,8 @@ pub(super) struct IkeSa {
     /// its way to us.
     pub(super) early_deletes: BTreeSet<Spi>,
     pub(super) mif: Option<interfaces::Mif>,
+    /// When the peer was told that a request is outside of its window.
+    told_outside: Option<Instant>,
     /// Both ends take fragments (RFC 7383).
     pub(super) fragmentation: bool,
     /// What the peer is by its vendor ids, if we know it.
@@ -155,6 +157,7 @@ impl IkeSa {
             children: BTreeMap::new(),
             early_deletes: BTreeSet::new(),
             mif: None,
+            told_outside: None,
             fragmentation: false,
             vendor: None,
             leases: Vec::new(),
