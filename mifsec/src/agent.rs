@@ -25,6 +25,7 @@ mod peer;
 mod probe;
 mod reauth;
 mod rekey;
+mod redirect;
 mod retry;
 mod sabotage;
 mod setup;

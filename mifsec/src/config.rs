@@ -173,6 +173,8 @@ pub struct Pool {
     pub cidr: Vec<IpNet>,
     /// Name servers told to the subscriber.
     pub dns: Vec<IpAddr>,
+    /// Domains those name servers are for; empty = everything.
+    pub domains: Vec<String>,
     /// Never leased.
     pub exclude: Vec<IpNet>,
 }
@@ -186,6 +188,7 @@ impl Pool {
             cidr: self.cidr.clone(),
             exclude: self.exclude.clone(),
             dns: self.dns.clone(),
+            domains: self.domains.clone(),
         }
     }
 }

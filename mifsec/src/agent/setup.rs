@@ -447,6 +447,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         dpd: p.dpd,
         rekey: lifetime(&p.rekey),
         ike_rekey: lifetime(&p.ike_rekey),
+        childless: false,
         children: p
             .children
             .iter()

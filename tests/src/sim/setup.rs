@@ -53,6 +53,7 @@ pub fn user() -> EngineConfig {
             dpd: None,
             rekey: Lifetime::NEVER,
             ike_rekey: Lifetime::NEVER,
+            childless: false,
             children: vec![child(
                 "internet",
                 &[None],
@@ -72,6 +73,7 @@ pub fn gateway() -> EngineConfig {
             cidr: vec![net("10.66.0.0/16"), net("fd66::/64")],
             exclude: Vec::new(),
             dns: vec![ip("10.66.0.1")],
+            domains: vec!["corp.example".into()],
         }],
         peers: vec![PeerConfig {
             name: "subscribers".into(),
@@ -88,6 +90,7 @@ pub fn gateway() -> EngineConfig {
             dpd: None,
             rekey: Lifetime::NEVER,
             ike_rekey: Lifetime::NEVER,
+            childless: false,
             children: vec![child(
                 "internet",
                 &[Some("0.0.0.0/0"), Some("::/0")],

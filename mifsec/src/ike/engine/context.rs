@@ -12,6 +12,7 @@ use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::{Event, SaRequest, Transmit};
 use crate::ike::lease::{Pool, PoolError};
 use crate::ike::mif::{AddressPolicy, InterfaceRecord};
+use crate::ike::redirect::History;
 use crate::ike::sa::IkeSa;
 
 /// Octets of our nonces: half the key of the largest PRF is the least
@@ -31,6 +32,8 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) peers: Vec<Arc<PeerConfig>>,
     pub(in crate::ike) limits: Limits,
     pub(in crate::ike) retransmit: RetransmitConfig,
+    /// Longest datagram towards peers that take fragments.
+    pub(in crate::ike) fragment_size: usize,
     pub(in crate::ike) port: u16,
     pub(in crate::ike) ike_port: u16,
     pub(in crate::ike) pools: BTreeMap<String, Pool>,
@@ -40,6 +43,8 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) ifaces: Vec<InterfaceRecord>,
     /// Number of that table.
     pub(in crate::ike) epoch: u32,
+    /// Redirections followed lately.
+    pub(in crate::ike) redirects: History,
     /// Other IKE SAs this step changed.
     touched: Vec<IkeId>,
     entropy: Box<dyn Entropy>,
@@ -64,6 +69,7 @@ impl Context {
             peers: config.peers.into_iter().map(Arc::new).collect(),
             limits: config.limits,
             retransmit: config.retransmit,
+            fragment_size: config.fragment_size,
             port: config.port,
             ike_port: config.ike_port,
             pools,
@@ -78,6 +84,7 @@ impl Context {
             requests: VecDeque::new(),
             events: VecDeque::new(),
             counters: BTreeMap::new(),
+            redirects: History::default(),
             touched: Vec::new(),
         })
     }

@@ -44,6 +44,7 @@ fn config(local: &str, remote: &str, specs: [Vec<TsSpec>; 2]) -> EngineConfig {
             dpd: None,
             rekey: Lifetime::NEVER,
             ike_rekey: Lifetime::NEVER,
+            childless: false,
             children: vec![ChildConfig {
                 name: "net".into(),
                 local_ts,

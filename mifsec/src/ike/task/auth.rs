@@ -20,7 +20,7 @@ use crate::ike::peer::{Identity, IdentityPattern, authorise};
 use crate::ike::sa::{IkeSa, Phase};
 
 use super::child::{self, Create, Nonces};
-use super::{Payloads, Received, config, interfaces};
+use super::{Payloads, Received, config, interfaces, redirect};
 
 /// What IKE_SA_INIT left for AUTH to cover.
 pub(in crate::ike) struct Initial {
@@ -45,7 +45,8 @@ pub(in crate::ike) struct AuthTask {
 impl AuthTask {
     /// The first Child SA is the first one configured.
     pub(in crate::ike) fn new(initial: Initial, sa: &IkeSa, cx: &mut Context) -> Self {
-        let first = sa.peer.as_ref().and_then(|peer| peer.children.first());
+        let with_child = sa.peer.as_ref().filter(|peer| !peer.is_childless());
+        let first = with_child.and_then(|peer| peer.children.first());
         Self {
             initial,
             child: first.map(|config| Create::on_channel(config.clone(), sa)),
@@ -135,6 +136,14 @@ impl AuthTask {
                 sa.begin_closing(reason, cx);
             };
         }
+        if redirect::in_auth(sa, cx, payloads) {
+            cx.release_spi(probe_spi);
+            if let Some(create) = child {
+                create.abandon(cx);
+            }
+            return;
+        }
+        sa.acquaint(payloads);
         let (leases, dns) = payloads.config().map(config::read).unwrap_or_default();
         sa.leases = leases;
         interfaces::agree(sa, cx, payloads, probe_spi);
@@ -189,6 +198,7 @@ pub(in crate::ike) fn respond(
     }
     // It floated: the channel is where this message came from.
     sa.channel = sa.channel_of(received.arrival, cx);
+    sa.acquaint(&received.payloads);
     let mut response = proof;
     let refused_address = match config::asked(&received.payloads) {
         Some(request) => match config::respond(request, sa, cx) {
@@ -200,7 +210,7 @@ pub(in crate::ike) fn respond(
         },
         None => None,
     };
-    sa.establish(Vec::new(), cx);
+    sa.establish(config::Resolvers::default(), cx);
     let initial = half_open.initial;
     match refused_address {
         // No address, no Child SA; the IKE SA stands (RFC 7296 3.15.4).
