@@ -250,7 +250,7 @@ impl<'a> Agent<'a> {
             .stdout(file.try_clone()?)
             .stderr(file);
         if std::env::var_os("MIFSEC_LOG").is_none() {
-            command.env("MIFSEC_LOG", "debug");
+            command.env("MIFSEC_LOG", "info,mifsec=debug");
         }
         self.pid = self.net.topology.scope().spawn(&mut command)?;
         wait("the agent's control socket", || {

@@ -184,9 +184,11 @@ impl<'a> Charon<'a> {
         for sub in ["x509", "x509ca", "private", "pubkey"] {
             fs::create_dir_all(dir.join("swanctl").join(sub))?;
         }
+        fs::create_dir_all(dir.join("bin"))?;
         for program in [CHARON, SWANCTL] {
             let file = Path::new(program).file_name().context("no name")?;
-            fs::copy(program, dir.join(file)).with_context(|| format!("cannot copy {program}"))?;
+            fs::copy(program, dir.join("bin").join(file))
+                .with_context(|| format!("cannot copy {program}"))?;
         }
         fs::write(dir.join("strongswan.conf"), conf(&dir, settings))?;
         let mut charon = Self {
@@ -222,7 +224,7 @@ impl<'a> Charon<'a> {
         command
             .args(["--mount", "--", "/bin/sh", "-c"])
             .arg("mount -t tmpfs tmpfs /run && exec \"$0\"")
-            .arg(self.dir.join("charon"))
+            .arg(self.dir.join("bin/charon"))
             .env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"))
             .stdout(file.try_clone()?)
             .stderr(file);
@@ -254,7 +256,7 @@ impl<'a> Charon<'a> {
     /// What it printed, when it fails.
     pub fn swanctl(&self, arguments: &[&str]) -> Result<String> {
         let uri = format!("unix://{}", self.dir.join("charon.vici").display());
-        let output = Command::new(self.dir.join("swanctl"))
+        let output = Command::new(self.dir.join("bin/swanctl"))
             .args(arguments)
             .args(["--uri", &uri])
             .env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"))
