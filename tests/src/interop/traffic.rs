@@ -13,8 +13,6 @@ use super::{Agent, wait};
 use crate::lab::load::{Load, Plan};
 use crate::lab::sys::Netns;
 
-const ECHO: u16 = 7007;
-const STREAM: u16 = 7008;
 /// Octets of one TCP transfer in each direction.
 const TRANSFER: usize = 512 << 10;
 
@@ -48,8 +46,10 @@ pub fn passes(net: &Net, client: IpAddr) -> Result<bool> {
 /// # Errors
 /// When nobody has the address.
 pub fn echo(net: &Net, client: IpAddr, count: u64, patience: Duration) -> Result<u64> {
-    let server = SocketAddr::new(Net::server(client), ECHO);
+    // Any port: a process that is just being started may still hold the last one.
+    let server = SocketAddr::new(Net::server(client), 0);
     let listening = net.topology.srv.run(|| UdpSocket::bind(server))??;
+    let server = listening.local_addr()?;
     let sending = net
         .topology
         .eu
@@ -99,13 +99,13 @@ fn quiet(error: &std::io::Error) -> bool {
 /// # Errors
 /// When something else than what was sent arrives.
 pub fn tcp(from: &Netns, client: IpAddr, to: &Netns, server: IpAddr) -> Result<()> {
-    let listener = to.run(|| TcpListener::bind(SocketAddr::new(server, STREAM)))??;
+    let listener = to.run(|| TcpListener::bind(SocketAddr::new(server, 0)))??;
+    let address = listener.local_addr()?;
     let connect = || -> std::io::Result<TcpStream> {
         let domain = Domain::for_address(SocketAddr::new(client, 0));
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.bind(&SocketAddr::new(client, 0).into())?;
-        let to = SocketAddr::new(server, STREAM);
-        socket.connect_timeout(&to.into(), Duration::from_secs(5))?;
+        socket.connect_timeout(&address.into(), Duration::from_secs(5))?;
         Ok(socket.into())
     };
     let one = from.run(connect)?.context("no TCP through the tunnel")?;

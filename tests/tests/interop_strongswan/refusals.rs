@@ -199,7 +199,7 @@ fn a_strongswan_client_is_refused_where_interfaces_must_be_spoken_of() {
             net,
             &ours,
             &Connection::client(),
-            "establishing connection 'net' failed",
+            "AUTHENTICATION_FAILED",
             "the peer does not speak IKEv2-MIF",
         )
     });
