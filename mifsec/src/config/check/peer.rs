@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
 use super::{Checker, NOT_YET, Section};
-use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
+use crate::ike::peer::{Identity, IdentityError, IdentityPattern, LocalAuth};
 
 /// How long all may be quiet before the peer is asked whether it is there.
 const DPD: Duration = Duration::from_secs(30);
@@ -240,7 +240,9 @@ impl Checker<'_> {
             remote,
             local_id,
             remote_id: pattern,
-            psk,
+            psk: Some(psk),
+            local_auth: LocalAuth::Psk,
+            ca: None,
             request_v4,
             request_v6,
             children,
