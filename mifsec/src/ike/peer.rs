@@ -4,8 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod dn;
 mod identity;
 
+pub use dn::{DistinguishedName, DnPattern};
 pub use identity::{Identity, IdentityError, IdentityPattern};
 
 use std::collections::BTreeMap;
