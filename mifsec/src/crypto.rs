@@ -11,11 +11,15 @@ mod aead;
 mod entropy;
 mod ke;
 mod prf;
+mod sign;
 
 pub use aead::{Aead, AeadAlgorithm, ICV_LEN, IV_LEN, SALT_LEN};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use ke::{KeGroup, PrivateKey};
 pub use prf::PrfAlgorithm;
+pub use sign::{
+    HashAlgorithm, KeyFormat, PublicKey, SignatureAlgorithm, SignatureError, SigningKey,
+};
 
 use zeroize::Zeroizing;
 

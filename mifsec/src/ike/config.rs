@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lease::PoolConfig;
 use super::mif::DEFAULT_RECORDS;
-use super::peer::{Identity, IdentityPattern, PadEntry, PskSource};
+use super::peer::{Identity, IdentityPattern, LocalAuth, PadEntry, RemoteAuth};
 use super::proposal::{EspProposal, IkeProposal};
 use super::selector::TsSpec;
 
@@ -171,8 +171,10 @@ pub struct PeerConfig {
     pub local_id: Identity,
     /// Whom we accept.
     pub remote_id: IdentityPattern,
-    /// The secret, or one per identity.
-    pub psk: PskSource,
+    /// How we prove who we are.
+    pub local_auth: LocalAuth,
+    /// What we accept as the peer's proof.
+    pub remote_auth: RemoteAuth,
     /// Initiator: ask for an inner IPv4 address.
     pub request_v4: bool,
     /// Initiator: ask for an inner IPv6 address.

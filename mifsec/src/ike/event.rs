@@ -17,6 +17,7 @@ use crate::ids::{Arrival, ChildId, IfaceId, IfacePair, IkeId, Spi};
 
 use super::error::Failure;
 use super::mif::{InterfaceRecord, UpdateAddrs};
+use super::peer::PskTable;
 use super::redirect::Gateway;
 use super::selector::TrafficSelector;
 
@@ -155,6 +156,13 @@ pub enum Command {
     DeleteIke {
         /// Which.
         ike: IkeId,
+    },
+    /// The file of a peer's shared keys has changed. Established IKE SAs stay.
+    SetPskTable {
+        /// Name of the peer's configuration.
+        peer: String,
+        /// All keys, in place of those there were.
+        table: PskTable,
     },
     /// Ask the peer for a sign of life (empty INFORMATIONAL); no answer closes the IKE SA.
     CheckLiveness {

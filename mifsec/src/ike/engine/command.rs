@@ -80,6 +80,9 @@ impl Engine {
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }
+            Command::SetPskTable { peer, table } => {
+                self.cx.psk_tables.insert(peer, table);
+            }
             Command::DeleteChild { child } => self.delete_child(child),
             Command::DeleteIke { ike } => {
                 self.step(ike, |sa, cx| sa.begin_closing(Failure::Deleted, cx));

@@ -16,7 +16,7 @@ use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Event;
 use crate::ike::keymat::{shared_key_auth, signed_octets, verify_shared_key};
 use crate::ike::message::{Auth, AuthMethod, Notify, NotifyType, Payload};
-use crate::ike::peer::{Identity, IdentityPattern, authorise};
+use crate::ike::peer::{Identity, IdentityPattern, PskSource, authorise};
 use crate::ike::sa::{IkeSa, Phase};
 
 use super::child::{self, Create, Nonces};
@@ -70,7 +70,7 @@ impl AuthTask {
     ) -> Option<Vec<Payload>> {
         let peer = sa.peer.clone()?;
         let id = peer.local_id.to_id();
-        let Some(secret) = initiator_secret(&peer) else {
+        let Some(secret) = initiator_secret(&peer, cx) else {
             let id = peer.remote_id.to_string();
             sa.close(Failure::NoSecret { id }, cx);
             return None;
@@ -124,7 +124,7 @@ impl AuthTask {
             child,
             probe_spi,
         } = *self;
-        if let Err(reason) = authenticate_responder(sa, &initial, payloads) {
+        if let Err(reason) = authenticate_responder(sa, cx, &initial, payloads) {
             cx.release_spi(probe_spi);
             if let Some(create) = child {
                 create.abandon(cx);
@@ -256,10 +256,8 @@ fn authenticate_initiator(
         .cloned()
         .ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
     sa.peer = Some(peer.clone());
-    let secret = peer
-        .psk
-        .lookup(&identity)
-        .ok_or_else(|| Failure::NoSecret { id: name.clone() })?;
+    let secret =
+        shared_key(&peer, &identity, cx).ok_or_else(|| Failure::NoSecret { id: name.clone() })?;
     let Some(keys) = &sa.keys else {
         return Err(Failure::Protocol { what: "IKE_AUTH" });
     };
@@ -295,6 +293,7 @@ fn authenticate_initiator(
 /// Checks IDr and AUTH.
 fn authenticate_responder(
     sa: &mut IkeSa,
+    cx: &Context,
     initial: &Initial,
     payloads: &Payloads,
 ) -> Result<(), Failure> {
@@ -322,7 +321,7 @@ fn authenticate_responder(
         sk_p: &keys.sk_pr,
         id_body: &id.body(),
     };
-    if !initiator_secret(peer).is_some_and(|secret| theirs.holds(secret, auth)) {
+    if !initiator_secret(peer, cx).is_some_and(|secret| theirs.holds(secret, auth)) {
         return Err(Failure::WrongSecret {
             id: identity.to_string(),
         });
@@ -339,10 +338,25 @@ pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
 }
 
 /// An initiator knows whom it calls, so a table is looked up by that name.
-fn initiator_secret(peer: &PeerConfig) -> Option<&Secret> {
+fn initiator_secret<'a>(peer: &'a PeerConfig, cx: &'a Context) -> Option<&'a Secret> {
     match &peer.remote_id {
-        IdentityPattern::Exact(identity) => peer.psk.lookup(identity),
-        IdentityPattern::Suffix(_) | IdentityPattern::Any => peer.psk.lookup(&peer.local_id),
+        IdentityPattern::Exact(identity) => shared_key(peer, identity, cx),
+        _ => shared_key(peer, &peer.local_id, cx),
+    }
+}
+
+/// The key shared with `identity`, from the newest table.
+fn shared_key<'a>(
+    peer: &'a PeerConfig,
+    identity: &Identity,
+    cx: &'a Context,
+) -> Option<&'a Secret> {
+    match (
+        peer.remote_auth.psk.as_ref()?,
+        cx.psk_tables.get(&peer.name),
+    ) {
+        (PskSource::Table(_), Some(newer)) => newer.get(identity),
+        (source, _) => source.lookup(identity),
     }
 }
 
