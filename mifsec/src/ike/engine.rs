@@ -12,6 +12,8 @@ mod accept;
 mod command;
 mod context;
 mod cookie;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
