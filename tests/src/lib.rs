@@ -8,6 +8,10 @@
 
 pub mod bpf;
 pub mod interop;
+//! the data plane between two [`namespace`]s. [`fuzz`] is what the fuzz targets do.
+
+pub mod bpf;
+pub mod fuzz;
 pub mod lab;
 pub mod namespace;
 pub mod pump;

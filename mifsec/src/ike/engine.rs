@@ -14,6 +14,8 @@ mod command;
 mod context;
 mod cookie;
 mod half_open;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -11,6 +11,8 @@
 
 mod children;
 mod exchange;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
