@@ -3,6 +3,7 @@
 mod access;
 mod agent;
 mod peer;
+mod rekey;
 mod values;
 
 use std::path::Path;
