@@ -15,6 +15,7 @@ mod anchors;
 mod bundle;
 mod guard;
 mod handle;
+mod mobike;
 mod network;
 mod paths;
 mod peer;
@@ -202,6 +203,7 @@ impl Agent {
         self.release_held(now);
         self.retry_due(now);
         self.refused_children_due(now);
+        self.pairs_due(now);
         // Whatever that made is drained before anybody waits.
         self.drain();
         self.deadline(now)
@@ -215,6 +217,7 @@ impl Agent {
             self.held_until(),
             self.retry_at(),
             self.refused_until(),
+            self.pairs_until(),
             self.look_due(),
             (!self.entries.is_empty()).then_some(self.next_poll),
         ]
@@ -262,7 +265,9 @@ impl Agent {
                 spi: _,
                 path,
             } => {
-                self.path.handle_new_source(path, arrival, now);
+                if !self.follow_source(path, arrival, now) {
+                    self.path.handle_new_source(path, arrival, now);
+                }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
             Input::WorkerGone { index, error } => {
@@ -382,6 +387,7 @@ impl Agent {
             self.path
                 .handle_activity(*path, Activity { sent, last_rx }, now);
         }
+        self.question_pairs(now);
         if moved {
             self.active_until = now + ACTIVE_FOR;
         }

@@ -15,6 +15,7 @@ use crate::path::{self, IfaceState, LinkClass, PeerParams, RemoteAddr, RemoteIfa
 
 use super::Agent;
 use super::anchors::Anchor;
+use super::mobike::Mobike;
 use super::probe::ProbeSa;
 
 /// How long a refused Child SA is not asked for again.
@@ -44,6 +45,8 @@ pub(super) struct Peer {
     pub(super) pending: BTreeMap<(String, IfacePair), Option<Instant>>,
     /// When the engine last heard that data came in.
     pub(super) alive: Option<Instant>,
+    /// What is kept of a peer without MIF.
+    pub(super) mobike: Mobike,
 }
 
 impl Agent {
@@ -57,6 +60,8 @@ impl Agent {
                 leases,
                 dns: _,
                 mif,
+                mobike,
+                peer_addresses,
                 channel,
                 nat_local,
                 nat_remote: _,
@@ -87,6 +92,7 @@ impl Agent {
                     told: BTreeMap::new(),
                     pending: BTreeMap::new(),
                     alive: None,
+                    mobike: Mobike::new(mobike, peer_addresses),
                 };
                 self.established(ike, established, mif, nat_local, now);
             }
@@ -103,7 +109,17 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
-            ike::Event::ChannelMoved { ike, observed } => self.channel_moved(ike, observed),
+            ike::Event::ChannelMoved { ike, observed, nat } => {
+                if !self.follow_channel(ike, observed, nat, now) {
+                    self.channel_moved(ike, observed);
+                }
+            }
+            ike::Event::ChannelConfirmed { ike, channel, nat } => {
+                self.channel_confirmed(ike, channel, nat, now);
+            }
+            ike::Event::PeerAddresses { ike, addresses } => {
+                self.peer_addresses(ike, addresses, now);
+            }
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
@@ -145,6 +161,7 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.told.remove(&iface);
                 }
+                self.move_refused(ike, now);
                 self.tell(
                     "alert",
                     &[
@@ -371,6 +388,7 @@ impl Agent {
                 continue;
             };
             if !peer.mif {
+                self.ensure_pair(ike, views, now);
                 continue;
             }
             let local_gone = self
@@ -391,6 +409,7 @@ impl Agent {
         if self.peers.get(&ike).is_some_and(|p| p.initiator && p.mif) {
             self.move_channel(ike, &views, now);
         }
+        self.pair_quiet(ike, now);
     }
 
     fn move_channel(&mut self, ike: IkeId, views: &[path::PathView], now: Instant) {

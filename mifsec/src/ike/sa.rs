@@ -26,7 +26,7 @@ use super::error::Failure;
 use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
 use super::keymat::IkeKeys;
 use super::mif::Maddr;
-use super::task::{Queue, Task, auth, delete, interfaces};
+use super::task::{Queue, Task, auth, delete, interfaces, mobike};
 use super::timer::{TimerKind, TimerTable};
 use super::window::{Inbound, Outbound};
 
@@ -70,6 +70,8 @@ pub(super) struct IkeSa {
     /// its way to us.
     pub(super) early_deletes: BTreeSet<Spi>,
     pub(super) mif: Option<interfaces::Mif>,
+    /// Both ends have MOBIKE; beside MIF it only answers.
+    pub(super) mobike: Option<mobike::Mobike>,
     /// Ours (initiator) or the peer's (responder).
     pub(super) leases: Vec<IpAddr>,
 }
@@ -148,6 +150,7 @@ impl IkeSa {
             children: BTreeMap::new(),
             early_deletes: BTreeSet::new(),
             mif: None,
+            mobike: None,
             leases: Vec::new(),
         }
     }
@@ -226,6 +229,8 @@ impl IkeSa {
             leases: self.leases.clone(),
             dns,
             mif,
+            mobike: self.mobike.is_some(),
+            peer_addresses: self.peer_addresses(),
             channel: self.channel,
             nat_local: self.nat.local,
             nat_remote: self.nat.remote,
@@ -394,6 +399,7 @@ impl IkeSa {
             spi_i: self.spi_i,
             spi_r: self.spi_r,
             mif: self.mif.is_some(),
+            mobike: self.mobike.is_some(),
             leases: self.leases.clone(),
             channel: self.channel,
             nat: self.nat,

@@ -13,6 +13,7 @@
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
+//! | `mobike`     | UPDATE_SA_ADDRESSES and its company       | RFC 4555       |
 
 pub(super) mod auth;
 pub(super) mod child;
@@ -21,6 +22,7 @@ pub(super) mod delete;
 pub(super) mod informational;
 pub(super) mod init;
 pub(super) mod interfaces;
+pub(super) mod mobike;
 pub(super) mod natd;
 pub(super) mod payloads;
 pub(super) mod update;
@@ -30,6 +32,7 @@ use std::collections::VecDeque;
 use crate::ids::Arrival;
 
 use super::engine::Context;
+use super::event::Channel;
 use super::message::{ExchangeType, Payload};
 use super::sa::IkeSa;
 
@@ -41,6 +44,8 @@ pub(super) struct Received {
     pub(super) payloads: Payloads,
     /// Its exchange.
     pub(super) exchange: ExchangeType,
+    /// Its number: requests may overtake each other within the window.
+    pub(super) message_id: u32,
     /// Where it came from.
     pub(super) arrival: Arrival,
 }
@@ -59,6 +64,8 @@ pub(super) enum Task {
     Announce(Option<u32>),
     /// MIF_UPDATE_ADDRS.
     Update(Box<update::Update>),
+    /// What MOBIKE asks and tells.
+    Mobike(Box<mobike::Ask>),
     /// An empty INFORMATIONAL (RFC 7296 2.4).
     Liveness,
 }
@@ -70,9 +77,11 @@ impl Task {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::Child(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_) | Self::Announce(_) | Self::Update(_) | Self::Liveness => {
-                ExchangeType::INFORMATIONAL
-            }
+            Self::Delete(_)
+            | Self::Announce(_)
+            | Self::Update(_)
+            | Self::Mobike(_)
+            | Self::Liveness => ExchangeType::INFORMATIONAL,
         }
     }
 
@@ -82,6 +91,7 @@ impl Task {
         match self {
             Self::Init(_) | Self::Auth(_) => 0,
             Self::Update(_) => 1,
+            Self::Mobike(ask) => ask.priority(),
             Self::Delete(_) => 2,
             Self::Announce(_) | Self::Child(_) | Self::Liveness => 3,
         }
@@ -96,6 +106,7 @@ impl Task {
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
+            Self::Mobike(ask) => ask.build(sa, cx),
             Self::Liveness => Some(Vec::new()),
         }
     }
@@ -110,6 +121,7 @@ impl Task {
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
+            Self::Mobike(ask) => ask.process(sa, cx, received),
             Self::Liveness => {}
         }
     }
@@ -129,7 +141,16 @@ impl Task {
             | Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
+            | Self::Mobike(_)
             | Self::Liveness => {}
+        }
+    }
+
+    /// The pair it leaves on if that is not the channel's.
+    pub(super) fn elsewhere(&self) -> Option<Channel> {
+        match self {
+            Self::Mobike(ask) => ask.candidate(),
+            _ => None,
         }
     }
 
@@ -138,7 +159,9 @@ impl Task {
     fn waits_for(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Update(a), Self::Update(b)) => a.concerns(b),
-            (Self::Announce(_), Self::Announce(_)) | (Self::Liveness, Self::Liveness) => true,
+            (Self::Announce(_), Self::Announce(_))
+            | (Self::Mobike(_), Self::Mobike(_))
+            | (Self::Liveness, Self::Liveness) => true,
             _ => false,
         }
     }
@@ -155,6 +178,7 @@ impl Queue {
         let serves = |queued: &mut Task| match (queued, &task) {
             (Task::Announce(_), Task::Announce(_)) | (Task::Liveness, Task::Liveness) => true,
             (Task::Update(queued), Task::Update(update)) => queued.absorb(update),
+            (Task::Mobike(queued), Task::Mobike(ask)) => queued.serves(ask),
             _ => false,
         };
         if !self.0.iter_mut().any(serves) {

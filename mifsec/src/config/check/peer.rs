@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
-use super::{Checker, NOT_YET, Section};
+use super::{Checker, NOT_YET, Section, mobility};
 use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
 
 /// How long all may be quiet before the peer is asked whether it is there.
@@ -66,13 +66,7 @@ impl Checker<'_> {
         }
         self.unsupported(section, "rekey", raw.rekey.is_some())?;
         self.unsupported(section, "ike_rekey", raw.ike_rekey.is_some())?;
-        self.choose(
-            section,
-            "encapsulation",
-            raw.encapsulation.as_deref(),
-            "auto",
-            &[("auto", Some(())), ("udp", Some(())), ("native", None)],
-        )?;
+        let mobility = mobility::Words::of(&raw);
         let local_id = self.required(
             section,
             "local_id",
@@ -207,6 +201,7 @@ impl Checker<'_> {
                 .mend("add `remote`, or leave start out to accept"));
         }
         Ok(Peer {
+            mobility: self.mobility(section, &mobility)?,
             require: self.choose(
                 section,
                 "require",
@@ -215,7 +210,7 @@ impl Checker<'_> {
                 &[
                     ("any", Some(Require::Any)),
                     ("mif", Some(Require::Mif)),
-                    ("mobike", None),
+                    ("mobike", Some(Require::Mobike)),
                 ],
             )?,
             start: self.choose(

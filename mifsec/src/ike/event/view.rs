@@ -36,6 +36,8 @@ pub struct IkeSaView {
     pub spi_r: IkeSpi,
     /// Whether both ends speak MIF.
     pub mif: bool,
+    /// Whether both ends have MOBIKE.
+    pub mobike: bool,
     /// Inner addresses, ours (initiator) or the peer's (responder).
     pub leases: Vec<IpAddr>,
     /// Where its messages go.
