@@ -110,7 +110,7 @@ impl Task {
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
-            Self::Liveness => {}
+            Self::Liveness => cx.count("ike_liveness_answered"),
         }
     }
 

@@ -308,6 +308,7 @@ impl IkeSa {
                             tries,
                         });
                     }
+                    cx.count("ike_retransmitted");
                     self.send(bytes, cx);
                 }
                 Due::GaveUp => {
