@@ -268,6 +268,8 @@ numbers! {
         COOKIE2 = 16401,
         /// NAT is forbidden (RFC 4555).
         NO_NATS_ALLOWED = 16402,
+        /// How long the responder lets our authentication count (RFC 4478).
+        AUTH_LIFETIME = 16403,
         /// Childless initiation (RFC 6023).
         CHILDLESS_IKEV2_SUPPORTED = 16418,
         /// Fragmentation (RFC 7383).
