@@ -167,7 +167,7 @@ fn rekeying_by_time_from_both_ends_loses_nothing() {
 fn rekeying_by_packets_from_both_ends_loses_nothing() {
     let peer = "rekey = { packets = 3000, jitter = 0.5 }\nike_rekey = \"never\"";
     if let Some(rekeys) = rekeys_without_loss(peer, peer, Duration::from_secs(10)) {
-        assert!(rekeys >= 20, "{rekeys} rekeyings");
+        assert!(rekeys >= 10, "{rekeys} rekeyings");
     }
 }
 
@@ -175,7 +175,7 @@ fn rekeying_by_packets_from_both_ends_loses_nothing() {
 fn tiny_lifetimes_are_kept_up_with() {
     let peer = "rekey = { packets = 100 }\nike_rekey = \"never\"";
     if let Some(rekeys) = rekeys_without_loss(peer, "rekey = \"never\"", Duration::from_secs(6)) {
-        assert!(rekeys >= 40, "{rekeys} rekeyings");
+        assert!(rekeys >= 8, "{rekeys} rekeyings");
     }
 }
 
