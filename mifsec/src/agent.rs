@@ -23,6 +23,7 @@ mod paths;
 mod peer;
 mod probe;
 mod reauth;
+mod redirect;
 mod rekey;
 mod retry;
 mod sabotage;

@@ -14,12 +14,14 @@ mod secrets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::ike::cert::TrustAnchors;
 use crate::ike::lease::PoolConfig;
-use crate::ike::peer::{Identity, IdentityPattern};
+use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
 
 pub use error::ConfigError;
@@ -173,6 +175,8 @@ pub struct Pool {
     pub cidr: Vec<IpNet>,
     /// Name servers told to the subscriber.
     pub dns: Vec<IpAddr>,
+    /// Domains those name servers are for; empty = everything.
+    pub domains: Vec<String>,
     /// Never leased.
     pub exclude: Vec<IpNet>,
 }
@@ -186,6 +190,7 @@ impl Pool {
             cidr: self.cidr.clone(),
             exclude: self.exclude.clone(),
             dns: self.dns.clone(),
+            domains: self.domains.clone(),
         }
     }
 }
@@ -218,8 +223,12 @@ pub struct Peer {
     pub local_id: Identity,
     /// The peer's: exact, or `*@suffix` for a template.
     pub remote_id: IdentityPattern,
-    /// What proves identities.
-    pub psk: PskSource,
+    /// Keys shared with the peer.
+    pub psk: Option<PskSource>,
+    /// How we prove who we are.
+    pub local_auth: LocalAuth,
+    /// Authorities that vouch for the peer's certificate.
+    pub ca: Option<Arc<TrustAnchors>>,
     /// Ask for an inner IPv4 address.
     pub request_v4: bool,
     /// Ask for an inner IPv6 address.
@@ -350,7 +359,7 @@ impl Config {
             }
         }
         for peer in &self.peers {
-            out.extend(peer.psk.warnings(&peer.name));
+            out.extend(peer.psk.as_ref().and_then(|psk| psk.warnings(&peer.name)));
         }
         out
     }

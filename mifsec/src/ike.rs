@@ -11,7 +11,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cert;
 pub mod config;
+pub mod dns;
 mod engine;
 mod error;
 mod event;
@@ -21,12 +23,14 @@ pub mod message;
 pub mod mif;
 pub mod peer;
 pub mod proposal;
+pub mod redirect;
 mod sa;
 pub mod selector;
 mod task;
 #[cfg(test)]
 mod testing;
 mod timer;
+mod vendor;
 mod window;
 
 pub use engine::Engine;

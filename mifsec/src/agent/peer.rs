@@ -61,6 +61,7 @@ impl Agent {
                 initiator,
                 leases,
                 dns,
+                domains: _,
                 mif,
                 channel,
                 nat_local,
@@ -122,6 +123,12 @@ impl Agent {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
             }
+            ike::Event::Redirected {
+                ike: _,
+                peer,
+                gateway,
+                from,
+            } => self.redirected(&peer, &gateway, from, now),
             ike::Event::Failed {
                 peer,
                 ike: _,

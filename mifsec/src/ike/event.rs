@@ -17,6 +17,8 @@ use crate::ids::{Arrival, ChildId, IfaceId, IfacePair, IkeId, Spi};
 
 use super::error::Failure;
 use super::mif::{InterfaceRecord, UpdateAddrs};
+use super::peer::PskTable;
+use super::redirect::Gateway;
 use super::selector::TrafficSelector;
 
 pub use view::{ChildView, IkeSaView, IkeState};
@@ -68,6 +70,16 @@ pub enum Command {
         peer: String,
         /// Where from and where to.
         channel: Channel,
+    },
+    /// As [`Initiate`](Self::Initiate), with the gateway that an
+    /// [`Event::Redirected`] named.
+    Follow {
+        /// Name of the peer's configuration.
+        peer: String,
+        /// Where from and where to.
+        channel: Channel,
+        /// The gateway that sent us there.
+        from: IpAddr,
     },
     /// The complete table of our interfaces. Announced to every MIF peer when it
     /// differs from the last one.
@@ -144,6 +156,13 @@ pub enum Command {
     DeleteIke {
         /// Which.
         ike: IkeId,
+    },
+    /// The file of a peer's shared keys has changed. Established IKE SAs stay.
+    SetPskTable {
+        /// Name of the peer's configuration.
+        peer: String,
+        /// All keys, in place of those there were.
+        table: PskTable,
     },
     /// Ask the peer for a sign of life (empty INFORMATIONAL); no answer closes the IKE SA.
     CheckLiveness {
@@ -330,6 +349,8 @@ pub enum Event {
         leases: Vec<IpAddr>,
         /// Name servers the responder named.
         dns: Vec<IpAddr>,
+        /// Domains those resolvers are for; empty for all (RFC 8598).
+        domains: Vec<String>,
         /// Set between MIF peers.
         mif: Option<MifSession>,
         /// Where its messages go.
@@ -386,6 +407,18 @@ pub enum Event {
         ike: IkeId,
         /// Retransmissions so far, from 2.
         tries: u32,
+    },
+    /// The peer's gateway sends us to another one (RFC 5685); the IKE SA ends with
+    /// [`Failure::Redirected`].
+    Redirected {
+        /// The IKE SA or attempt.
+        ike: IkeId,
+        /// Name of the peer's configuration.
+        peer: String,
+        /// Where to; a name is for the agent to resolve.
+        gateway: Gateway,
+        /// The gateway that says so, for [`Command::Follow`].
+        from: IpAddr,
     },
     /// An IKE SA could not be set up.
     Failed {

@@ -13,6 +13,8 @@ mod ageing;
 mod children;
 mod exchange;
 mod handover;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,9 +29,12 @@ use super::engine::Context;
 use super::error::Failure;
 use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
 use super::keymat::IkeKeys;
+use super::message::NotifyType;
 use super::mif::Maddr;
-use super::task::{Queue, Task, auth, child, delete, interfaces};
+use super::task::config::Resolvers;
+use super::task::{Payloads, Queue, Task, auth, child, delete, interfaces};
 use super::timer::{TimerKind, TimerTable};
+use super::vendor;
 use super::window::{Inbound, Outbound};
 
 pub(super) use ageing::{Ageing, Lingering};
@@ -79,6 +84,12 @@ pub(super) struct IkeSa {
     /// its way to us.
     pub(super) early_deletes: BTreeSet<Spi>,
     pub(super) mif: Option<interfaces::Mif>,
+    /// When the peer was told that a request is outside of its window.
+    told_outside: Option<Instant>,
+    /// Both ends take fragments (RFC 7383).
+    pub(super) fragmentation: bool,
+    /// What the peer is by its vendor ids, if we know it.
+    pub(super) vendor: Option<&'static str>,
     /// Ours (initiator) or the peer's (responder).
     pub(super) leases: Vec<IpAddr>,
     /// When it is too old.
@@ -173,6 +184,9 @@ impl IkeSa {
             children: BTreeMap::new(),
             early_deletes: BTreeSet::new(),
             mif: None,
+            told_outside: None,
+            fragmentation: false,
+            vendor: None,
             leases: Vec::new(),
             ageing: Ageing::default(),
             reauth_at: None,
@@ -235,6 +249,15 @@ impl IkeSa {
         again
     }
 
+    /// Notes what a message says of its sender: vendor ids, and how many requests
+    /// it takes at once (RFC 7296 2.3).
+    pub(super) fn acquaint(&mut self, payloads: &Payloads) {
+        self.vendor = vendor::name(&payloads.0).or(self.vendor);
+        if let Some(size) = payloads.notify(NotifyType::SET_WINDOW_SIZE) {
+            interfaces::grow(size, self);
+        }
+    }
+
     /// Sends `bytes` on the channel.
     pub(super) fn send(&self, bytes: Vec<u8>, cx: &mut Context) {
         cx.transmit(Transmit {
@@ -246,7 +269,7 @@ impl IkeSa {
     }
 
     /// The IKE SA lives: both ends proved who they are.
-    pub(super) fn establish(&mut self, dns: Vec<IpAddr>, cx: &mut Context) {
+    pub(super) fn establish(&mut self, resolvers: Resolvers, cx: &mut Context) {
         self.phase = Phase::Established;
         self.timers.set(TimerKind::Expire, None);
         self.alive(cx);
@@ -259,7 +282,8 @@ impl IkeSa {
             remote_id: self.remote_id.clone(),
             initiator: self.initiator,
             leases: self.leases.clone(),
-            dns,
+            dns: resolvers.dns,
+            domains: resolvers.domains,
             mif,
             channel: self.channel,
             nat_local: self.nat.local,
@@ -441,6 +465,8 @@ impl IkeSa {
             spi_i: self.spi_i,
             spi_r: self.spi_r,
             mif: self.mif.is_some(),
+            fragmentation: self.fragmentation,
+            vendor: self.vendor,
             leases: self.leases.clone(),
             channel: self.channel,
             nat: self.nat,

@@ -12,6 +12,7 @@
 //! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
 //! | `rekey`      | IKE SAs, in CREATE_CHILD_SA               | 1.3.2, 2.18    |
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
+//! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
 
@@ -25,6 +26,7 @@ pub(super) mod interfaces;
 pub(super) mod natd;
 pub(super) mod payloads;
 pub(super) mod reauth;
+pub(super) mod redirect;
 pub(super) mod rekey;
 pub(super) mod update;
 
@@ -33,7 +35,7 @@ use std::collections::VecDeque;
 use crate::ids::{Arrival, ChildId};
 
 use super::engine::Context;
-use super::message::{ExchangeType, Payload};
+use super::message::{ExchangeType, Notify, Payload};
 use super::sa::IkeSa;
 
 pub(super) use payloads::Payloads;
@@ -64,6 +66,8 @@ pub(super) enum Task {
     Announce(Option<u32>),
     /// MIF_UPDATE_ADDRS.
     Update(Box<update::Update>),
+    /// An error of the peer's that no response can carry.
+    Tell(Notify),
     /// An empty INFORMATIONAL (RFC 7296 2.4).
     Liveness,
 }
@@ -75,9 +79,11 @@ impl Task {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_) | Self::Announce(_) | Self::Update(_) | Self::Liveness => {
-                ExchangeType::INFORMATIONAL
-            }
+            Self::Delete(_)
+            | Self::Announce(_)
+            | Self::Update(_)
+            | Self::Tell(_)
+            | Self::Liveness => ExchangeType::INFORMATIONAL,
         }
     }
 
@@ -88,7 +94,11 @@ impl Task {
             Self::Init(_) | Self::Auth(_) => 0,
             Self::Update(_) => 1,
             Self::Delete(_) => 2,
-            Self::Announce(_) | Self::Child(_) | Self::RekeyIke(_) | Self::Liveness => 3,
+            Self::Announce(_)
+            | Self::Child(_)
+            | Self::RekeyIke(_)
+            | Self::Tell(_)
+            | Self::Liveness => 3,
         }
     }
 
@@ -102,6 +112,7 @@ impl Task {
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
+            Self::Tell(notify) => Some(vec![Payload::Notify(notify.clone())]),
             Self::Liveness => Some(Vec::new()),
         }
     }
@@ -117,6 +128,7 @@ impl Task {
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
+            Self::Tell(_) => {}
             Self::Liveness => cx.count("ike_liveness_answered"),
         }
     }
@@ -137,6 +149,7 @@ impl Task {
             | Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
+            | Self::Tell(_)
             | Self::Liveness => {}
         }
     }

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
 use super::rekey::What;
 use super::{Checker, NOT_YET, Section};
-use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
+use crate::ike::peer::{Identity, IdentityError, IdentityPattern, LocalAuth};
 
 /// How long all may be quiet before the peer is asked whether it is there.
 const DPD: Duration = Duration::from_secs(30);
@@ -241,7 +241,9 @@ impl Checker<'_> {
             remote,
             local_id,
             remote_id: pattern,
-            psk,
+            psk: Some(psk),
+            local_auth: LocalAuth::Psk,
+            ca: None,
             request_v4,
             request_v6,
             children,

@@ -1,6 +1,8 @@
 //! The agent's commands. One for an IKE SA that is gone has no effect: its
 //! `Closed` and the command crossed.
 
+use std::net::IpAddr;
+
 use crate::ids::{ChildId, IfacePair, IkeSpi};
 use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, Event};
@@ -16,7 +18,12 @@ use super::{Context, Engine};
 impl Engine {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Initiate { peer, channel } => self.initiate(peer, channel),
+            Command::Initiate { peer, channel } => self.initiate(peer, channel, None),
+            Command::Follow {
+                peer,
+                channel,
+                from,
+            } => self.initiate(peer, channel, Some(from)),
             Command::SetInterfaces { ifaces } => {
                 if self.cx.ifaces != ifaces {
                     self.cx.ifaces = ifaces;
@@ -76,6 +83,9 @@ impl Engine {
             Command::DeleteChild { child } => {
                 self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
             }
+            Command::SetPskTable { peer, table } => {
+                self.cx.psk_tables.insert(peer, table);
+            }
             Command::DeleteIke { ike } => {
                 self.step(ike, |sa, cx| sa.begin_closing(Failure::Deleted, cx));
             }
@@ -100,7 +110,7 @@ impl Engine {
         }
     }
 
-    fn initiate(&mut self, name: String, mut channel: Channel) {
+    fn initiate(&mut self, name: String, mut channel: Channel, from: Option<IpAddr>) {
         let peer = self.cx.peers.iter().find(|peer| peer.name == name).cloned();
         let Some(peer) = peer else {
             let reason = Failure::UnknownPeerName { name: name.clone() };
@@ -110,7 +120,7 @@ impl Engine {
         let Some(group) = first.copied() else {
             return self.fail(name, Failure::NoIkeProposal);
         };
-        let Some(init) = Init::new(group, &mut self.cx) else {
+        let Some(init) = Init::new(group, from, &mut self.cx) else {
             return self.fail(name, Failure::Entropy);
         };
         channel.local.set_port(self.cx.ike_port);

@@ -115,9 +115,10 @@ impl IkeSa {
             keys: _,
             outbound: _,
             inbound: _,
-            // The old one keeps answering.
             rival: _,
             handover: _,
+            // About its message ids.
+            told_outside: _,
             // Inherited.
             id,
             caller,
@@ -126,6 +127,8 @@ impl IkeSa {
             channel,
             channel_peer,
             nat,
+            fragmentation,
+            vendor,
             phase,
             queue,
             postponed,
@@ -146,6 +149,8 @@ impl IkeSa {
         self.channel = *channel;
         self.channel_peer = *channel_peer;
         self.nat = *nat;
+        self.fragmentation = *fragmentation;
+        self.vendor = *vendor;
         self.phase = std::mem::replace(phase, Phase::Spent);
         self.queue = std::mem::take(queue);
         self.postponed = std::mem::take(postponed);
@@ -187,6 +192,8 @@ impl IkeSa {
             Task::Init(_)
             | Task::Auth(_)
             | Task::RekeyIke(_)
+            // About a message id of the other.
+            | Task::Tell(_)
             | Task::Delete(delete::Target::Ike) => task.abandon(cx),
         }
     }
