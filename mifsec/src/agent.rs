@@ -18,7 +18,6 @@ mod dns;
 mod guard;
 mod handle;
 mod lifetime;
-mod linger;
 mod mobike;
 mod network;
 mod paths;
@@ -59,7 +58,6 @@ use self::anchors::Anchors;
 use self::bundle::Child;
 use self::dns::Dns;
 use self::handle::Asked;
-use self::linger::Lingering;
 use self::network::{Devices, Numbers};
 use self::peer::Peer;
 use self::reauth::Reauth;
@@ -121,8 +119,6 @@ pub struct Agent {
     reauths: BTreeMap<IkeId, Reauth>,
     dns: Dns,
     children: BTreeMap<ChildId, Child>,
-    /// Deleted, but what is under way to them still counts.
-    lingering: Vec<Lingering>,
     larval: BTreeSet<Spi>,
     probes: BTreeMap<Spi, IkeId>,
     entries: BTreeMap<PathIndex, Entry>,
@@ -217,7 +213,6 @@ impl Agent {
             self.path.handle_timeout(now);
         }
         self.release_held(now);
-        self.lingering_due(now);
         self.retire_probes(now);
         self.reauth_due(now);
         self.dark_due(now);
@@ -235,7 +230,6 @@ impl Agent {
             self.ike.poll_timeout().map(|(at, _)| at),
             self.path.poll_timeout().map(|(at, _)| at),
             self.held_until(),
-            self.lingering_until(),
             self.retry_at(),
             self.probes_until(),
             self.reauth_at(),

@@ -234,7 +234,6 @@ impl Agent {
             reauths: BTreeMap::new(),
             dns: Dns::start(&config.agent.device),
             children: BTreeMap::new(),
-            lingering: Vec::new(),
             larval: BTreeSet::new(),
             probes: BTreeMap::new(),
             entries: BTreeMap::new(),

@@ -369,6 +369,7 @@ impl IkeSa {
                             tries,
                         });
                     }
+                    cx.count("ike_retransmitted");
                     self.send(bytes, cx);
                 }
                 Due::GaveUp => {
