@@ -123,7 +123,7 @@ impl Agent {
     }
 
     /// Everything we could use with this peer, best first.
-    fn ways_to(&self, ike: IkeId) -> Vec<Way> {
+    fn ways_of(&self, ike: IkeId) -> Vec<Way> {
         let Some(peer) = self.peers.get(&ike) else {
             return Vec::new();
         };
@@ -192,7 +192,7 @@ impl Agent {
             // What was kept for safety is gone.
             self.rehome(ike, current, None, now);
         }
-        let ways = self.ways_to(ike);
+        let ways = self.ways_of(ike);
         let here = ways.iter().any(|way| way.pair() == pair(&current));
         if initiator && on {
             if let Some(way) = better(&ways, &current, &self.barred(ike, now)) {
@@ -351,7 +351,7 @@ impl Agent {
             return;
         }
         let current = peer.channel;
-        let way = next(&self.ways_to(ike), &current, &self.barred(ike, now));
+        let way = next(&self.ways_of(ike), &current, &self.barred(ike, now));
         if let Some(way) = way.filter(wanted) {
             self.move_pair(ike, way.channel, now);
         }

@@ -4,6 +4,7 @@ mod access;
 mod agent;
 mod mobility;
 mod peer;
+mod rekey;
 mod values;
 
 use std::path::Path;

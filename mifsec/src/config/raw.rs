@@ -67,6 +67,7 @@ pub(super) struct Pool {
     pub(super) name: Option<String>,
     pub(super) cidr: Option<Vec<String>>,
     pub(super) dns: Option<Vec<String>>,
+    pub(super) domains: Option<Vec<String>>,
     pub(super) exclude: Option<Vec<String>>,
 }
 

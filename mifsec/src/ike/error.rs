@@ -78,6 +78,18 @@ pub enum Failure {
     /// `require` is not met.
     #[error("the peer does not speak IKEv2-MIF: set require = \"any\" or upgrade it")]
     MifRequired,
+    /// A gateway sent us to another one (RFC 5685).
+    #[error("redirected to {gateway}")]
+    Redirected {
+        /// Where to.
+        gateway: String,
+    },
+    /// Gateways keep sending us on (RFC 5685 8).
+    #[error("the gateways send us on and on: see their logs, or set `remote` to another one")]
+    RedirectLoop,
+    /// The peer takes no IKE SA without a Child SA (RFC 6023).
+    #[error("the peer needs a Child SA from the start: configure a [[peer.child]]")]
+    ChildRequired,
     /// `require = "mobike"` is not met.
     #[error("the peer speaks neither IKEv2-MIF nor MOBIKE: set require = \"any\" or upgrade it")]
     MobikeRequired,

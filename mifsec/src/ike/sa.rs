@@ -11,6 +11,8 @@
 
 mod children;
 mod exchange;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,9 +27,12 @@ use super::engine::Context;
 use super::error::Failure;
 use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
 use super::keymat::IkeKeys;
+use super::message::NotifyType;
 use super::mif::Maddr;
-use super::task::{Queue, Task, auth, delete, interfaces, mobike};
+use super::task::config::Resolvers;
+use super::task::{Payloads, Queue, Task, auth, delete, interfaces, mobike};
 use super::timer::{TimerKind, TimerTable};
+use super::vendor;
 use super::window::{Inbound, Outbound};
 
 pub(super) use children::{Child, Installation};
@@ -70,6 +75,12 @@ pub(super) struct IkeSa {
     /// its way to us.
     pub(super) early_deletes: BTreeSet<Spi>,
     pub(super) mif: Option<interfaces::Mif>,
+    /// When the peer was told that a request is outside of its window.
+    told_outside: Option<Instant>,
+    /// Both ends take fragments (RFC 7383).
+    pub(super) fragmentation: bool,
+    /// What the peer is by its vendor ids, if we know it.
+    pub(super) vendor: Option<&'static str>,
     /// Both ends have MOBIKE; beside MIF it only answers.
     pub(super) mobike: Option<mobike::Mobike>,
     /// Ours (initiator) or the peer's (responder).
@@ -150,6 +161,9 @@ impl IkeSa {
             children: BTreeMap::new(),
             early_deletes: BTreeSet::new(),
             mif: None,
+            told_outside: None,
+            fragmentation: false,
+            vendor: None,
             mobike: None,
             leases: Vec::new(),
         }
@@ -205,6 +219,15 @@ impl IkeSa {
         again
     }
 
+    /// Notes what a message says of its sender: vendor ids, and how many requests
+    /// it takes at once (RFC 7296 2.3).
+    pub(super) fn acquaint(&mut self, payloads: &Payloads) {
+        self.vendor = vendor::name(&payloads.0).or(self.vendor);
+        if let Some(size) = payloads.notify(NotifyType::SET_WINDOW_SIZE) {
+            interfaces::grow(size, self);
+        }
+    }
+
     /// Sends `bytes` on the channel.
     pub(super) fn send(&self, bytes: Vec<u8>, cx: &mut Context) {
         cx.transmit(Transmit {
@@ -216,7 +239,7 @@ impl IkeSa {
     }
 
     /// The IKE SA lives: both ends proved who they are.
-    pub(super) fn establish(&mut self, dns: Vec<IpAddr>, cx: &mut Context) {
+    pub(super) fn establish(&mut self, resolvers: Resolvers, cx: &mut Context) {
         self.phase = Phase::Established;
         self.timers.set(TimerKind::Expire, None);
         self.alive(cx);
@@ -227,7 +250,8 @@ impl IkeSa {
             remote_id: self.remote_id.clone(),
             initiator: self.initiator,
             leases: self.leases.clone(),
-            dns,
+            dns: resolvers.dns,
+            domains: resolvers.domains,
             mif,
             mobike: self.mobike.is_some(),
             peer_addresses: self.peer_addresses(),
@@ -399,6 +423,8 @@ impl IkeSa {
             spi_i: self.spi_i,
             spi_r: self.spi_r,
             mif: self.mif.is_some(),
+            fragmentation: self.fragmentation,
+            vendor: self.vendor,
             mobike: self.mobike.is_some(),
             leases: self.leases.clone(),
             channel: self.channel,

@@ -11,6 +11,7 @@
 //! | `config`     | inner addresses within it                 | 2.19, 3.15     |
 //! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
+//! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
 //! | `mobike`     | UPDATE_SA_ADDRESSES and its company       | RFC 4555       |
@@ -25,6 +26,7 @@ pub(super) mod interfaces;
 pub(super) mod mobike;
 pub(super) mod natd;
 pub(super) mod payloads;
+pub(super) mod redirect;
 pub(super) mod update;
 
 use std::collections::VecDeque;
@@ -33,7 +35,7 @@ use crate::ids::Arrival;
 
 use super::engine::Context;
 use super::event::Channel;
-use super::message::{ExchangeType, Payload};
+use super::message::{ExchangeType, Notify, Payload};
 use super::sa::IkeSa;
 
 pub(super) use payloads::Payloads;
@@ -64,6 +66,8 @@ pub(super) enum Task {
     Announce(Option<u32>),
     /// MIF_UPDATE_ADDRS.
     Update(Box<update::Update>),
+    /// An error of the peer's that no response can carry.
+    Tell(Notify),
     /// What MOBIKE asks and tells.
     Mobike(Box<mobike::Ask>),
     /// An empty INFORMATIONAL (RFC 7296 2.4).
@@ -80,6 +84,7 @@ impl Task {
             Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
+            | Self::Tell(_)
             | Self::Mobike(_)
             | Self::Liveness => ExchangeType::INFORMATIONAL,
         }
@@ -93,7 +98,7 @@ impl Task {
             Self::Update(_) => 1,
             Self::Mobike(ask) => ask.priority(),
             Self::Delete(_) => 2,
-            Self::Announce(_) | Self::Child(_) | Self::Liveness => 3,
+            Self::Announce(_) | Self::Child(_) | Self::Tell(_) | Self::Liveness => 3,
         }
     }
 
@@ -106,6 +111,7 @@ impl Task {
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
+            Self::Tell(notify) => Some(vec![Payload::Notify(notify.clone())]),
             Self::Mobike(ask) => ask.build(sa, cx),
             Self::Liveness => Some(Vec::new()),
         }
@@ -121,8 +127,8 @@ impl Task {
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
+            Self::Tell(_) | Self::Liveness => {}
             Self::Mobike(ask) => ask.process(sa, cx, received),
-            Self::Liveness => {}
         }
     }
 
@@ -141,6 +147,7 @@ impl Task {
             | Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
+            | Self::Tell(_)
             | Self::Mobike(_)
             | Self::Liveness => {}
         }

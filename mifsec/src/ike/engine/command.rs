@@ -1,6 +1,8 @@
 //! The agent's commands. One for an IKE SA that is gone has no effect: its
 //! `Closed` and the command crossed.
 
+use std::net::IpAddr;
+
 use crate::ids::{ChildId, IfacePair, IkeSpi};
 use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, Event};
@@ -16,7 +18,12 @@ use super::{Context, Engine};
 impl Engine {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Initiate { peer, channel } => self.initiate(peer, channel),
+            Command::Initiate { peer, channel } => self.initiate(peer, channel, None),
+            Command::Follow {
+                peer,
+                channel,
+                from,
+            } => self.initiate(peer, channel, Some(from)),
             Command::SetInterfaces { ifaces } => {
                 if self.cx.ifaces != ifaces {
                     self.cx.ifaces = ifaces;
@@ -82,6 +89,9 @@ impl Engine {
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }
+            Command::SetPskTable { peer, table } => {
+                self.cx.psk_tables.insert(peer, table);
+            }
             Command::DeleteChild { child } => self.delete_child(child),
             Command::DeleteIke { ike } => {
                 self.step(ike, |sa, cx| sa.begin_closing(Failure::Deleted, cx));
@@ -92,11 +102,17 @@ impl Engine {
                     sa.submit(Task::Liveness, cx);
                 }
             }),
+            Command::RekeyChild { .. } | Command::RekeyIke { .. } | Command::ExpireChild { .. } => {
+            }
+            Command::GiveUp { ike } => self.step(ike, |sa, cx| {
+                let remote = sa.channel.remote;
+                sa.close(Failure::Timeout { remote }, cx);
+            }),
             Command::PeerAlive { ike } => self.step(ike, |sa, cx| sa.alive(cx)),
         }
     }
 
-    fn initiate(&mut self, name: String, mut channel: Channel) {
+    fn initiate(&mut self, name: String, mut channel: Channel, from: Option<IpAddr>) {
         let peer = self.cx.peers.iter().find(|peer| peer.name == name).cloned();
         let Some(peer) = peer else {
             let reason = Failure::UnknownPeerName { name: name.clone() };
@@ -106,7 +122,7 @@ impl Engine {
         let Some(group) = first.copied() else {
             return self.fail(name, Failure::NoIkeProposal);
         };
-        let Some(init) = Init::new(group, &mut self.cx) else {
+        let Some(init) = Init::new(group, from, &mut self.cx) else {
             return self.fail(name, Failure::Entropy);
         };
         channel.local.set_port(self.cx.ike_port);

@@ -89,6 +89,8 @@ impl IkeSa {
             bundle: new.bundle,
             hold_outbound: new.hold_outbound,
             replay_window: new.replay_window,
+            replaces: None,
+            redundant: false,
         })));
     }
 

@@ -8,7 +8,7 @@ use crate::ike::engine::Context;
 use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Event;
 use crate::ike::message::{
-    self, Body, Encrypted, ExchangeType, Header, NotifyType, OpenError, Payload,
+    self, Body, Encrypted, ExchangeType, Header, Notify, NotifyType, OpenError, Payload,
 };
 use crate::ike::task::init::InitResponse;
 use crate::ike::task::{Payloads, Received, Task, auth, child, informational};
@@ -19,6 +19,8 @@ use super::{IkeSa, Phase};
 
 /// Retransmissions from which on the channel's path is reported as quiet.
 const QUIET_AFTER: u32 = 2;
+/// How often a peer is told that its ids are beyond the window.
+const OUTSIDE_EVERY: Duration = Duration::from_secs(60);
 /// How long a better answer is waited for after an unauthenticated refusal.
 const REFUSAL_DOUBT: Duration = Duration::from_secs(2);
 
@@ -63,6 +65,8 @@ impl IkeSa {
             && header.exchange == ExchangeType::IKE_SA_INIT
             && self.outbound.expects(header.message_id);
         if !expected {
+            // INVALID_IKE_SPI is among them: a hint at most, and what it would be a
+            // reason to ask is being asked (RFC 7296 2.21.4).
             return cx.drop(DropReason::ResponseUnexpected);
         }
         let Some(Task::Init(init)) = self.outbound.tasks().next() else {
@@ -122,12 +126,16 @@ impl IkeSa {
                 return cx.reply(arrival, response);
             }
             Place::Old => return cx.drop(DropReason::OldRequest),
-            Place::Outside => return cx.drop(DropReason::RequestOutsideWindow),
+            Place::Outside => {
+                cx.drop(DropReason::RequestOutsideWindow);
+                return self.tell_outside(header.message_id, cx);
+            }
         }
         if matches!(self.phase, Phase::Spent) {
             return cx.drop(DropReason::Unexpected);
         }
         self.alive(cx);
+        let refused = opened.is_err();
         self.follow_request(header.exchange, arrival, cx);
         let response = match opened {
             Ok(payloads) => {
@@ -150,12 +158,25 @@ impl IkeSa {
         };
         // Fatal for the IKE SA at both ends, without a Delete (RFC 7296 2.21.3).
         let response = Payloads(response);
-        if response.notify(NotifyType::INVALID_SYNTAX).is_some() {
+        let unreadable = refused && matches!(self.phase, Phase::HalfOpen(_));
+        if unreadable || response.notify(NotifyType::INVALID_SYNTAX).is_some() {
             self.close(Failure::Protocol { what: "message" }, cx);
         }
         if let Some(bytes) = self.seal(header.exchange, header.message_id, true, &response.0) {
             self.inbound.answered(header.message_id, bytes.clone());
             cx.reply(arrival, bytes);
+        }
+    }
+
+    /// A request beyond the window: its sender lost count. It is told, but not often
+    /// (RFC 7296 2.3).
+    fn tell_outside(&mut self, message_id: u32, cx: &mut Context) {
+        let lately = |at| cx.now().duration_since(at) < OUTSIDE_EVERY;
+        if self.is_established() && !self.told_outside.is_some_and(lately) {
+            self.told_outside = Some(cx.now());
+            let id = message_id.to_be_bytes().to_vec();
+            let notify = Notify::new(NotifyType::INVALID_MESSAGE_ID, id);
+            self.queue.push(Task::Tell(notify));
         }
     }
 
@@ -191,7 +212,7 @@ impl IkeSa {
             Err(OpenError::Integrity) => return cx.drop(DropReason::Integrity),
             Err(OpenError::Content(error)) => {
                 cx.count(error.reason());
-                return self.close(Failure::Protocol { what: "response" }, cx);
+                return self.give_up_on(header.message_id, cx);
             }
             Ok(payloads) => Payloads(payloads),
         };
@@ -219,6 +240,20 @@ impl IkeSa {
             arrival,
         };
         task.process(self, cx, &received);
+    }
+
+    /// The peer sealed a response that we cannot read. Whatever it did, it is told
+    /// to undo it.
+    fn give_up_on(&mut self, message_id: u32, cx: &mut Context) {
+        if let Some(task) = self.outbound.answered(message_id) {
+            task.abandon(cx);
+        }
+        let reason = Failure::Protocol { what: "response" };
+        if matches!(self.phase, Phase::Closing { .. }) {
+            self.close(reason, cx);
+        } else {
+            self.begin_closing(reason, cx);
+        }
     }
 
     /// Sends queued requests while the window is open.
@@ -368,14 +403,12 @@ impl IkeSa {
         bytes.truncate(message::HEADER_LEN + 4);
         let keys = self.keys.as_mut()?;
         keys.iv += 1;
-        let mut inner = [chain, &[0]].concat();
-        let body = u16::try_from(4 + 8 + inner.len() + 16).ok()?;
+        let body = message::body_len(&keys.outbound, chain.len());
+        let body = u16::try_from(4 + body).ok()?;
         let total = u32::from(body) + 28;
         bytes[24..28].copy_from_slice(&total.to_be_bytes());
         bytes[28] = first;
         bytes[30..32].copy_from_slice(&body.to_be_bytes());
-        let iv = keys.iv.to_be_bytes();
-        let icv = keys.outbound.seal(iv, &bytes, &mut inner);
-        Some([&bytes[..], &iv, &inner, &icv].concat())
+        Some(message::seal_body(&keys.outbound, keys.iv, chain, bytes))
     }
 }

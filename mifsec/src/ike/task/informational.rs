@@ -7,7 +7,7 @@ use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{error, status};
 use crate::ike::sa::IkeSa;
 
-use super::{Received, delete, interfaces, mobike, update};
+use super::{Received, delete, interfaces, mobike, redirect, update};
 
 /// First and last of the extension's status notifies.
 const MIF_BLOCK: std::ops::RangeInclusive<u16> = 47104..=47135;
@@ -44,6 +44,10 @@ fn answer(
 ) -> Option<Notify> {
     match notify.kind {
         NotifyType::SET_WINDOW_SIZE => Some(interfaces::answer_window(notify, sa, cx)),
+        NotifyType::REDIRECT => {
+            redirect::in_informational(notify, sa, cx);
+            None
+        }
         // Return routability of the sender (RFC 4555 3.7).
         NotifyType::COOKIE2 if (8..=64).contains(&notify.data.len()) => Some(notify.clone()),
         _ if sa.mif.is_none() => None,

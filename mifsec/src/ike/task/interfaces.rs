@@ -270,7 +270,8 @@ fn window_notify(cx: &Context) -> Notify {
     Notify::new(NotifyType::SET_WINDOW_SIZE, size)
 }
 
-fn grow(notify: &Notify, sa: &mut IkeSa) {
+/// The peer takes this many requests at once.
+pub(in crate::ike) fn grow(notify: &Notify, sa: &mut IkeSa) {
     if let Ok(size) = <[u8; 4]>::try_from(notify.data.as_slice()) {
         sa.outbound.grow(u32::from_be_bytes(size));
     }
