@@ -406,8 +406,8 @@ fn what_comes_later_is_refused_by_name() {
         ("weight = 70", "weight = 70\nmax_rate = \"10M\"", "max_rate"),
         (
             "addresses = [",
-            "require = \"mobike\"\naddresses = [",
-            "require",
+            "encapsulation = \"native\"\naddresses = [",
+            "encapsulation",
         ),
     ] {
         let error = with(&files, LAPTOP, from, to);
@@ -415,6 +415,36 @@ fn what_comes_later_is_refused_by_name() {
             error.contains(&format!("{key}: ")) && error.contains("not supported yet"),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn what_is_spoken_of_moves_must_fit_together() {
+    let files = Files::new("mobility");
+    let good = |keys: &str| {
+        let text = LAPTOP.replacen("psk_file", &format!("{keys}\npsk_file"), 1);
+        files.load(&text).unwrap().peers[0].mobility
+    };
+    let auto = good("");
+    assert!(auto.mif && auto.mobike && auto.force_udp && !auto.no_nats);
+    assert!(
+        !good("require = \"mif\"").force_udp,
+        "MIF peers do it unasked"
+    );
+    assert!(good("require = \"mif\"\nencapsulation = \"udp\"").force_udp);
+    let off = good("mif = \"off\"\nrequire = \"mobike\"\nnat = \"forbid\"");
+    assert!(!off.mif && off.mobike && off.no_nats);
+    for (keys, key) in [
+        ("mif = \"off\"\nrequire = \"mif\"", "mif"),
+        (
+            "mif = \"off\"\nmobike = \"off\"\nrequire = \"mobike\"",
+            "mobike",
+        ),
+        ("mobike = \"off\"\nnat = \"forbid\"", "nat"),
+        ("mobike = \"on\"", "mobike"),
+    ] {
+        let error = with(&files, LAPTOP, "psk_file", &format!("{keys}\npsk_file"));
+        assert!(error.contains(&format!("{key}: ")), "{error}");
     }
 }
 

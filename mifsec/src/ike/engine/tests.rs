@@ -19,6 +19,8 @@ use crate::ike::timer::tests::some_instant;
 
 use super::*;
 
+mod mobike;
+
 /// Two engines and the time.
 struct Two {
     a: Engine,

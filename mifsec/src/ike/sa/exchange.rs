@@ -399,6 +399,16 @@ impl IkeSa {
         self.seal(exchange, id, false, payloads)
     }
 
+    /// An answer as this end would seal it, whatever was asked.
+    pub(in crate::ike) fn forge_answer(
+        &mut self,
+        exchange: ExchangeType,
+        id: u32,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        self.seal(exchange, id, true, payloads)
+    }
+
     /// What the other end sealed.
     pub(in crate::ike) fn read(&self, bytes: &[u8]) -> Option<Vec<Payload>> {
         let Ok((_, Body::Protected(sealed))) = message::decode(bytes) else {
