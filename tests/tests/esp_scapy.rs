@@ -8,29 +8,33 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use mifsec::crypto::{AeadAlgorithm, Entropy as _, Secret, SeededEntropy};
+use mifsec::crypto::{AeadAlgorithm, AesKey, Entropy as _, Integrity, Secret, SeededEntropy};
 use mifsec::esp::{DEFAULT_REPLAY_WINDOW, InboundSa, OutboundSa, SaParams};
 use mifsec::ids::Spi;
 
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Reads cases, one a line: `ALGORITHM KEYMAT SPI ESN SEQUENCE INNER SEALED`.
-/// For each it opens SEALED, which must hold INNER, and prints `INNER` sealed
-/// by scapy with the same sequence number.
+/// Reads cases, one a line: `ALGORITHM KEY INTEGRITY KEY IVLEN SPI ESN SEQUENCE
+/// INNER SEALED`. For each it opens SEALED, which must hold INNER, and prints
+/// `INNER` sealed by scapy with the same sequence number and IV.
+///
+/// scapy's name for HMAC-SHA2-256-128 is SHA2-256-128 and it has the others by
+/// hash and length, too.
 const SCRIPT: &str = r"
 import sys
 from scapy.all import IP, raw
 from scapy.layers.ipsec import ESP, SecurityAssociation
 
 for line in sys.stdin:
-    algorithm, keymat, spi, esn, sequence, inner, sealed = line.split()
+    algorithm, key, integrity, integrity_key, iv_len, spi, esn, sequence, inner, sealed = line.split()
     spi, esn, sequence = int(spi), esn == 'true', int(sequence)
     inner = bytes.fromhex(inner)
 
     def association():
         return SecurityAssociation(
             ESP, spi=spi, seq_num=sequence & 0xffffffff,
-            crypt_algo=algorithm, crypt_key=bytes.fromhex(keymat),
+            crypt_algo=algorithm, crypt_key=bytes.fromhex(key),
+            auth_algo=integrity, auth_key=bytes.fromhex(integrity_key.strip('-')),
             tunnel_header=IP(src='192.0.2.1', dst='192.0.2.2'),
             esn_en=esn, esn=sequence >> 32)
 
@@ -39,7 +43,7 @@ for line in sys.stdin:
     assert raw(opened) == inner, (algorithm, sequence, raw(opened).hex())
 
     ours = association().encrypt(
-        IP(inner), seq_num=sequence & 0xffffffff, iv=sequence.to_bytes(8, 'big'),
+        IP(inner), seq_num=sequence & 0xffffffff, iv=bytes.fromhex(sealed)[8:8 + int(iv_len)],
         esn_en=esn, esn=sequence >> 32)
     print(raw(ours[IP].payload).hex(), flush=True)
 ";

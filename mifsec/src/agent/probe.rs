@@ -191,3 +191,36 @@ mod tests {
         assert_eq!((gone, sas.spis_in().count()), (100 - MOST, MOST));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{AeadAlgorithm, AesKey, Integrity, Secret};
+
+    #[test]
+    fn probes_are_sealed_as_the_ike_sa_is() {
+        for algorithm in [
+            AeadAlgorithm::Aes256Gcm16,
+            AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha256_128),
+        ] {
+            let keymat = |fill| Secret::new(vec![fill; algorithm.keymat_len()]);
+            let sa = |out, inbound| {
+                let keys = ProbeKeys {
+                    algorithm,
+                    spi_out: Spi(0x1000 + u32::from(out)),
+                    spi_in: Spi(0x1000 + u32::from(inbound)),
+                    keymat_out: keymat(out),
+                    keymat_in: keymat(inbound),
+                };
+                ProbeSa::new(&keys).unwrap()
+            };
+            let (ours, theirs) = (sa(1, 2), sa(2, 1));
+            for len in 0..100 {
+                let plaintext = vec![len; usize::from(len)];
+                let mut packet = ours.seal(&plaintext).unwrap();
+                let sequence = u64::from(len) + 1;
+                assert_eq!(theirs.open(&mut packet), Ok((sequence, &plaintext[..])));
+            }
+        }
+    }
+}
