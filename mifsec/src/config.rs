@@ -14,12 +14,15 @@ mod secrets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::ike::cert::TrustAnchors;
+use crate::ike::config::Mobility;
 use crate::ike::lease::PoolConfig;
-use crate::ike::peer::{Identity, IdentityPattern};
+use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
 
 pub use error::ConfigError;
@@ -198,6 +201,8 @@ impl Pool {
 pub enum Require {
     /// Anything goes.
     Any,
+    /// At least MOBIKE, to survive a change of addresses.
+    Mobike,
     /// IKEv2-MIF or nothing.
     Mif,
 }
@@ -221,8 +226,12 @@ pub struct Peer {
     pub local_id: Identity,
     /// The peer's: exact, or `*@suffix` for a template.
     pub remote_id: IdentityPattern,
-    /// What proves identities.
-    pub psk: PskSource,
+    /// Keys shared with the peer.
+    pub psk: Option<PskSource>,
+    /// How we prove who we are.
+    pub local_auth: LocalAuth,
+    /// Authorities that vouch for the peer's certificate.
+    pub ca: Option<Arc<TrustAnchors>>,
     /// Ask for an inner IPv4 address.
     pub request_v4: bool,
     /// Ask for an inner IPv6 address.
@@ -231,6 +240,8 @@ pub struct Peer {
     pub pool: Option<String>,
     /// The least the peer must speak.
     pub require: Require,
+    /// `mif`, `mobike`, `encapsulation`, `nat`.
+    pub mobility: Mobility,
     /// When to connect.
     pub start: Start,
     /// IKE proposals, best first.
@@ -353,7 +364,7 @@ impl Config {
             }
         }
         for peer in &self.peers {
-            out.extend(peer.psk.warnings(&peer.name));
+            out.extend(peer.psk.as_ref().and_then(|psk| psk.warnings(&peer.name)));
         }
         out
     }

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cert;
 pub mod config;
 pub mod dns;
 mod engine;

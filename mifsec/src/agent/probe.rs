@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::esp::{EspError, HEADER_LEN, InboundSa, OutboundSa, SaParams};
+use crate::esp::{EspError, InboundSa, OutboundSa, SaParams};
 use crate::ids::Spi;
 use crate::ike::{PROBE_GRACE, ProbeKeys};
 
@@ -123,9 +123,10 @@ impl ProbeSa {
 
     fn seal(&self, plaintext: &[u8]) -> Option<Vec<u8>> {
         let sequence = self.outbound.reserve(1)?;
-        let mut packet = vec![0; OutboundSa::sealed_len(plaintext.len())];
+        let mut packet = vec![0; self.outbound.sealed_len(plaintext.len())];
+        let start = self.outbound.header_len();
         packet
-            .get_mut(HEADER_LEN..HEADER_LEN + plaintext.len())?
+            .get_mut(start..start + plaintext.len())?
             .copy_from_slice(plaintext);
         let length = self
             .outbound

@@ -15,6 +15,7 @@ use crate::dataplane::{self, Dataplane};
 use crate::ebpf::{self, Ebpf, XdpChoice};
 use crate::ike;
 use crate::ike::config::{ChildConfig, EngineConfig, PeerConfig};
+use crate::ike::peer::RemoteAuth;
 use crate::ike::selector::TsSpec;
 use crate::io::netlink::{Netlink, Watch};
 use crate::io::ready::Ready;
@@ -434,14 +435,20 @@ fn engine_config(config: &Config) -> EngineConfig {
         remote: p.remote.clone(),
         local_id: p.local_id.clone(),
         remote_id: p.remote_id.clone(),
-        psk: p.psk.duplicate(),
+        local_auth: p.local_auth.clone(),
+        remote_auth: RemoteAuth {
+            psk: p.psk.as_ref().map(config::PskSource::duplicate),
+            certificates: p.ca.clone(),
+        },
         request_v4: p.request_v4,
         request_v6: p.request_v6,
         pool: p.pool.clone(),
         require: match p.require {
             config::Require::Any => ike::config::Require::Any,
             config::Require::Mif => ike::config::Require::Mif,
+            config::Require::Mobike => ike::config::Require::Mobike,
         },
+        mobility: p.mobility,
         ike_proposals: p.ike.clone(),
         esp_proposals: p.esp.clone(),
         dpd: p.dpd,

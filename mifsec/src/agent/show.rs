@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::crypto::AeadAlgorithm;
 use crate::ids::{Family, IkeId, IkeSpi};
 use crate::ike::{IkeSaView, IkeState};
 use crate::path::{self, IfaceState};
@@ -11,6 +10,7 @@ use crate::path::{self, IfaceState};
 use super::Agent;
 use super::bundle::{Child, home};
 use super::handle::{Asked, Question};
+use super::peer::Peer;
 use super::retry::Progress;
 use super::views::{
     AccessView, IkeSpis, PATH_SCHEMA, PathView, PathsView, PeerView, SA_SCHEMA, STATUS_SCHEMA,
@@ -74,6 +74,7 @@ impl Agent {
                     state: "established".into(),
                     initiator: peer.initiator,
                     mif: peer.mif,
+                    tier: peer.tier().into(),
                     leases: peer.leases.iter().map(ToString::to_string).collect(),
                     spi_i: view.map(|v| spi(v.spi_i)),
                     spi_r: view.map(|v| spi(v.spi_r)),
@@ -104,6 +105,7 @@ impl Agent {
                 state: state.into(),
                 initiator: !configured.remote.is_empty(),
                 mif: false,
+                tier: String::new(),
                 leases: Vec::new(),
                 spi_i: attempt.map(|v| spi(v.spi_i)),
                 spi_r: attempt.map(|v| spi(v.spi_r)),
@@ -205,6 +207,7 @@ impl Agent {
             index: view.path.0,
             peer,
             remote_id,
+            tier: self.peers.get(&view.ike).map_or("", Peer::tier).into(),
             access: self.accesses.name(view.pair.local),
             local_iface: view.pair.local.0,
             remote_iface: view.pair.remote.0,
@@ -270,7 +273,7 @@ impl Agent {
                     },
                     bundle: child.bundle,
                     esn: child.esn,
-                    algorithm: algorithm(child.algorithm).into(),
+                    algorithm: child.algorithm.to_string(),
                     packets_in: inbound.packets,
                     packets_out: outbound.packets,
                     octets_in: inbound.octets,
@@ -327,14 +330,6 @@ fn ebpf_drop(name: &str) -> bool {
         Reason::EVENT_LOST,
     ];
     !passed.iter().any(|r| r.name() == name)
-}
-
-fn algorithm(aead: AeadAlgorithm) -> &'static str {
-    match aead {
-        AeadAlgorithm::Aes128Gcm16 => "aes128gcm16",
-        AeadAlgorithm::Aes256Gcm16 => "aes256gcm16",
-        AeadAlgorithm::ChaCha20Poly1305 => "chacha20poly1305",
-    }
 }
 
 fn spi(spi: IkeSpi) -> String {

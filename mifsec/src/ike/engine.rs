@@ -14,9 +14,11 @@ mod command;
 mod context;
 mod cookie;
 mod half_open;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, IkeId, IkeSpi, Spi};
@@ -108,6 +110,13 @@ impl Engine {
                 cx.drop(DropReason::UnknownSpi);
             }
         });
+    }
+
+    /// Sets the clock certificates are checked against: `unix` is the time since
+    /// 1970 at `now`. It runs on from there; until it is set no certificate is
+    /// accepted.
+    pub fn set_wall_clock(&mut self, unix: Duration, now: Instant) {
+        self.cx.wall = Some((unix, now));
     }
 
     /// Takes a decision of the agent.

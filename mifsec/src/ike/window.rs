@@ -241,7 +241,7 @@ const MAX_MOVES: u32 = 8;
 /// No peer makes us hold more than this, whatever it offers.
 const MAX_SIZE: u32 = 64;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl<T> Outbound<T> {
     /// Uses up an id nobody waits for.
     pub(super) fn skip(&mut self) {

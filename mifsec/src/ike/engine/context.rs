@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, ChildId, IfaceId, IkeId, IkeSpi, Spi};
@@ -12,6 +12,7 @@ use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::{Event, SaRequest, Transmit};
 use crate::ike::lease::{Pool, PoolError};
 use crate::ike::mif::{AddressPolicy, InterfaceRecord};
+use crate::ike::peer::PskTable;
 use crate::ike::redirect::History;
 use crate::ike::sa::IkeSa;
 
@@ -37,6 +38,10 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) port: u16,
     pub(in crate::ike) ike_port: u16,
     pub(in crate::ike) pools: BTreeMap<String, Pool>,
+    /// Shared keys that replace those of the configuration, by peer.
+    pub(in crate::ike) psk_tables: BTreeMap<String, PskTable>,
+    /// The clock on the wall, and when it showed that.
+    pub(in crate::ike) wall: Option<(Duration, Instant)>,
     /// All IKE SAs but the one that takes the step.
     pub(in crate::ike) sas: BTreeMap<IkeId, Box<IkeSa>>,
     /// Our own interfaces, as announced.
@@ -73,6 +78,8 @@ impl Context {
             port: config.port,
             ike_port: config.ike_port,
             pools,
+            psk_tables: BTreeMap::new(),
+            wall: None,
             sas: BTreeMap::new(),
             ifaces: Vec::new(),
             epoch: 0,
@@ -98,6 +105,12 @@ impl Context {
     pub(in crate::ike) fn now(&self) -> Instant {
         self.now
             .expect("every input passes the time before anything runs")
+    }
+
+    /// What the clock on the wall shows now, since 1970; `None` while nobody said.
+    pub(in crate::ike) fn wall_clock(&self) -> Option<Duration> {
+        let (shown, at) = self.wall?;
+        Some(shown + self.now().saturating_duration_since(at))
     }
 
     /// The time of the last step while its output waits to be drained.

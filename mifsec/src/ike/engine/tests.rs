@@ -12,7 +12,7 @@ use crate::ike::mif::{
     IfaceState, InterfaceRecord, Interfaces, LinkClass, Maddr, OuterAddrs, OuterFlags, UpdateAddrs,
     UpdateFlags, error as mif_error, status,
 };
-use crate::ike::peer::PskSource;
+use crate::ike::peer::{LocalAuth, PskSource, RemoteAuth};
 use crate::ike::proposal;
 use crate::ike::selector::{TsEntry, TsSpec};
 use crate::ike::timer::tests::some_instant;
@@ -34,11 +34,13 @@ fn config(local: &str, remote: &str, specs: [Vec<TsSpec>; 2]) -> EngineConfig {
             remote: Vec::new(),
             local_id: local.parse().unwrap(),
             remote_id: remote.parse().unwrap(),
-            psk: PskSource::One(Secret::new(b"secret".to_vec())),
+            local_auth: LocalAuth::Psk,
+            remote_auth: RemoteAuth::psk(PskSource::One(Secret::new(b"secret".to_vec()))),
             request_v4: false,
             request_v6: false,
             pool: None,
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![proposal::IkeProposal::default()],
             esp_proposals: vec![proposal::EspProposal::default()],
             dpd: None,

@@ -136,11 +136,13 @@ impl IkeSa {
         }
         self.alive(cx);
         let refused = opened.is_err();
+        self.follow_request(header.exchange, arrival, cx);
         let response = match opened {
             Ok(payloads) => {
                 let received = Received {
                     payloads,
                     exchange: header.exchange,
+                    message_id: header.message_id,
                     arrival,
                 };
                 self.respond(&received, cx)
@@ -234,6 +236,7 @@ impl IkeSa {
         let received = Received {
             payloads,
             exchange: header.exchange,
+            message_id: header.message_id,
             arrival,
         };
         task.process(self, cx, &received);
@@ -270,7 +273,10 @@ impl IkeSa {
             if let Task::Init(init) = &mut task {
                 init.sent(&bytes);
             }
+            let home = task.elsewhere();
+            let home = home.map(|other| std::mem::replace(&mut self.channel, other));
             self.send(bytes.clone(), cx);
+            self.channel = home.unwrap_or(self.channel);
             self.outbound.sent(bytes, task, &cx.retransmit, cx.now());
         }
         if !matches!(self.phase, Phase::Spent) {
@@ -387,14 +393,12 @@ impl IkeSa {
         bytes.truncate(message::HEADER_LEN + 4);
         let keys = self.keys.as_mut()?;
         keys.iv += 1;
-        let mut inner = [chain, &[0]].concat();
-        let body = u16::try_from(4 + 8 + inner.len() + 16).ok()?;
+        let body = message::body_len(&keys.outbound, chain.len());
+        let body = u16::try_from(4 + body).ok()?;
         let total = u32::from(body) + 28;
         bytes[24..28].copy_from_slice(&total.to_be_bytes());
         bytes[28] = first;
         bytes[30..32].copy_from_slice(&body.to_be_bytes());
-        let iv = keys.iv.to_be_bytes();
-        let icv = keys.outbound.seal(iv, &bytes, &mut inner);
-        Some([&bytes[..], &iv, &inner, &icv].concat())
+        Some(message::seal_body(&keys.outbound, keys.iv, chain, bytes))
     }
 }
