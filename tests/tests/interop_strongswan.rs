@@ -9,6 +9,8 @@ mod algorithms;
 mod connect;
 #[path = "interop_strongswan/ending.rs"]
 mod ending;
+#[path = "interop_strongswan/load.rs"]
+mod load;
 #[path = "interop_strongswan/moves.rs"]
 mod moves;
 #[path = "interop_strongswan/refusals.rs"]
