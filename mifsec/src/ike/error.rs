@@ -125,6 +125,9 @@ pub enum Failure {
     /// We deleted it.
     #[error("deleted by command")]
     Deleted,
+    /// The peer refused to rekey it until its lifetime was over.
+    #[error("too old, and the peer did not rekey it: see its log")]
+    Lifetime,
     /// No secret is configured for this identity.
     #[error("no secret for \"{id}\": set psk_file, or add a line to psk_table")]
     NoSecret {

@@ -20,7 +20,7 @@ use crate::ike::peer::{Identity, IdentityPattern, PskSource, authorise};
 use crate::ike::sa::{IkeSa, Phase};
 
 use super::child::{self, Create, Nonces};
-use super::{Payloads, Received, config, interfaces, mobike, redirect};
+use super::{Payloads, Received, config, interfaces, mobike, reauth, redirect};
 
 /// What IKE_SA_INIT left for AUTH to cover.
 pub(in crate::ike) struct Initial {
@@ -158,6 +158,7 @@ impl AuthTask {
             return sa.begin_closing(reason, cx);
         }
         sa.establish(dns, cx);
+        reauth::receive(sa, cx, payloads);
         interfaces::receive_table(sa, cx, payloads);
         if let Some(create) = child {
             let nonces = Nonces {
