@@ -236,7 +236,9 @@ impl Engine {
     /// anybody can write it.
     fn stray(&mut self, header: &Header, body: &Body, arrival: Arrival) {
         self.cx.drop(DropReason::UnknownSpi);
-        if header.response {
+        // One of ours that came back names us as the peer.
+        let ours = |spi| self.by_spi.contains_key(spi);
+        if header.response || ours(&header.spi_i) || ours(&header.spi_r) {
             return;
         }
         let Body::Clear(payloads) = body else {

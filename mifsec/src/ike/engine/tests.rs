@@ -488,6 +488,8 @@ fn a_table_too_large_is_refused_whole() {
 }
 
 /// The tables B was told, as addresses.
+mod bad_input;
+
 fn announced(two: &mut Two) -> Vec<Vec<String>> {
     let of = |event| match event {
         Event::PeerInterfaces { ifaces, .. } => Some(ifaces),

@@ -383,7 +383,22 @@ impl IkeSa {
     /// A request whose inner chain is these octets, beginning with a payload of
     /// this type.
     pub(in crate::ike) fn forge_raw(&mut self, first: u8, chain: &[u8]) -> Option<Vec<u8>> {
-        let mut bytes = self.forge(ExchangeType::INFORMATIONAL, &[])?;
+        let bytes = self.forge(ExchangeType::INFORMATIONAL, &[])?;
+        self.refill(bytes, first, chain)
+    }
+
+    /// The same as a response to the request of this id.
+    pub(in crate::ike) fn forge_response(
+        &mut self,
+        message_id: u32,
+        first: u8,
+        chain: &[u8],
+    ) -> Option<Vec<u8>> {
+        let bytes = self.seal(ExchangeType::INFORMATIONAL, message_id, true, &[])?;
+        self.refill(bytes, first, chain)
+    }
+
+    fn refill(&mut self, mut bytes: Vec<u8>, first: u8, chain: &[u8]) -> Option<Vec<u8>> {
         bytes.truncate(message::HEADER_LEN + 4);
         let keys = self.keys.as_mut()?;
         keys.iv += 1;
