@@ -1,7 +1,7 @@
 //! The probe SA of an IKE SA: sealed and opened here, sent by the wildcard
 //! socket (protocol 3.8). Never for data.
 
-use crate::esp::{EspError, HEADER_LEN, InboundSa, OutboundSa, SaParams};
+use crate::esp::{EspError, InboundSa, OutboundSa, SaParams};
 use crate::ids::Spi;
 use crate::ike::ProbeKeys;
 
@@ -39,9 +39,10 @@ impl ProbeSa {
     /// The ESP packet for `plaintext`; `None` when the SA is used up.
     pub(super) fn seal(&self, plaintext: &[u8]) -> Option<Vec<u8>> {
         let sequence = self.outbound.reserve(1)?;
-        let mut packet = vec![0; OutboundSa::sealed_len(plaintext.len())];
+        let mut packet = vec![0; self.outbound.sealed_len(plaintext.len())];
+        let start = self.outbound.header_len();
         packet
-            .get_mut(HEADER_LEN..HEADER_LEN + plaintext.len())?
+            .get_mut(start..start + plaintext.len())?
             .copy_from_slice(plaintext);
         let length = self
             .outbound

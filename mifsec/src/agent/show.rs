@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::crypto::AeadAlgorithm;
 use crate::ids::{Family, IkeId, IkeSpi};
 use crate::ike::{IkeSaView, IkeState};
 use crate::path::{self, IfaceState};
@@ -266,7 +265,7 @@ impl Agent {
                     },
                     bundle: child.bundle,
                     esn: child.esn,
-                    algorithm: algorithm(child.algorithm).into(),
+                    algorithm: child.algorithm.to_string(),
                     packets_in: inbound.packets,
                     packets_out: outbound.packets,
                     octets_in: inbound.octets,
@@ -304,14 +303,6 @@ fn ebpf_drop(name: &str) -> bool {
         Reason::EVENT_LOST,
     ];
     !passed.iter().any(|r| r.name() == name)
-}
-
-fn algorithm(aead: AeadAlgorithm) -> &'static str {
-    match aead {
-        AeadAlgorithm::Aes128Gcm16 => "aes128gcm16",
-        AeadAlgorithm::Aes256Gcm16 => "aes256gcm16",
-        AeadAlgorithm::ChaCha20Poly1305 => "chacha20poly1305",
-    }
 }
 
 fn spi(spi: IkeSpi) -> String {

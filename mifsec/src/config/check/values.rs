@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::super::{ConfigError, raw};
 use super::{Checker, NOT_YET, Section};
-use crate::ike::proposal::ParseError;
+use crate::ike::proposal::Named;
 
 impl Checker<'_> {
     pub(super) fn error(&self, section: &Section, key: &str, problem: String) -> ConfigError {
@@ -170,7 +170,8 @@ impl Checker<'_> {
             .collect()
     }
 
-    /// Proposals in strongSwan's spelling; none given = the default offer.
+    /// Proposals in strongSwan's spelling, `default` and `legacy`; none given =
+    /// the default offer.
     pub(super) fn proposals<T>(
         &self,
         section: &Section,
@@ -178,21 +179,20 @@ impl Checker<'_> {
         raw: Option<Vec<String>>,
     ) -> Result<Vec<T>, ConfigError>
     where
-        T: FromStr<Err = ParseError> + Default,
+        T: Named,
     {
         let raw = raw.unwrap_or_default();
         if raw.is_empty() {
             return Ok(vec![T::default()]);
         }
-        raw.iter()
-            .map(|text| {
-                text.parse().map_err(|e: ParseError| {
-                    self.error(section, key, format!("{text:?}: {e}")).mend(
-                        "write it as aes256gcm16-prfsha256-x25519 (ike) or aes256gcm16-esn (esp)",
-                    )
-                })
-            })
-            .collect()
+        let mut all = Vec::new();
+        for text in &raw {
+            all.extend(T::entry(text).map_err(|e| {
+                self.error(section, key, format!("{text:?}: {e}"))
+                    .mend("write it as aes256gcm16-prfsha256-x25519 (ike) or aes256gcm16-esn (esp)")
+            })?);
+        }
+        Ok(all)
     }
 
     pub(super) fn device_name(

@@ -301,6 +301,8 @@ impl NotifyType {
 
 /// Encryption transform numbers we name.
 pub mod encr {
+    /// AES-CBC (RFC 3602).
+    pub const AES_CBC: u16 = 12;
     /// AES-GCM with a 16-octet ICV (RFC 5282, RFC 4106).
     pub const AES_GCM_16: u16 = 20;
     /// ChaCha20-Poly1305 (RFC 7634).
@@ -313,6 +315,20 @@ pub mod prf {
     pub const HMAC_SHA2_256: u16 = 5;
     /// HMAC-SHA2-384 (RFC 4868).
     pub const HMAC_SHA2_384: u16 = 6;
+    /// HMAC-SHA2-512 (RFC 4868).
+    pub const HMAC_SHA2_512: u16 = 7;
+}
+
+/// Integrity transform numbers we name.
+pub mod integ {
+    /// None: beside a combined-mode cipher.
+    pub const NONE: u16 = 0;
+    /// HMAC-SHA2-256-128 (RFC 4868).
+    pub const HMAC_SHA2_256_128: u16 = 12;
+    /// HMAC-SHA2-384-192 (RFC 4868).
+    pub const HMAC_SHA2_384_192: u16 = 13;
+    /// HMAC-SHA2-512-256 (RFC 4868).
+    pub const HMAC_SHA2_512_256: u16 = 14;
 }
 
 /// ESN transform numbers.

@@ -402,14 +402,12 @@ impl IkeSa {
         bytes.truncate(message::HEADER_LEN + 4);
         let keys = self.keys.as_mut()?;
         keys.iv += 1;
-        let mut inner = [chain, &[0]].concat();
-        let body = u16::try_from(4 + 8 + inner.len() + 16).ok()?;
+        let body = message::body_len(&keys.outbound, chain.len());
+        let body = u16::try_from(4 + body).ok()?;
         let total = u32::from(body) + 28;
         bytes[24..28].copy_from_slice(&total.to_be_bytes());
         bytes[28] = first;
         bytes[30..32].copy_from_slice(&body.to_be_bytes());
-        let iv = keys.iv.to_be_bytes();
-        let icv = keys.outbound.seal(iv, &bytes, &mut inner);
-        Some([&bytes[..], &iv, &inner, &icv].concat())
+        Some(message::seal_body(&keys.outbound, keys.iv, chain, bytes))
     }
 }
