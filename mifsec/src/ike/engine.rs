@@ -89,7 +89,7 @@ impl Engine {
         if header.exchange == ExchangeType::IKE_SA_INIT && !header.response {
             return match body {
                 Body::Clear(payloads) => self.accept(&header, payloads, bytes, arrival),
-                Body::Protected(_) => self.cx.drop(DropReason::Unexpected),
+                Body::Protected(_) | Body::Fragment(_) => self.cx.drop(DropReason::Unexpected),
             };
         }
         let (own, peers) = if header.initiator {

@@ -17,11 +17,19 @@ pub enum TimerKind {
     Dpd,
     /// Try again what the peer refused with TEMPORARY_FAILURE (RFC 7296 2.25).
     Retry,
+    /// Forget fragments whose rest does not come (RFC 7383 2.6).
+    Reassembly,
 }
 
 impl TimerKind {
     /// Those an IKE SA owns.
-    pub(super) const OF_SA: [Self; 4] = [Self::Retransmit, Self::Expire, Self::Dpd, Self::Retry];
+    pub(super) const OF_SA: [Self; 5] = [
+        Self::Retransmit,
+        Self::Expire,
+        Self::Dpd,
+        Self::Retry,
+        Self::Reassembly,
+    ];
 
     const fn slot(self) -> usize {
         match self {
@@ -30,13 +38,14 @@ impl TimerKind {
             Self::Expire => 2,
             Self::Dpd => 3,
             Self::Retry => 4,
+            Self::Reassembly => 5,
         }
     }
 }
 
 /// At most one deadline per [`TimerKind`].
 #[derive(Debug, Default)]
-pub(super) struct TimerTable([Option<Instant>; 5]);
+pub(super) struct TimerTable([Option<Instant>; 6]);
 
 impl TimerTable {
     /// Sets or clears one deadline.
