@@ -139,7 +139,7 @@ impl ProbeSa {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{AeadAlgorithm, Secret};
+    use crate::crypto::{AeadAlgorithm, AesKey, Integrity, Secret};
 
     /// One end's keys; the other has them the other way round.
     fn keys(ours: u32, peers: u32) -> ProbeKeys {
@@ -190,12 +190,6 @@ mod tests {
             .sum();
         assert_eq!((gone, sas.spis_in().count()), (100 - MOST, MOST));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::{AeadAlgorithm, AesKey, Integrity, Secret};
 
     #[test]
     fn probes_are_sealed_as_the_ike_sa_is() {
@@ -204,7 +198,8 @@ mod tests {
             AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha256_128),
         ] {
             let keymat = |fill| Secret::new(vec![fill; algorithm.keymat_len()]);
-            let sa = |out, inbound| {
+            let now = Instant::now();
+            let sas = |out, inbound| {
                 let keys = ProbeKeys {
                     algorithm,
                     spi_out: Spi(0x1000 + u32::from(out)),
@@ -212,14 +207,17 @@ mod tests {
                     keymat_out: keymat(out),
                     keymat_in: keymat(inbound),
                 };
-                ProbeSa::new(&keys).unwrap()
+                ProbeSas::new(&keys, now).unwrap()
             };
-            let (ours, theirs) = (sa(1, 2), sa(2, 1));
+            let (ours, mut theirs) = (sas(1, 2), sas(2, 1));
             for len in 0..100 {
                 let plaintext = vec![len; usize::from(len)];
-                let mut packet = ours.seal(&plaintext).unwrap();
+                let mut packet = ours.seal(&plaintext, now).unwrap();
                 let sequence = u64::from(len) + 1;
-                assert_eq!(theirs.open(&mut packet), Ok((sequence, &plaintext[..])));
+                assert_eq!(
+                    theirs.open(Spi(0x1001), &mut packet, now),
+                    Ok((sequence, &plaintext[..]))
+                );
             }
         }
     }

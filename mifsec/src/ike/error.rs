@@ -202,6 +202,10 @@ pub(super) enum DropReason {
     ResponseUnexpected,
     /// A request seen before, whose response is no longer kept.
     OldRequest,
+    /// A fragment that does not fit the others of its message, or the bounds.
+    Fragment,
+    /// Fragments whose message never became whole.
+    FragmentsExpired,
     /// A duplicate, answered from the cache.
     Duplicate,
     /// An IKE_SA_INIT request no configured peer can accept.
@@ -226,6 +230,8 @@ impl DropReason {
             Self::RequestOutsideWindow => "ike_request_outside_window",
             Self::ResponseUnexpected => "ike_response_unexpected",
             Self::OldRequest => "ike_old_request",
+            Self::Fragment => "ike_fragment",
+            Self::FragmentsExpired => "ike_fragments_expired",
             Self::Duplicate => "ike_duplicate",
             Self::NoProposal => "ike_no_proposal",
             Self::Authentication => "ike_authentication",

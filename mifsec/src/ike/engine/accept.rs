@@ -248,7 +248,7 @@ impl Engine {
             .notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
             .is_some();
         sa.acquaint(offer.payloads);
-        sa.inbound.answered(0, response.clone());
+        sa.inbound.answered(0, vec![response.clone()]);
         let expiry = self.cx.now() + self.cx.limits.half_open_lifetime;
         sa.timers.set(TimerKind::Expire, Some(expiry));
         self.half_open.insert(spis.0, remote, id);
