@@ -186,6 +186,14 @@ numbers! {
         INTERNAL_IP6_ADDRESS = 8,
         /// An IPv6 resolver, 0 or 16 octets.
         INTERNAL_IP6_DNS = 10,
+        /// Networks behind the gateway, 0 or 8 octets.
+        INTERNAL_IP4_SUBNET = 13,
+        /// The types the sender knows.
+        SUPPORTED_ATTRIBUTES = 14,
+        /// Networks behind the gateway, 17 octets.
+        INTERNAL_IP6_SUBNET = 15,
+        /// A domain the resolvers are for (RFC 8598).
+        INTERNAL_DNS_DOMAIN = 25,
     }
 }
 
@@ -268,6 +276,14 @@ numbers! {
         COOKIE2 = 16401,
         /// NAT is forbidden (RFC 4555).
         NO_NATS_ALLOWED = 16402,
+        /// How long the responder lets our authentication count (RFC 4478).
+        AUTH_LIFETIME = 16403,
+        /// A redirection would be followed (RFC 5685).
+        REDIRECT_SUPPORTED = 16406,
+        /// Another gateway (RFC 5685).
+        REDIRECT = 16407,
+        /// The gateway that sent us here (RFC 5685).
+        REDIRECTED_FROM = 16408,
         /// Childless initiation (RFC 6023).
         CHILDLESS_IKEV2_SUPPORTED = 16418,
         /// Fragmentation (RFC 7383).
