@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use mifsec::crypto::AeadAlgorithm;
 use mifsec::ids::{ChildId, IfacePair, IkeId, Spi};
 use mifsec::ike::message::{self, Header, PayloadType};
 use mifsec::ike::selector::TrafficSelector;
@@ -28,6 +29,8 @@ pub struct Installed {
     pub key_in: Vec<u8>,
     /// Key of what is sent.
     pub key_out: Vec<u8>,
+    /// What protects its packets.
+    pub algorithm: AeadAlgorithm,
     /// Extended sequence numbers.
     pub esn: bool,
     /// Our selectors.
@@ -127,6 +130,7 @@ impl End {
                     spi_out: child.spi_out,
                     key_in,
                     key_out,
+                    algorithm: child.algorithm,
                     esn: child.esn,
                     ts_local: child.ts_local.clone(),
                     ts_remote: child.ts_remote.clone(),
