@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use mifsec::crypto::{Aead, AeadAlgorithm, Secret};
-use mifsec::esp::{EspError, HEADER_LEN, InboundSa, OutboundSa, SaParams};
+use mifsec::crypto::{Aead, AeadAlgorithm, AesKey, Integrity, Secret};
+use mifsec::esp::{EspError, InboundSa, OutboundSa, SaParams};
 use mifsec::ids::Spi;
 
 use super::input::Input;
 
-const ICV_LEN: usize = 16;
 const SPI: Spi = Spi(0x0102_0304);
 
 /// A sequence of packets for one SA: raw octets, authentic ones with any text,
@@ -24,7 +23,8 @@ pub fn packet(data: &[u8]) {
         AeadAlgorithm::Aes128Gcm16,
         AeadAlgorithm::Aes256Gcm16,
         AeadAlgorithm::ChaCha20Poly1305,
-    ][usize::from(setup % 3)];
+        AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha256_128),
+    ][usize::from(setup % 4)];
     let esn = setup & 0x80 != 0;
     let window = if setup & 0x40 == 0 { 64 } else { 8192 };
     let keymat = Secret::new(vec![setup; algorithm.keymat_len()]);
@@ -58,8 +58,8 @@ pub fn packet(data: &[u8]) {
                 if op % 5 == 1 {
                     raw(&aead, esn, sequence, text)
                 } else {
-                    let mut packet = vec![0; OutboundSa::sealed_len(text.len())];
-                    packet[HEADER_LEN..][..text.len()].copy_from_slice(text);
+                    let mut packet = vec![0; outbound.sealed_len(text.len())];
+                    packet[outbound.header_len()..][..text.len()].copy_from_slice(text);
                     let len = outbound.seal(sequence, op, text.len(), &mut packet);
                     assert_eq!(len, packet.len());
                     packet
@@ -152,18 +152,22 @@ fn sequence(input: &mut Input<'_>, newest: u64, esn: bool) -> u64 {
 
 /// An authentic packet around any text: padding is the fuzzer's.
 fn raw(aead: &Aead, esn: bool, sequence: u64, text: &[u8]) -> Vec<u8> {
-    let mut packet = SPI.0.to_be_bytes().to_vec();
-    packet.extend(&sequence.to_be_bytes()[4..]);
-    packet.extend(sequence.to_be_bytes());
-    let mut aad = SPI.0.to_be_bytes().to_vec();
-    aad.extend(if esn {
-        sequence.to_be_bytes().to_vec()
-    } else {
-        sequence.to_be_bytes()[4..].to_vec()
-    });
-    let start = packet.len();
-    packet.extend(text);
-    let icv: [u8; ICV_LEN] = aead.seal(sequence.to_be_bytes(), &aad, &mut packet[start..]);
-    packet.extend(icv);
-    packet
+    let algorithm = aead.algorithm();
+    let (high, low) = {
+        let [h0, h1, h2, h3, l0, l1, l2, l3] = sequence.to_be_bytes();
+        ([h0, h1, h2, h3], [l0, l1, l2, l3])
+    };
+    let header = [SPI.0.to_be_bytes(), low].concat();
+    // RFC 4106 5 and RFC 4303 2.2.1: where the half that is not sent counts.
+    let (aad, tail) = match (esn, algorithm.is_combined_mode()) {
+        (true, true) => ([SPI.0.to_be_bytes(), high, low].concat(), None),
+        (true, false) => (header.clone(), Some(high)),
+        (false, _) => (header.clone(), None),
+    };
+    let mut text = text.to_vec();
+    text.resize(text.len().next_multiple_of(algorithm.block_len()), 0);
+    let mut iv = vec![0; algorithm.iv_len()];
+    let mut icv = vec![0; algorithm.icv_len()];
+    aead.seal(sequence, &aad, tail, &mut iv, &mut text, &mut icv);
+    [header, iv, text, icv].concat()
 }
