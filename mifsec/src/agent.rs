@@ -19,6 +19,7 @@ mod guard;
 mod handle;
 mod lifetime;
 mod linger;
+mod mobike;
 mod network;
 mod paths;
 mod peer;
@@ -222,6 +223,7 @@ impl Agent {
         self.dark_due(now);
         self.retry_due(now);
         self.refused_children_due(now);
+        self.pairs_due(now);
         // Whatever that made is drained before anybody waits.
         self.drain();
         self.deadline(now)
@@ -239,6 +241,7 @@ impl Agent {
             self.reauth_at(),
             self.dark_at(),
             self.refused_until(),
+            self.pairs_until(),
             self.look_due(),
             (!self.entries.is_empty()).then_some(self.next_poll),
         ]
@@ -286,7 +289,9 @@ impl Agent {
                 spi: _,
                 path,
             } => {
-                self.path.handle_new_source(path, arrival, now);
+                if !self.follow_source(path, arrival, now) {
+                    self.path.handle_new_source(path, arrival, now);
+                }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
             Input::WorkerGone { index, error } => {
@@ -406,6 +411,7 @@ impl Agent {
             self.path
                 .handle_activity(*path, Activity { sent, last_rx }, now);
         }
+        self.question_pairs(now);
         if moved {
             self.active_until = now + ACTIVE_FOR;
         }

@@ -73,7 +73,10 @@ fn mif_notifies_replay() {
 
 #[test]
 fn every_target_has_a_corpus_and_every_corpus_a_target() {
-    let targets: Vec<_> = TARGETS.iter().map(|(name, _)| (*name).to_string()).collect();
+    let targets: Vec<_> = TARGETS
+        .iter()
+        .map(|(name, _)| (*name).to_string())
+        .collect();
     let mut found: Vec<_> = fs::read_dir(corpora())
         .expect("the corpora")
         .map(|entry| entry.expect("a readable directory"))
@@ -88,7 +91,10 @@ fn every_target_has_a_corpus_and_every_corpus_a_target() {
 fn a_fresh_session_gives_seeds_that_pass() {
     let mut messages = 0;
     for (target, name, bytes) in seeds::all() {
-        let (_, run) = TARGETS.iter().find(|(t, _)| *t == target).expect("a target");
+        let (_, run) = TARGETS
+            .iter()
+            .find(|(t, _)| *t == target)
+            .expect("a target");
         if std::panic::catch_unwind(|| run(&bytes)).is_err() {
             panic!("seed {name} of {target} fails");
         }

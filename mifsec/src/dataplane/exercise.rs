@@ -74,7 +74,11 @@ fn cut(packet: &[u8], inner: Inner, size: usize, out: &mut Vec<Vec<u8>>) {
         }
         out.push(room);
     }
-    assert_eq!(out.len() - first, count, "the count sequence numbers are for");
+    assert_eq!(
+        out.len() - first,
+        count,
+        "the count sequence numbers are for"
+    );
 }
 
 fn single(packet: &[u8], inner: &Inner, mtu: usize, out: &mut Vec<Vec<u8>>) {
@@ -105,7 +109,11 @@ fn single(packet: &[u8], inner: &Inner, mtu: usize, out: &mut Vec<Vec<u8>>) {
         out.push(room);
     }
     assert_eq!(payload, inner.transport_len(), "nothing lost");
-    assert_eq!(out.len() - first, count, "the count sequence numbers are for");
+    assert_eq!(
+        out.len() - first,
+        count,
+        "the count sequence numbers are for"
+    );
 }
 
 /// What the inbound half does with opened packets that arrived in a row, each
