@@ -27,6 +27,7 @@ use super::anchors::Anchors;
 use super::network::{self, Devices, Numbers};
 use super::retry::Retry;
 use super::sabotage::Sabotage;
+use super::secrets::Secrets;
 use super::socket::IkeSocket;
 use super::{Agent, Handle, Sources};
 
@@ -230,6 +231,7 @@ impl Agent {
             anchors: Anchors::new(config.agent.anchor),
             peers: BTreeMap::new(),
             retries,
+            secrets: Secrets::new(&config, now),
             children: BTreeMap::new(),
             larval: BTreeSet::new(),
             probes: BTreeMap::new(),

@@ -15,12 +15,11 @@ mod date;
 mod error;
 mod fields;
 mod request;
-#[cfg(test)]
-mod tests;
 
 pub use anchors::TrustAnchors;
 pub use credential::Credential;
 pub use error::{CertificateError, FileError};
+pub(in crate::ike) use request::request;
 pub use request::{KeyHash, authorities, certificates};
 
 /// Most certificates we look at of one peer: more than a path can have.

@@ -4,17 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto::{KeGroup, PrivateKey};
 use crate::ids::{Arrival, IkeSpi};
+use crate::ike::config::PeerConfig;
 use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::{Channel, Event};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
 use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
 use crate::ike::sa::{IkeSa, Keys, Phase};
-use crate::ike::task::auth::{HalfOpen, Initial};
+use crate::ike::task::auth::{self, HalfOpen, Initial};
 use crate::ike::task::{Payloads, natd};
 use crate::ike::timer::TimerKind;
 
@@ -208,16 +210,20 @@ impl Engine {
     /// may come from this address.
     fn proposals_for(&self, arrival: Arrival) -> Vec<IkeProposal> {
         let mut proposals: Vec<IkeProposal> = Vec::new();
-        for peer in &self.cx.peers {
-            if peer.remote.is_empty() || peer.remote.contains(&arrival.remote.ip()) {
-                for proposal in &peer.ike_proposals {
-                    if !proposals.contains(proposal) {
-                        proposals.push(proposal.clone());
-                    }
+        for peer in self.peers_at(arrival.remote.ip()) {
+            for proposal in &peer.ike_proposals {
+                if !proposals.contains(proposal) {
+                    proposals.push(proposal.clone());
                 }
             }
         }
         proposals
+    }
+
+    /// Peers that may call from an address.
+    fn peers_at(&self, remote: IpAddr) -> impl Iterator<Item = &Arc<PeerConfig>> {
+        let peers = self.cx.peers.iter();
+        peers.filter(move |peer| peer.remote.is_empty() || peer.remote.contains(&remote))
     }
 
     /// Answers and keeps a half-open IKE SA; `false` for a public value that is
@@ -242,6 +248,9 @@ impl Engine {
             Payload::Nonce(nr.clone()),
         ];
         payloads.extend(natd::build(spis.0, spis.1, local, remote));
+        let announced = auth::Announced::read(offer.payloads);
+        payloads.extend(announced.knows_hashes().then(auth::hashes));
+        payloads.extend(auth::request(self.peers_at(remote.ip())));
         let header = Header {
             spi_r: spis.1,
             response: true,
@@ -257,6 +266,7 @@ impl Engine {
                 response: response.clone(),
                 ni: offer.ni.to_vec(),
                 nr,
+                announced,
             },
         }));
         let channel = Channel {

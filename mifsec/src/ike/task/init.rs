@@ -19,7 +19,7 @@ use crate::ike::sa::{IkeSa, Keys, Phase};
 use crate::ike::timer::TimerKind;
 
 use super::auth::{AuthTask, Initial};
-use super::{Payloads, Task, natd};
+use super::{Payloads, Task, auth, natd};
 
 /// Most repetitions a responder may ask for: a cookie, a group, a cookie again.
 const MAX_ROUNDS: u32 = 4;
@@ -86,6 +86,7 @@ impl Init {
         payloads.push(Payload::Nonce(self.nonce.clone()));
         let (local, remote) = (sa.channel.local, sa.channel.remote);
         payloads.extend(natd::build(sa.spi_i, sa.spi_r, local, remote));
+        payloads.push(auth::hashes());
         payloads
     }
 
@@ -207,6 +208,7 @@ impl Init {
             response: response.bytes.to_vec(),
             ni: self.nonce,
             nr,
+            announced: auth::Announced::read(&response.payloads),
         };
         sa.queue
             .push(Task::Auth(Box::new(AuthTask::new(initial, sa, cx))));
