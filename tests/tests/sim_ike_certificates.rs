@@ -48,6 +48,9 @@ fn pair([user, gateway]: [EngineConfig; 2]) -> Pair {
         // Chains need fragmentation on some paths; the links here have no MTU.
         end.max_datagram = 8192;
     }
+    for link in &mut pair.links {
+        link.mtu = 8192;
+    }
     pair
 }
 
