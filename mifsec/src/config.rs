@@ -20,6 +20,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::ike::cert::TrustAnchors;
+use crate::ike::config::Mobility;
 use crate::ike::lease::PoolConfig;
 use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
@@ -175,6 +176,8 @@ pub struct Pool {
     pub cidr: Vec<IpNet>,
     /// Name servers told to the subscriber.
     pub dns: Vec<IpAddr>,
+    /// Domains those name servers are for; empty = everything.
+    pub domains: Vec<String>,
     /// Never leased.
     pub exclude: Vec<IpNet>,
 }
@@ -188,6 +191,7 @@ impl Pool {
             cidr: self.cidr.clone(),
             exclude: self.exclude.clone(),
             dns: self.dns.clone(),
+            domains: self.domains.clone(),
         }
     }
 }
@@ -197,6 +201,8 @@ impl Pool {
 pub enum Require {
     /// Anything goes.
     Any,
+    /// At least MOBIKE, to survive a change of addresses.
+    Mobike,
     /// IKEv2-MIF or nothing.
     Mif,
 }
@@ -236,6 +242,8 @@ pub struct Peer {
     pub pool: Option<String>,
     /// The least the peer must speak.
     pub require: Require,
+    /// `mif`, `mobike`, `encapsulation`, `nat`.
+    pub mobility: Mobility,
     /// When to connect.
     pub start: Start,
     /// IKE proposals, best first.
@@ -245,6 +253,10 @@ pub struct Peer {
     /// Liveness check of the IKE channel when all paths are quiet; 30 s unless
     /// said otherwise, `None` (`dpd = 0`) = never.
     pub dpd: Option<Duration>,
+    /// When a Child SA gets new keys; after one hour unless said otherwise.
+    pub rekey: Rekey,
+    /// When the IKE SA gets new keys; after four hours unless said otherwise.
+    pub ike_rekey: Rekey,
     /// `[[peer.child]]`.
     pub children: Vec<Child>,
 }
@@ -264,6 +276,30 @@ pub struct CredentialFiles {
     pub certificate: PathBuf,
     /// `private_key`.
     pub private_key: PathBuf,
+}
+
+/// `rekey`, `ike_rekey`: how long keys are used. Whichever limit is reached first
+/// counts; none at all is "never". Limits of the algorithms hold in any case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rekey {
+    /// From installation on.
+    pub time: Option<Duration>,
+    /// Inner octets of either direction; Child SAs alone.
+    pub octets: Option<u64>,
+    /// Packets of either direction; Child SAs alone.
+    pub packets: Option<u64>,
+    /// How much of each limit is taken off at random at most, as a share.
+    pub jitter: f64,
+}
+
+impl Rekey {
+    /// No limit but those of the algorithms.
+    pub const NEVER: Self = Self {
+        time: None,
+        octets: None,
+        packets: None,
+        jitter: 0.0,
+    };
 }
 
 /// One selector of `local_ts` or `remote_ts`.

@@ -1,19 +1,24 @@
 //! The primitives the protocols need, behind types that name what they are for.
 //!
-//! All arithmetic is `ring`'s; this module gives it IPsec's shapes: an AEAD key
-//! with its 4-octet salt (RFC 4106, RFC 7634, RFC 5282), a PRF with `prf+`
-//! (RFC 7296 2.13) and the key exchange methods by their IKEv2 numbers. Keys
-//! are zeroized on drop and never print themselves.
+//! The arithmetic is `ring`'s and, for what `ring` has not (AES-CBC, MODP-2048),
+//! RustCrypto's; this module gives it IPsec's shapes: an AEAD key with its
+//! 4-octet salt (RFC 4106, RFC 7634, RFC 5282) or AES-CBC with HMAC behind the
+//! same face, a PRF with `prf+` (RFC 7296 2.13) and the key exchange methods by
+//! their IKEv2 numbers. Keys are zeroized on drop and never print themselves.
 
 #![forbid(unsafe_code)]
 
 mod aead;
+mod cbc;
 mod entropy;
 mod ke;
+mod modp;
 mod prf;
 mod sign;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use aead::{Aead, AeadAlgorithm, ICV_LEN, IV_LEN, SALT_LEN};
+pub use aead::{Aead, AeadAlgorithm, AesKey, Integrity};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use ke::{KeGroup, PrivateKey};
 pub use prf::PrfAlgorithm;

@@ -7,10 +7,10 @@
 //! padding, next header; the replay window is behind a lock that is not held
 //! while a packet is decrypted.
 //!
-//! Only combined-mode algorithms with an 8-octet IV exist here (RFC 4106, RFC
-//! 7634). The IV on the wire is the 64-bit sequence number. Packets are sealed
-//! and opened where they lie; nothing allocates per packet. Nothing here knows
-//! addresses: an SA does not notice a move.
+//! The IV on the wire is the 64-bit sequence number with an AEAD (RFC 4106, RFC
+//! 7634) and made from it with AES-CBC (RFC 3602). Packets are sealed and opened
+//! where they lie; nothing allocates per packet. Nothing here knows addresses:
+//! an SA does not notice a move.
 
 #![forbid(unsafe_code)]
 
@@ -24,15 +24,15 @@ pub use inbound::{InboundCounters, InboundSa, Opened};
 pub use outbound::{OutboundCounters, OutboundSa};
 pub use replay::{DEFAULT_REPLAY_WINDOW, MAX_REPLAY_WINDOW, MIN_REPLAY_WINDOW};
 
-use crate::crypto::{AeadAlgorithm, IV_LEN, PrfAlgorithm, Secret};
+use crate::crypto::{AeadAlgorithm, PrfAlgorithm, Secret};
 use crate::ids::Spi;
 
-/// Octets before the payload: SPI, sequence number, IV.
-pub const HEADER_LEN: usize = 8 + IV_LEN;
-
+/// Octets of SPI and sequence number.
+const FRONT_LEN: usize = 8;
 /// Octets of pad length and next header, which always follow the padding.
 const TRAILER_LEN: usize = 2;
-/// What payload, padding and trailer together are a multiple of (RFC 4303 2.4).
+/// What payload, padding and trailer together are a multiple of at least (RFC
+/// 4303 2.4).
 const ALIGNMENT: usize = 4;
 /// The lowest SPI that is not reserved (RFC 4303 2.1).
 const FIRST_SPI: u32 = 256;
@@ -41,9 +41,10 @@ const FIRST_SPI: u32 = 256;
 pub struct SaParams<'a> {
     /// The SPI in the packets, chosen by their receiver.
     pub spi: Spi,
-    /// The combined-mode algorithm.
+    /// What protects the packets.
     pub algorithm: AeadAlgorithm,
-    /// Key and salt of this direction, `key | salt`.
+    /// Keys of this direction: `key | salt`, or `encryption key | integrity
+    /// key`.
     pub keymat: &'a Secret,
     /// Extended (64-bit) sequence numbers, RFC 4303 2.2.1.
     pub esn: bool,
@@ -58,8 +59,9 @@ pub enum EspError {
     /// Shorter than an empty packet of this SA.
     #[error("packet is shorter than an empty ESP packet")]
     TooShort,
-    /// The encrypted part is not a multiple of 4 octets (RFC 4303 2.4).
-    #[error("encrypted part is not aligned to 4 octets")]
+    /// The encrypted part is not a multiple of 4 octets, or of the cipher's
+    /// block (RFC 4303 2.4).
+    #[error("encrypted part is not aligned to 4 octets or the cipher's block")]
     Alignment,
     /// This sequence number was accepted before.
     #[error("sequence number was received before")]
@@ -116,16 +118,61 @@ pub fn fingerprint(keymat: &Secret) -> [u8; 8] {
     out
 }
 
-/// SPI and sequence number as the AEAD authenticates them (RFC 4106 section 5):
-/// 8 octets, or 12 with the high half of an extended sequence number.
-fn aad(spi: Spi, sequence: u64, esn: bool, out: &mut [u8; 12]) -> &[u8] {
-    let [s0, s1, s2, s3] = spi.0.to_be_bytes();
-    let [h0, h1, h2, h3, l0, l1, l2, l3] = sequence.to_be_bytes();
-    if esn {
-        *out = [s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3];
-        out
-    } else {
-        *out = [s0, s1, s2, s3, l0, l1, l2, l3, 0, 0, 0, 0];
-        &out[..8]
+/// Where things lie in the packets of one SA.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// Octets before the payload: SPI, sequence number, IV.
+    header: usize,
+    /// Octets of the integrity check value.
+    icv: usize,
+    /// What the encrypted part is a multiple of, less one; a power of two.
+    alignment: usize,
+    /// Whether the algorithm is an AEAD.
+    combined: bool,
+}
+
+impl Layout {
+    fn new(algorithm: AeadAlgorithm) -> Self {
+        Self {
+            header: FRONT_LEN + algorithm.iv_len(),
+            icv: algorithm.icv_len(),
+            alignment: algorithm.block_len().max(ALIGNMENT) - 1,
+            combined: algorithm.is_combined_mode(),
+        }
+    }
+
+    /// Octets of the packet around a payload.
+    fn sealed_len(self, payload_len: usize) -> usize {
+        let text = (payload_len + TRAILER_LEN + self.alignment) & !self.alignment;
+        self.header + text + self.icv
+    }
+
+    /// The longest payload whose packet is not longer than `room`.
+    fn payload_room(self, room: usize) -> usize {
+        let text = room.saturating_sub(self.header + self.icv) & !self.alignment;
+        text.saturating_sub(TRAILER_LEN)
+    }
+
+    /// What is authenticated beside IV and ciphertext: before them, and after.
+    ///
+    /// An AEAD takes SPI and sequence number, 12 octets with the high half of an
+    /// extended one (RFC 4106 5). A separate integrity algorithm takes them as
+    /// they are in the packet, and the high half at the end (RFC 4303 2.2.1).
+    fn authenticated(
+        self,
+        spi: Spi,
+        sequence: u64,
+        esn: bool,
+        room: &mut [u8; 12],
+    ) -> (&[u8], Option<[u8; 4]>) {
+        let [s0, s1, s2, s3] = spi.0.to_be_bytes();
+        let [h0, h1, h2, h3, l0, l1, l2, l3] = sequence.to_be_bytes();
+        if esn && self.combined {
+            *room = [s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3];
+            (room, None)
+        } else {
+            *room = [s0, s1, s2, s3, l0, l1, l2, l3, 0, 0, 0, 0];
+            (&room[..8], esn.then_some([h0, h1, h2, h3]))
+        }
     }
 }

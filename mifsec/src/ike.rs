@@ -13,6 +13,7 @@
 
 pub mod cert;
 pub mod config;
+pub mod dns;
 mod engine;
 mod error;
 mod event;
@@ -22,12 +23,14 @@ pub mod message;
 pub mod mif;
 pub mod peer;
 pub mod proposal;
+pub mod redirect;
 mod sa;
 pub mod selector;
 mod task;
 #[cfg(test)]
 mod testing;
 mod timer;
+mod vendor;
 mod window;
 
 pub use engine::Engine;
@@ -37,3 +40,7 @@ pub use event::{
     SaRequest, Transmit,
 };
 pub use timer::TimerKind;
+
+/// How long packets are waited for that the peer sent under keys it had before a
+/// rekey: on another path they may take longer than the message that ended it.
+pub const PROBE_GRACE: std::time::Duration = std::time::Duration::from_secs(5);

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use mifsec::crypto::{AeadAlgorithm, Entropy as _, Secret, SeededEntropy};
-use mifsec::esp::{DEFAULT_REPLAY_WINDOW, HEADER_LEN, InboundSa, OutboundSa, SaParams};
+use mifsec::esp::{DEFAULT_REPLAY_WINDOW, InboundSa, OutboundSa, SaParams};
 use mifsec::ids::Spi;
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -65,9 +65,9 @@ impl Case {
     }
 
     fn sealed(&self) -> Vec<u8> {
-        let mut packet = vec![0; OutboundSa::sealed_len(self.inner.len())];
-        packet[HEADER_LEN..][..self.inner.len()].copy_from_slice(&self.inner);
         let sa = OutboundSa::new(&self.params()).unwrap();
+        let mut packet = vec![0; sa.sealed_len(self.inner.len())];
+        packet[sa.header_len()..][..self.inner.len()].copy_from_slice(&self.inner);
         let length = sa.seal(self.sequence, 4, self.inner.len(), &mut packet);
         assert_eq!(length, packet.len());
         packet
@@ -77,6 +77,7 @@ impl Case {
         match self.algorithm {
             AeadAlgorithm::Aes128Gcm16 | AeadAlgorithm::Aes256Gcm16 => "AES-GCM",
             AeadAlgorithm::ChaCha20Poly1305 => "CHACHA20-POLY1305",
+            AeadAlgorithm::AesCbc(..) => "AES-CBC",
         }
     }
 }
@@ -162,7 +163,7 @@ fn open(case: &Case, packet: &[u8]) -> Vec<u8> {
     let mut at = 0;
     while case.sequence - at > 1 << 30 {
         at += 1 << 30;
-        let mut step = vec![0; OutboundSa::sealed_len(0)];
+        let mut step = vec![0; sender.sealed_len(0)];
         sender.seal(at, 59, 0, &mut step);
         assert_eq!(sa.open(&mut step).unwrap().sequence, at);
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mifsec::crypto::AeadAlgorithm;
 use mifsec::dataplane::{Input, Selector};
-use mifsec::esp::{HEADER_LEN, OutboundSa, SaParams};
+use mifsec::esp::{OutboundSa, SaParams};
 use mifsec::ids::{Arrival, Family, Spi};
 use mifsec::io::poll::Poll;
 use mifsec::io::udp::{RecvBatch, SendSocket, WildcardSocket};
@@ -109,8 +109,8 @@ fn sealed(sequence: u64, next_header: u8, payload: &[u8]) -> Vec<u8> {
         replay_window: 8192,
     })
     .unwrap();
-    let mut packet = vec![0; OutboundSa::sealed_len(payload.len())];
-    packet[HEADER_LEN..HEADER_LEN + payload.len()].copy_from_slice(payload);
+    let mut packet = vec![0; sa.sealed_len(payload.len())];
+    packet[sa.header_len()..][..payload.len()].copy_from_slice(payload);
     sa.seal(sequence, next_header, payload.len(), &mut packet);
     packet
 }
@@ -631,6 +631,7 @@ fn the_outer_header_copies_the_inner_tos_and_numbers_never_repeat() {
         .unwrap();
     let mut batch = RecvBatch::new(8);
     let mut seen = Vec::new();
+    let whole = sealed(1 << 40, 4, &[0; 128]).len();
     eventually("all on the wire", || {
         for index in 0..wire.receive(&mut batch).unwrap_or(0) {
             let read = batch.get(index).unwrap();
@@ -638,7 +639,7 @@ fn the_outer_header_copies_the_inner_tos_and_numbers_never_repeat() {
                 assert_eq!(packet[..4], spi(1).0.to_be_bytes());
                 let sequence = u64::from_be_bytes(packet[8..16].try_into().unwrap());
                 // IPv6 router solicitations and the like come in between.
-                if packet.len() == OutboundSa::sealed_len(128) {
+                if packet.len() == whole {
                     seen.push((sequence, u32::from(read.tos)));
                 }
             }

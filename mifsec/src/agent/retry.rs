@@ -14,7 +14,7 @@ use crate::path::IfaceState;
 use super::Agent;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// How long one way is tried while there are others.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -87,10 +87,13 @@ impl Agent {
 
     /// The ways to a peer: each access that may carry IKE with each of the peer's
     /// addresses of a family it has, best access first.
-    fn ways(&self, index: usize) -> Vec<ike::Channel> {
-        let Some(peer) = self.config.peers.get(index) else {
-            return Vec::new();
-        };
+    pub(super) fn ways(&self, index: usize) -> Vec<ike::Channel> {
+        let peer = self.config.peers.get(index);
+        self.ways_to(peer.map_or(&[], |peer| &peer.remote))
+    }
+
+    /// The ways to these addresses.
+    pub(super) fn ways_to(&self, remotes: &[IpAddr]) -> Vec<ike::Channel> {
         let mut locals: Vec<_> = self
             .accesses
             .local()
@@ -100,7 +103,7 @@ impl Agent {
         locals.sort_by_key(|l| (l.priority, l.id));
         let mut out = Vec::new();
         for local in locals {
-            for remote in &peer.remote {
+            for remote in remotes {
                 let like = |a: &&IpAddr| a.is_ipv4() == remote.is_ipv4();
                 if let Some(address) = local.addresses.iter().find(like) {
                     out.push(ike::Channel {
@@ -186,8 +189,11 @@ impl Agent {
     }
 
     pub(super) fn retry_failed(&mut self, peer: &str, reason: &ike::Failure, now: Instant) {
-        // What we stopped ourselves is already followed by another attempt.
-        if *reason == ike::Failure::Deleted {
+        // What we stopped ourselves, or were sent away from, is already followed by another attempt.
+        if matches!(
+            reason,
+            ike::Failure::Deleted | ike::Failure::Redirected { .. }
+        ) {
             return;
         }
         let Some(index) = self.retry_index(peer) else {
@@ -220,7 +226,7 @@ impl Agent {
         }
     }
 
-    fn retry_index(&self, peer: &str) -> Option<usize> {
+    pub(super) fn retry_index(&self, peer: &str) -> Option<usize> {
         self.config.peers.iter().position(|p| p.name == peer)
     }
 

@@ -24,6 +24,7 @@ use anyhow::Context as _;
 
 use super::access::Accesses;
 use super::anchors::Anchors;
+use super::dns::Dns;
 use super::network::{self, Devices, Numbers};
 use super::retry::Retry;
 use super::sabotage::Sabotage;
@@ -232,7 +233,10 @@ impl Agent {
             peers: BTreeMap::new(),
             retries,
             secrets: Secrets::new(&config, now),
+            reauths: BTreeMap::new(),
+            dns: Dns::start(&config.agent.device),
             children: BTreeMap::new(),
+            lingering: Vec::new(),
             larval: BTreeSet::new(),
             probes: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -268,8 +272,10 @@ impl Agent {
             netlink,
             numbers,
             neighbours,
+            dns,
             ..
         } = self;
+        dns.finish().await;
         if config.agent.on_stop == OnStop::Keep {
             tracing::info!("devices, routes and guard stay (on_stop = \"keep\")");
             return Ok(());
@@ -409,6 +415,14 @@ fn workers(config: &Config) -> u32 {
     u32::try_from(workers).unwrap_or(1)
 }
 
+/// What the engine sees to; the rest is [`super::lifetime`]'s.
+fn lifetime(rekey: &config::Rekey) -> ike::config::Lifetime {
+    ike::config::Lifetime {
+        time: rekey.time,
+        jitter: rekey.jitter,
+    }
+}
+
 fn engine_config(config: &Config) -> EngineConfig {
     let ts = |ts: &[config::Ts]| {
         ts.iter()
@@ -434,10 +448,15 @@ fn engine_config(config: &Config) -> EngineConfig {
         require: match p.require {
             config::Require::Any => ike::config::Require::Any,
             config::Require::Mif => ike::config::Require::Mif,
+            config::Require::Mobike => ike::config::Require::Mobike,
         },
+        mobility: p.mobility,
         ike_proposals: p.ike.clone(),
         esp_proposals: p.esp.clone(),
         dpd: p.dpd,
+        rekey: lifetime(&p.rekey),
+        ike_rekey: lifetime(&p.ike_rekey),
+        childless: false,
         children: p
             .children
             .iter()

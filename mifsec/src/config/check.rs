@@ -3,7 +3,9 @@
 mod access;
 mod agent;
 mod auth;
+mod mobility;
 mod peer;
+mod rekey;
 mod values;
 
 use std::path::Path;

@@ -11,6 +11,8 @@ pub enum PrfAlgorithm {
     HmacSha256,
     /// PRF_HMAC_SHA2_384, number 6.
     HmacSha384,
+    /// PRF_HMAC_SHA2_512, number 7.
+    HmacSha512,
 }
 
 impl PrfAlgorithm {
@@ -20,6 +22,7 @@ impl PrfAlgorithm {
         match self {
             Self::HmacSha256 => 32,
             Self::HmacSha384 => 48,
+            Self::HmacSha512 => 64,
         }
     }
 
@@ -63,6 +66,7 @@ impl PrfAlgorithm {
         match self {
             Self::HmacSha256 => hmac::HMAC_SHA256,
             Self::HmacSha384 => hmac::HMAC_SHA384,
+            Self::HmacSha512 => hmac::HMAC_SHA512,
         }
     }
 }
@@ -89,6 +93,11 @@ mod tests {
             hex(&PrfAlgorithm::HmacSha384.prf(b"Jefe", parts)),
             "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e\
              8e2240ca5e69e2c78b3239ecfab21649"
+        );
+        assert_eq!(
+            hex(&PrfAlgorithm::HmacSha512.prf(b"Jefe", parts)),
+            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554\
+             9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
         );
     }
 

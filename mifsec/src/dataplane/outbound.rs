@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mifsec_common::steering;
 
-use crate::esp::{HEADER_LEN, OutboundSa};
+use crate::esp::OutboundSa;
 use crate::ids::{AccessId, Family, PathIndex, Spi};
 use crate::io::tun::{Gso, Tun, VNET_LEN, VnetHeader};
 use crate::io::udp::{self, MAX_SEGMENTS, SendSocket};
@@ -342,13 +342,14 @@ impl Outbound {
         outside: &Outside<'_>,
         write: impl FnOnce(&mut [u8]),
     ) {
-        let sealed = OutboundSa::sealed_len(len);
+        let sealed = member.sa.sealed_len(len);
+        let header = member.sa.header_len();
         let buffer = self.buffer(member, inner.tos, sealed, outside);
         let start = buffer.len;
         let Some(slot) = buffer.bytes.get_mut(start..start + sealed) else {
             return outside.counters.hit(Reason::TooBigSilent);
         };
-        if let Some(payload) = slot.get_mut(HEADER_LEN..HEADER_LEN + len) {
+        if let Some(payload) = slot.get_mut(header..header + len) {
             write(payload);
         }
         member.sa.seal(sequence, inner.next_header(), len, slot);

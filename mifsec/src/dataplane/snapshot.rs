@@ -159,11 +159,7 @@ impl Member {
             OUTER_V6
         };
         let room = usize::from(self.mtu).saturating_sub(outer).min(MAX_SEND);
-        // What is sealed is a multiple of 4 octets: go down until it fits.
-        (room.saturating_sub(40)..=room)
-            .rev()
-            .find(|len| OutboundSa::sealed_len(*len) <= room)
-            .unwrap_or(0)
+        self.sa.payload_room(room)
     }
 }
 
@@ -403,8 +399,8 @@ pub(super) mod tests {
                 let outer = if member.anchor.is_ipv4() { 28 } else { 48 };
                 let inner = member.inner_mtu();
                 let room = usize::from(mtu - outer).min(MAX_SEND);
-                assert!(OutboundSa::sealed_len(inner) <= room);
-                assert!(OutboundSa::sealed_len(inner + 1) > room);
+                assert!(member.sa.sealed_len(inner) <= room);
+                assert!(member.sa.sealed_len(inner + 1) > room);
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::replay::Window;
-use super::{ALIGNMENT, EspError, FIRST_SPI, HEADER_LEN, SaParams, TRAILER_LEN, aad};
-use crate::crypto::{Aead, ICV_LEN};
+use super::{EspError, FIRST_SPI, FRONT_LEN, Layout, SaParams, TRAILER_LEN};
+use crate::crypto::Aead;
 use crate::ids::Spi;
 use crate::wire::Reader;
 
@@ -14,6 +14,7 @@ use crate::wire::Reader;
 pub struct InboundSa {
     spi: Spi,
     esn: bool,
+    layout: Layout,
     aead: Aead,
     window: Mutex<Window>,
     counters: Counters,
@@ -74,6 +75,7 @@ impl InboundSa {
         Ok(Self {
             spi: params.spi,
             esn: params.esn,
+            layout: Layout::new(params.algorithm),
             aead,
             window: Mutex::new(Window::new(params.replay_window, params.esn)?),
             counters: Counters::default(),
@@ -97,7 +99,7 @@ impl InboundSa {
         let opened = checked
             .and_then(|sequence| self.decrypt(packet, sequence))
             .and_then(|sequence| self.window().accept(sequence).map(|()| sequence))
-            .and_then(|sequence| trailer(packet, sequence));
+            .and_then(|sequence| self.trailer(packet, sequence));
         self.count(std::slice::from_ref(&opened));
         opened
     }
@@ -152,7 +154,7 @@ impl InboundSa {
                 && let Some(packet) = buffer.get(opened.payload.clone())
             {
                 let start = opened.payload.start;
-                *result = trailer(packet, opened.sequence).map(|mut opened| {
+                *result = self.trailer(packet, opened.sequence).map(|mut opened| {
                     opened.payload.start += start;
                     opened.payload.end += start;
                     opened
@@ -177,14 +179,23 @@ impl InboundSa {
         }
     }
 
+    /// Packets and octets of payload accepted, without taking the replay lock.
+    #[must_use]
+    pub fn accepted(&self) -> (u64, u64) {
+        (
+            self.counters.packets.load(Relaxed),
+            self.counters.octets.load(Relaxed),
+        )
+    }
+
     /// Length, alignment, sequence number and replay, before any cryptography.
     fn check(&self, window: &Window, packet: &[u8]) -> Result<u64, EspError> {
         let text = packet
             .len()
-            .checked_sub(HEADER_LEN + ICV_LEN)
+            .checked_sub(self.layout.header + self.layout.icv)
             .filter(|text| *text >= TRAILER_LEN)
             .ok_or(EspError::TooShort)?;
-        if text % ALIGNMENT != 0 {
+        if text & self.layout.alignment != 0 {
             return Err(EspError::Alignment);
         }
         let mut header = Reader::new(packet);
@@ -196,23 +207,48 @@ impl InboundSa {
     }
 
     fn decrypt(&self, packet: &mut [u8], sequence: u64) -> Result<u64, EspError> {
+        let layout = self.layout;
         let (header, rest) = packet
-            .split_first_chunk_mut::<HEADER_LEN>()
+            .split_at_mut_checked(layout.header)
             .ok_or(EspError::TooShort)?;
         let (text, icv) = rest
-            .split_last_chunk_mut::<ICV_LEN>()
+            .len()
+            .checked_sub(layout.icv)
+            .and_then(|text| rest.split_at_mut_checked(text))
             .ok_or(EspError::TooShort)?;
-        let [.., i0, i1, i2, i3, i4, i5, i6, i7] = *header;
+        let (_front, iv) = header
+            .split_at_checked(FRONT_LEN)
+            .ok_or(EspError::TooShort)?;
         let mut room = [0; 12];
+        let (aad, high) = layout.authenticated(self.spi, sequence, self.esn, &mut room);
         self.aead
-            .open(
-                [i0, i1, i2, i3, i4, i5, i6, i7],
-                aad(self.spi, sequence, self.esn, &mut room),
-                text,
-                *icv,
-            )
+            .open(iv, aad, high, text, icv)
             .map_err(|_| EspError::Integrity)?;
         Ok(sequence)
+    }
+
+    /// Reads padding, pad length and next header off the end of a decrypted
+    /// packet (RFC 4303 2.4 to 2.6).
+    fn trailer(&self, packet: &[u8], sequence: u64) -> Result<Opened, EspError> {
+        let Layout { header, icv, .. } = self.layout;
+        let text = packet
+            .get(header..packet.len().saturating_sub(icv))
+            .ok_or(EspError::Padding)?;
+        let (rest, [pad_length, next_header]) =
+            text.split_last_chunk::<2>().ok_or(EspError::Padding)?;
+        let payload_len = rest
+            .len()
+            .checked_sub(usize::from(*pad_length))
+            .ok_or(EspError::Padding)?;
+        let padding = rest.get(payload_len..).ok_or(EspError::Padding)?;
+        if !padding.iter().copied().eq(1..=*pad_length) {
+            return Err(EspError::Padding);
+        }
+        Ok(Opened {
+            sequence,
+            next_header: *next_header,
+            payload: header..header + payload_len,
+        })
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -252,29 +288,6 @@ impl InboundSa {
     }
 }
 
-/// Reads padding, pad length and next header off the end of a decrypted packet
-/// (RFC 4303 2.4 to 2.6).
-fn trailer(packet: &[u8], sequence: u64) -> Result<Opened, EspError> {
-    let text = packet
-        .get(HEADER_LEN..packet.len().saturating_sub(ICV_LEN))
-        .ok_or(EspError::Padding)?;
-    let (rest, [pad_length, next_header]) =
-        text.split_last_chunk::<2>().ok_or(EspError::Padding)?;
-    let payload_len = rest
-        .len()
-        .checked_sub(usize::from(*pad_length))
-        .ok_or(EspError::Padding)?;
-    let padding = rest.get(payload_len..).ok_or(EspError::Padding)?;
-    if !padding.iter().copied().eq(1..=*pad_length) {
-        return Err(EspError::Padding);
-    }
-    Ok(Opened {
-        sequence,
-        next_header: *next_header,
-        payload: HEADER_LEN..HEADER_LEN + payload_len,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,8 +310,8 @@ mod tests {
     }
 
     fn sealed(sa: &OutboundSa, sequence: u64, payload: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0; OutboundSa::sealed_len(payload.len())];
-        packet[HEADER_LEN..][..payload.len()].copy_from_slice(payload);
+        let mut packet = vec![0; sa.sealed_len(payload.len())];
+        packet[sa.header_len()..][..payload.len()].copy_from_slice(payload);
         assert_eq!(
             sa.seal(sequence, 4, payload.len(), &mut packet),
             packet.len()
@@ -310,15 +323,13 @@ mod tests {
     fn sealed_text(sa: &InboundSa, sequence: u64, text: &[u8]) -> Vec<u8> {
         let mut packet = sa.spi.0.to_be_bytes().to_vec();
         packet.extend(&sequence.to_be_bytes()[4..]);
-        packet.extend(sequence.to_be_bytes());
-        packet.extend(text);
+        packet.resize(sa.layout.header + text.len() + sa.layout.icv, 0);
+        let (header, rest) = packet.split_at_mut(sa.layout.header);
+        let (to, icv) = rest.split_at_mut(text.len());
+        to.copy_from_slice(text);
         let mut room = [0; 12];
-        let icv = sa.aead.seal(
-            sequence.to_be_bytes(),
-            aad(sa.spi, sequence, sa.esn, &mut room),
-            &mut packet[HEADER_LEN..],
-        );
-        packet.extend(icv);
+        let (aad, high) = sa.layout.authenticated(sa.spi, sequence, sa.esn, &mut room);
+        sa.aead.seal(sequence, aad, high, &mut header[8..], to, icv);
         packet
     }
 

@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{ALIGNMENT, EspError, FIRST_SPI, HEADER_LEN, SaParams, TRAILER_LEN, aad};
-use crate::crypto::{Aead, ICV_LEN, IV_LEN};
+use super::{EspError, FIRST_SPI, FRONT_LEN, Layout, SaParams, TRAILER_LEN};
+use crate::crypto::Aead;
 use crate::ids::Spi;
 
 /// The sending direction of one Child SA.
 pub struct OutboundSa {
     spi: Spi,
     esn: bool,
+    layout: Layout,
     aead: Aead,
     /// The next sequence number to hand out; only ever grows.
     next: AtomicU64,
@@ -42,6 +43,7 @@ impl OutboundSa {
         Ok(Self {
             spi: params.spi,
             esn: params.esn,
+            layout: Layout::new(params.algorithm),
             aead,
             next: AtomicU64::new(1),
             packets: AtomicU64::new(0),
@@ -57,8 +59,21 @@ impl OutboundSa {
 
     /// Octets of the packet that [`seal`](Self::seal) makes of a payload.
     #[must_use]
-    pub const fn sealed_len(payload_len: usize) -> usize {
-        HEADER_LEN + (payload_len + TRAILER_LEN).next_multiple_of(ALIGNMENT) + ICV_LEN
+    pub fn sealed_len(&self, payload_len: usize) -> usize {
+        self.layout.sealed_len(payload_len)
+    }
+
+    /// Octets of the longest payload whose packet is at most `room` octets; 0
+    /// when there is none.
+    #[must_use]
+    pub fn payload_room(&self, room: usize) -> usize {
+        self.layout.payload_room(room)
+    }
+
+    /// Octets before the payload: SPI, sequence number, IV.
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        self.layout.header
     }
 
     /// Takes `n` consecutive sequence numbers and returns the first; `None`
@@ -79,11 +94,12 @@ impl OutboundSa {
     }
 
     /// Makes an ESP packet around the payload that already lies at
-    /// `packet[HEADER_LEN..][..payload_len]` and returns the packet's length,
+    /// `packet[header_len..][..payload_len]` (see
+    /// [`header_len`](Self::header_len)) and returns the packet's length,
     /// [`sealed_len`](Self::sealed_len)`(payload_len)`.
     ///
     /// `sequence` must come from [`reserve`](Self::reserve) and be used for one
-    /// packet only: it is the IV.
+    /// packet only: it makes the IV.
     ///
     /// # Panics
     /// When `packet` is shorter than the result.
@@ -96,13 +112,7 @@ impl OutboundSa {
     ) -> usize {
         self.packets.fetch_add(1, Relaxed);
         self.octets.fetch_add(payload_len as u64, Relaxed);
-        self.seal_with_iv(
-            sequence,
-            sequence.to_be_bytes(),
-            next_header,
-            payload_len,
-            packet,
-        )
+        self.seal_with_counter(sequence, sequence, next_header, payload_len, packet)
     }
 
     /// What has been sent.
@@ -115,23 +125,23 @@ impl OutboundSa {
         }
     }
 
-    fn seal_with_iv(
+    fn seal_with_counter(
         &self,
         sequence: u64,
-        iv: [u8; IV_LEN],
+        counter: u64,
         next_header: u8,
         payload_len: usize,
         packet: &mut [u8],
     ) -> usize {
-        let total = Self::sealed_len(payload_len);
-        let icv_at = total - ICV_LEN;
-        let (header, rest) = packet[..total].split_at_mut(HEADER_LEN);
-        let (text, icv) = rest.split_at_mut(icv_at - HEADER_LEN);
+        let layout = self.layout;
+        let total = layout.sealed_len(payload_len);
+        let (header, rest) = packet[..total].split_at_mut(layout.header);
+        let (text, icv) = rest.split_at_mut(total - layout.header - layout.icv);
 
         let [.., l0, l1, l2, l3] = sequence.to_be_bytes();
-        header[..4].copy_from_slice(&self.spi.0.to_be_bytes());
-        header[4..8].copy_from_slice(&[l0, l1, l2, l3]);
-        header[8..].copy_from_slice(&iv);
+        let (front, iv) = header.split_at_mut(FRONT_LEN);
+        front[..4].copy_from_slice(&self.spi.0.to_be_bytes());
+        front[4..].copy_from_slice(&[l0, l1, l2, l3]);
 
         let padding = text.len() - payload_len - TRAILER_LEN;
         let mut counted = 0;
@@ -144,11 +154,8 @@ impl OutboundSa {
         text[trailer + 1] = next_header;
 
         let mut room = [0; 12];
-        icv.copy_from_slice(&self.aead.seal(
-            iv,
-            aad(self.spi, sequence, self.esn, &mut room),
-            text,
-        ));
+        let (aad, high) = layout.authenticated(self.spi, sequence, self.esn, &mut room);
+        self.aead.seal(counter, aad, high, iv, text, icv);
         total
     }
 }
@@ -233,8 +240,8 @@ mod tests {
     #[test]
     fn every_payload_length_is_padded_to_four_octets() {
         for payload in 0..70 {
-            let total = OutboundSa::sealed_len(payload);
-            assert_eq!((total - HEADER_LEN - ICV_LEN) % 4, 0);
+            let total = sa(true).sealed_len(payload);
+            assert_eq!((total - 16 - 16) % 4, 0);
             assert!((payload + 34..payload + 38).contains(&total));
         }
     }
@@ -276,8 +283,9 @@ mod tests {
         })
         .unwrap();
         let mut packet = vec![0; PACKET.len()];
-        packet[HEADER_LEN..][..PAYLOAD.len()].copy_from_slice(&PAYLOAD);
-        let total = sa.seal_with_iv(SEQUENCE, IV, 4, PAYLOAD.len(), &mut packet);
+        packet[sa.header_len()..][..PAYLOAD.len()].copy_from_slice(&PAYLOAD);
+        let iv = u64::from_be_bytes(IV);
+        let total = sa.seal_with_counter(SEQUENCE, iv, 4, PAYLOAD.len(), &mut packet);
         assert_eq!(total, PACKET.len());
         assert_eq!(packet, PACKET);
     }

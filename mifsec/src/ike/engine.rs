@@ -9,38 +9,52 @@
 //! unauthenticated peers can cause is bounded; whatever has no effect is counted.
 
 mod accept;
+mod allowance;
 mod command;
 mod context;
 mod cookie;
+mod half_open;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::crypto::Entropy;
-use crate::ids::{Arrival, IkeId, IkeSpi};
+use crate::ids::{Arrival, IkeId, IkeSpi, Spi};
 
 use super::config::EngineConfig;
-use super::error::DropReason;
+use super::error::{DropReason, Failure};
 use super::event::{Command, Event, IkeSaView, SaRequest, Transmit};
 use super::lease::PoolError;
 use super::message::{self, Body, DecodeError, ExchangeType, Header, NotifyType, Payload};
-use super::sa::IkeSa;
+use super::sa::{Handover, IkeSa, OldIkeSa, handed_over};
+use super::task::{Task, delete};
 use super::timer::TimerKind;
 
 pub(in crate::ike) use context::Context;
+
+/// Errors answered in clear, per second: enough for whoever misconfigured a peer,
+/// of no use for a flood. Cookies and wanted groups do not count, a handshake
+/// needs them.
+const ANSWERS_PER_SECOND: u32 = 100;
+/// Signs of life asked for because of a notify in clear, per second.
+const DOUBTS_PER_SECOND: u32 = 4;
 
 /// All IKE SAs of this host.
 pub struct Engine {
     cx: Context,
     /// By our own SPI.
     by_spi: BTreeMap<IkeSpi, IkeId>,
-    /// Half-open IKE SAs by the peer's SPI and address: what finds a repeated
-    /// IKE_SA_INIT, and what is bounded.
-    half_open: BTreeMap<(IkeSpi, SocketAddr), IkeId>,
+    /// What finds a repeated IKE_SA_INIT, and what is bounded.
+    half_open: half_open::HalfOpenTable,
     deadlines: BTreeSet<(Instant, TimerKind, IkeId)>,
     deadline_of: BTreeMap<IkeId, (Instant, TimerKind)>,
     cookies: cookie::CookieJar,
+    /// Errors told to whom nothing is known of.
+    answers: allowance::Allowance,
+    /// Doubts of a peer's life that anybody can raise.
+    doubts: allowance::Allowance,
     last_refusal: Option<Instant>,
     next_id: u64,
 }
@@ -54,10 +68,12 @@ impl Engine {
         Ok(Self {
             cx: Context::new(config, entropy)?,
             by_spi: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: half_open::HalfOpenTable::default(),
             deadlines: BTreeSet::new(),
             deadline_of: BTreeMap::new(),
             cookies: cookie::CookieJar::default(),
+            answers: allowance::Allowance::new(ANSWERS_PER_SECOND),
+            doubts: allowance::Allowance::new(DOUBTS_PER_SECOND),
             last_refusal: None,
             next_id: 1,
         })
@@ -85,7 +101,7 @@ impl Engine {
             (header.spi_i, header.spi_r)
         };
         let Some(id) = self.by_spi.get(&own).copied() else {
-            return self.cx.drop(DropReason::UnknownSpi);
+            return self.stray(&header, &body, arrival);
         };
         self.step(id, |sa, cx| {
             let known = if sa.initiator { sa.spi_r } else { sa.spi_i };
@@ -167,12 +183,42 @@ impl Engine {
     fn step(&mut self, id: IkeId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
         if let Some(mut sa) = self.cx.sas.remove(&id) {
             step(&mut sa, &mut self.cx);
+            let handover = sa.handover.take();
             self.cx.sas.insert(id, sa);
-            self.settle(id);
+            match handover {
+                Some(handover) => self.hand_over(id, *handover),
+                None => self.settle(id),
+            }
         }
         for other in self.cx.take_touched() {
             self.settle(other);
         }
+    }
+
+    /// A rekey ended: the successor takes the handle, the old IKE SA and, if both
+    /// ends rekeyed, the loser get one of their own until they are deleted.
+    fn hand_over(&mut self, id: IkeId, handover: Handover) {
+        let Some(mut old) = self.cx.sas.remove(&id) else {
+            return;
+        };
+        let (shell_id, loser_id) = (self.next_id(), self.next_id());
+        let end_old = handover.old;
+        let (next, loser) = old.hand_over(handover, shell_id, loser_id, &mut self.cx);
+        for sa in [next, old].into_iter().chain(loser) {
+            self.by_spi.insert(sa.own_spi(), sa.id);
+            self.cx.sas.insert(sa.id, sa);
+        }
+        self.step(shell_id, |sa, cx| match end_old {
+            OldIkeSa::Delete => sa.submit(Task::Delete(delete::Target::Ike), cx),
+            OldIkeSa::Await => {}
+            OldIkeSa::Gone => sa.close(Failure::DeletedByPeer, cx),
+        });
+        self.step(loser_id, |sa, cx| {
+            if sa.initiator {
+                sa.submit(Task::Delete(delete::Target::Ike), cx);
+            }
+        });
+        self.step(id, handed_over);
     }
 
     /// Keeps the indices true to what an IKE SA is now.
@@ -181,7 +227,7 @@ impl Engine {
             return;
         };
         if sa.is_authenticated() || sa.is_gone() {
-            self.half_open.retain(|_, half_open| *half_open != id);
+            self.half_open.remove(id);
         }
         let deadline = sa.next_deadline();
         if sa.is_gone() {
@@ -224,6 +270,42 @@ impl Engine {
         }
     }
 
+    /// A message of no IKE SA of ours. What a peer sealed is a request of an IKE SA
+    /// we have lost: it learns so, and may ask whether we live (RFC 7296 1.5,
+    /// 2.21.4). INVALID_SPI in clear makes us ask the same; no more, because
+    /// anybody can write it.
+    fn stray(&mut self, header: &Header, body: &Body, arrival: Arrival) {
+        self.cx.drop(DropReason::UnknownSpi);
+        if header.response {
+            return;
+        }
+        let Body::Clear(payloads) = body else {
+            if self.answers.take(self.cx.now()) {
+                self.refuse(header, arrival, NotifyType::INVALID_IKE_SPI, Vec::new());
+            }
+            return;
+        };
+        let invalid = payloads.iter().find_map(|payload| match payload {
+            Payload::Notify(notify) if notify.kind == NotifyType::INVALID_SPI => {
+                <[u8; 4]>::try_from(notify.data.as_slice()).ok()
+            }
+            _ => None,
+        });
+        let Some(spi) = invalid.map(|octets| Spi(u32::from_be_bytes(octets))) else {
+            return;
+        };
+        if header.exchange == ExchangeType::INFORMATIONAL && self.doubts.take(self.cx.now()) {
+            let sends = |sa: &&IkeSa| {
+                sa.channel.remote.ip() == arrival.remote.ip()
+                    && sa.children.values().any(|child| child.spi_out == spi)
+            };
+            let sas = self.cx.sas.values().map(|sa| &**sa);
+            if let Some(ike) = sas.into_iter().find(sends).map(|sa| sa.id) {
+                self.command(Command::CheckLiveness { ike });
+            }
+        }
+    }
+
     /// Counts what is no message. A request for another major version, or with a
     /// critical payload before there are keys, gets an unprotected answer
     /// (RFC 7296 2.5); the rest is silence.
@@ -238,7 +320,7 @@ impl Engine {
             }
             _ => return,
         };
-        if !header.response {
+        if !header.response && self.answers.take(self.cx.now()) {
             self.answer_in_clear(&header, arrival, Payload::Notify(error.notify()));
         }
     }

@@ -1,9 +1,10 @@
 //! Key derivation and proof of the shared key (RFC 7296 2.13 to 2.17) and the
 //! keys of the multiple-interface extension.
 //!
-//! All algorithms are AEADs, so there is no SK_a and a Child SA's keys are
-//! `key | salt` per direction. "Initiator" of Child SA keys is the initiator
-//! of the exchange that made them; of the probe keys, of the IKE SA.
+//! With an AEAD there is no SK_a, and a Child SA's keys are `key | salt` per
+//! direction; otherwise `encryption key | integrity key`. "Initiator" of Child
+//! SA keys is the initiator of the exchange that made them; of the probe keys,
+//! of the IKE SA.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,10 @@ pub struct IkeKeys {
     pub suite: IkeSuite,
     /// Root of Child SA keys and of SK_mif.
     pub sk_d: Secret,
+    /// Integrity key, initiator to responder; empty with an AEAD.
+    pub sk_ai: Secret,
+    /// Integrity key, responder to initiator; empty with an AEAD.
+    pub sk_ar: Secret,
     /// Encryption key and salt, initiator to responder.
     pub sk_ei: Secret,
     /// Encryption key and salt, responder to initiator.
@@ -40,11 +45,42 @@ impl IkeKeys {
     ) -> Self {
         let nonces = Secret::new([ni, nr].concat());
         let skeyseed = suite.prf.prf(nonces.expose(), &[shared.expose()]);
-        let (prf_len, key_len) = (suite.prf.output_len(), suite.aead.keymat_len());
+        Self::expand(suite, &skeyseed, (ni, nr), (spi_i, spi_r))
+    }
+
+    /// Keys of the IKE SA that replaces this one: SKEYSEED = prf(SK_d, g^ir | Ni |
+    /// Nr) with the PRF of this one, the rest with the new one's (RFC 7296 2.18).
+    #[must_use]
+    pub fn rekey(
+        &self,
+        suite: IkeSuite,
+        shared: &Secret,
+        (ni, nr): (&[u8], &[u8]),
+        spis: (IkeSpi, IkeSpi),
+    ) -> Self {
+        let skeyseed = self
+            .suite
+            .prf
+            .prf(self.sk_d.expose(), &[shared.expose(), ni, nr]);
+        Self::expand(suite, &skeyseed, (ni, nr), spis)
+    }
+
+    /// { SK_d | SK_ei | SK_er | SK_pi | SK_pr } of a SKEYSEED (RFC 7296 2.14).
+    fn expand(
+        suite: IkeSuite,
+        skeyseed: &Secret,
+        (ni, nr): (&[u8], &[u8]),
+        (spi_i, spi_r): (IkeSpi, IkeSpi),
+    ) -> Self {
+        let prf_len = suite.prf.output_len();
+        let (key_len, integrity_len) = (
+            suite.aead.encryption_key_len(),
+            suite.aead.integrity_key_len(),
+        );
         let stream = suite.prf.prf_plus(
             skeyseed.expose(),
             &[ni, nr, &spi_i.0.to_be_bytes(), &spi_r.0.to_be_bytes()],
-            3 * prf_len + 2 * key_len,
+            3 * prf_len + 2 * (key_len + integrity_len),
         );
         let mut rest = stream.expose();
         let mut take = |len: usize| {
@@ -55,6 +91,8 @@ impl IkeKeys {
         Self {
             suite,
             sk_d: take(prf_len),
+            sk_ai: take(integrity_len),
+            sk_ar: take(integrity_len),
             sk_ei: take(key_len),
             sk_er: take(key_len),
             sk_pi: take(prf_len),
@@ -67,7 +105,7 @@ impl IkeKeys {
     /// # Errors
     /// None for keys that [`derive`](Self::derive) made.
     pub fn aead_i(&self) -> Result<Aead, CryptoError> {
-        Aead::new(self.suite.aead, self.sk_ei.expose())
+        self.aead(&self.sk_ei, &self.sk_ai)
     }
 
     /// Key of messages from the original responder.
@@ -75,7 +113,12 @@ impl IkeKeys {
     /// # Errors
     /// None for keys that [`derive`](Self::derive) made.
     pub fn aead_r(&self) -> Result<Aead, CryptoError> {
-        Aead::new(self.suite.aead, self.sk_er.expose())
+        self.aead(&self.sk_er, &self.sk_ar)
+    }
+
+    fn aead(&self, encryption: &Secret, integrity: &Secret) -> Result<Aead, CryptoError> {
+        let keys = Secret::new([encryption.expose(), integrity.expose()].concat());
+        Aead::new(self.suite.aead, keys.expose())
     }
 
     /// KEYMAT of a Child SA (RFC 7296 2.17), with the shared secret of the
@@ -100,7 +143,8 @@ impl IkeKeys {
     }
 }
 
-/// The two directions' `key | salt` of an SA pair.
+/// The two directions' keys of an SA pair: `key | salt` each, or `encryption key
+/// | integrity key`.
 pub struct PairKeys {
     /// Initiator to responder.
     pub initiator: Secret,
@@ -162,7 +206,7 @@ impl MifKeys {
         }
     }
 
-    /// AEAD of the probe SA: the IKE SA's.
+    /// What protects the probe SA: as the IKE SA.
     #[must_use]
     pub fn probe_algorithm(&self) -> AeadAlgorithm {
         self.aead

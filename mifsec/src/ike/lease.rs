@@ -30,6 +30,8 @@ pub struct PoolConfig {
     pub exclude: Vec<IpNet>,
     /// Resolvers handed out with the leases.
     pub dns: Vec<IpAddr>,
+    /// Domains the resolvers are for; empty for all (RFC 8598).
+    pub domains: Vec<String>,
 }
 
 /// Why a pool cannot be.
@@ -388,6 +390,7 @@ mod tests {
             cidr: nets(cidr),
             exclude: nets(exclude),
             dns: Vec::new(),
+            domains: Vec::new(),
         })
     }
 

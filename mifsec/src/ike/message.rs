@@ -19,7 +19,7 @@ pub use header::{HEADER_LEN, Header};
 pub(crate) use number::numbers;
 pub use number::{
     AttributeType, AuthMethod, ConfigType, ExchangeType, IdType, NotifyType, PayloadType, Protocol,
-    TransformType, encr, esn, prf,
+    TransformType, encr, esn, integ, prf,
 };
 pub use payload::{
     Attribute, Auth, Config, Delete, Id, Ke, MAX_ATTRIBUTES, MAX_DELETED, NONCE_LEN, Notify,
@@ -27,6 +27,8 @@ pub use payload::{
 };
 pub use sa::{MAX_PROPOSALS, MAX_TRANSFORMS, Proposal, Transform};
 pub use sk::{Encrypted, OpenError, seal};
+#[cfg(test)]
+pub(in crate::ike) use sk::{body_len, seal_body};
 
 use crate::wire::{Reader, Truncated, Writer};
 

@@ -1,19 +1,20 @@
 //! What we offer, and what we choose of an offer (RFC 7296 2.7, 3.3).
 //!
-//! Only combined-mode ciphers are implemented, so there is never an integrity
-//! transform. Policy is a list of proposals in strongSwan's spelling; the
-//! responder takes the first of its own that the peer offers in full.
+//! Policy is a list of proposals in strongSwan's spelling; the responder takes
+//! the first of its own that the peer offers in full. A cipher without
+//! integrity of its own stands with an integrity transform, and never in one
+//! proposal with combined-mode ciphers (RFC 7296 3.3, RFC 5282 8).
 
 #![forbid(unsafe_code)]
 
 mod parse;
 
-pub use parse::ParseError;
+pub use parse::{Named, ParseError};
 
-use crate::crypto::{AeadAlgorithm, KeGroup, PrfAlgorithm};
+use crate::crypto::{AeadAlgorithm, AesKey, Integrity, KeGroup, PrfAlgorithm};
 use crate::ids::Spi;
 
-use super::message::{Proposal, Protocol, Transform, TransformType, encr, esn, prf};
+use super::message::{Proposal, Protocol, Transform, TransformType, encr, esn, integ, prf};
 
 /// The algorithms of an IKE SA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,9 @@ pub struct EspSuite {
 /// One IKE proposal: any combination of one of each, best first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IkeProposal {
-    /// Ciphers.
+    /// Ciphers, those without integrity of their own in every combination with
+    /// an integrity algorithm. Either all are combined modes or none is; of a
+    /// mixture only what is like the first is offered.
     pub aeads: Vec<AeadAlgorithm>,
     /// Pseudo-random functions.
     pub prfs: Vec<PrfAlgorithm>,
@@ -52,7 +55,7 @@ pub struct IkeProposal {
 /// One ESP proposal: any combination of one of each, best first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EspProposal {
-    /// Ciphers.
+    /// Ciphers, as in [`IkeProposal`].
     pub aeads: Vec<AeadAlgorithm>,
     /// Key exchange methods; empty for none of its own.
     pub groups: Vec<KeGroup>,
@@ -109,7 +112,7 @@ impl Default for EspProposal {
 #[must_use]
 pub fn offer_ike(proposals: &[IkeProposal], spi: &[u8]) -> Vec<Proposal> {
     numbered(proposals.iter().map(|ours| {
-        let mut transforms: Vec<_> = ours.aeads.iter().copied().map(encr_transform).collect();
+        let mut transforms = cipher_transforms(&ours.aeads);
         transforms.extend(ours.prfs.iter().copied().map(prf_transform));
         transforms.extend(ours.groups.iter().copied().map(ke_transform));
         (Protocol::IKE, spi.to_vec(), transforms)
@@ -121,7 +124,7 @@ pub fn offer_ike(proposals: &[IkeProposal], spi: &[u8]) -> Vec<Proposal> {
 #[must_use]
 pub fn offer_esp(proposals: &[EspProposal], spi: Spi, with_ke: bool) -> Vec<Proposal> {
     numbered(proposals.iter().map(|ours| {
-        let mut transforms: Vec<_> = ours.aeads.iter().copied().map(encr_transform).collect();
+        let mut transforms = cipher_transforms(&ours.aeads);
         if with_ke {
             transforms.extend(ours.groups.iter().copied().map(ke_transform));
         }
@@ -178,15 +181,14 @@ pub fn select_esp(
 /// The answer to an IKE offer; `spi` only when rekeying.
 #[must_use]
 pub fn answer_ike(chosen: &Chosen<IkeSuite>, spi: &[u8]) -> Vec<Proposal> {
+    let suite = &chosen.suite;
+    let mut transforms = cipher_transforms(&[suite.aead]);
+    transforms.extend([prf_transform(suite.prf), ke_transform(suite.ke)]);
     vec![Proposal {
         number: chosen.number,
         protocol: Protocol::IKE,
         spi: spi.to_vec(),
-        transforms: vec![
-            encr_transform(chosen.suite.aead),
-            prf_transform(chosen.suite.prf),
-            ke_transform(chosen.suite.ke),
-        ],
+        transforms,
     }]
 }
 
@@ -194,7 +196,7 @@ pub fn answer_ike(chosen: &Chosen<IkeSuite>, spi: &[u8]) -> Vec<Proposal> {
 #[must_use]
 pub fn answer_esp(chosen: &Chosen<EspSuite>, spi: Spi) -> Vec<Proposal> {
     let suite = &chosen.suite;
-    let mut transforms = vec![encr_transform(suite.aead)];
+    let mut transforms = cipher_transforms(&[suite.aead]);
     transforms.extend(suite.ke.map(ke_transform));
     transforms.push(esn_transform(suite.esn));
     vec![Proposal {
@@ -277,23 +279,23 @@ fn single_of_each_type(proposal: &Proposal) -> Result<(), NoProposalChosen> {
 }
 
 fn match_ike(own: &IkeProposal, offered: &Proposal) -> Option<IkeSuite> {
-    if offered.protocol != Protocol::IKE || !understood(offered, &IKE_TYPES) {
+    if offered.protocol != Protocol::IKE || !only(offered, &IKE_TYPES) {
         return None;
     }
     Some(IkeSuite {
-        aead: first(&own.aeads, offered, encr_transform)?,
+        aead: first_cipher(&own.aeads, offered)?,
         prf: first(&own.prfs, offered, prf_transform)?,
         ke: first(&own.groups, offered, ke_transform)?,
     })
 }
 
 fn match_esp(own: &EspProposal, offered: &Proposal, with_ke: bool) -> Option<EspSuite> {
-    if offered.protocol != Protocol::ESP || !understood(offered, &ESP_TYPES) {
+    if offered.protocol != Protocol::ESP || !only(offered, &ESP_TYPES) {
         return None;
     }
     esp_spi(&offered.spi)?;
     Some(EspSuite {
-        aead: first(&own.aeads, offered, encr_transform)?,
+        aead: first_cipher(&own.aeads, offered)?,
         esn: first(&own.esn, offered, esn_transform)?,
         ke: match_ke(own, offered, with_ke)?,
     })
@@ -314,23 +316,40 @@ fn match_ke(own: &EspProposal, offered: &Proposal, with_ke: bool) -> Option<Opti
 }
 
 const KE_NONE: u16 = 0;
-const INTEG_NONE: u16 = 0;
-const IKE_TYPES: [TransformType; 3] = [TransformType::ENCR, TransformType::PRF, TransformType::KE];
-const ESP_TYPES: [TransformType; 3] = [TransformType::ENCR, TransformType::KE, TransformType::ESN];
+const IKE_TYPES: [TransformType; 4] = [
+    TransformType::ENCR,
+    TransformType::PRF,
+    TransformType::INTEG,
+    TransformType::KE,
+];
+const ESP_TYPES: [TransformType; 4] = [
+    TransformType::ENCR,
+    TransformType::INTEG,
+    TransformType::KE,
+    TransformType::ESN,
+];
 
-/// A proposal with a type we do not know, or that demands integrity beside a
-/// combined-mode cipher, is passed over (RFC 7296 3.3.6, RFC 5282 8).
-fn understood(offered: &Proposal, known: &[TransformType]) -> bool {
-    let needs_integ = offered
-        .transforms
-        .iter()
-        .any(|t| t.kind == TransformType::INTEG)
-        && !offers(offered, &Transform::new(TransformType::INTEG, INTEG_NONE));
-    !needs_integ
-        && offered
+/// A proposal with a type we do not know is passed over (RFC 7296 3.3.6).
+fn only(offered: &Proposal, known: &[TransformType]) -> bool {
+    offered.transforms.iter().all(|t| known.contains(&t.kind))
+}
+
+/// A combined mode is not taken where the peer demands integrity beside it, nor
+/// another cipher without (RFC 5282 8).
+fn first_cipher(own: &[AeadAlgorithm], offered: &Proposal) -> Option<AeadAlgorithm> {
+    let none = Transform::new(TransformType::INTEG, integ::NONE);
+    let without = offers(offered, &none)
+        || offered
             .transforms
             .iter()
-            .all(|t| known.contains(&t.kind) || t.kind == TransformType::INTEG)
+            .all(|t| t.kind != TransformType::INTEG);
+    own.iter().copied().find(|cipher| {
+        offers(offered, &encr_transform(*cipher))
+            && match cipher.integrity() {
+                None => without,
+                Some(integrity) => offers(offered, &integ_transform(integrity)),
+            }
+    })
 }
 
 fn first<A: Copy>(own: &[A], offered: &Proposal, transform: fn(A) -> Transform) -> Option<A> {
@@ -344,6 +363,24 @@ fn offers(offered: &Proposal, transform: &Transform) -> bool {
     offered.transforms.contains(transform)
 }
 
+/// Encryption and integrity transforms of `ciphers`, each once.
+fn cipher_transforms(ciphers: &[AeadAlgorithm]) -> Vec<Transform> {
+    let combined = ciphers.first().is_none_or(|c| c.is_combined_mode());
+    let alike = || {
+        let alike = move |c: &&AeadAlgorithm| c.is_combined_mode() == combined;
+        ciphers.iter().filter(alike)
+    };
+    let mut transforms = Vec::new();
+    let encryption = alike().map(|c| encr_transform(*c));
+    let integrity = alike().filter_map(|c| c.integrity()).map(integ_transform);
+    for transform in encryption.chain(integrity) {
+        if !transforms.contains(&transform) {
+            transforms.push(transform);
+        }
+    }
+    transforms
+}
+
 fn encr_transform(aead: AeadAlgorithm) -> Transform {
     let kind = TransformType::ENCR;
     match aead {
@@ -351,13 +388,31 @@ fn encr_transform(aead: AeadAlgorithm) -> Transform {
         AeadAlgorithm::Aes256Gcm16 => Transform::with_key(kind, encr::AES_GCM_16, 256),
         // No key length attribute: RFC 7634 3.
         AeadAlgorithm::ChaCha20Poly1305 => Transform::new(kind, encr::CHACHA20_POLY1305),
+        AeadAlgorithm::AesCbc(key, _) => {
+            let bits = match key {
+                AesKey::Aes128 => 128,
+                AesKey::Aes192 => 192,
+                AesKey::Aes256 => 256,
+            };
+            Transform::with_key(kind, encr::AES_CBC, bits)
+        }
     }
+}
+
+fn integ_transform(integrity: Integrity) -> Transform {
+    let id = match integrity {
+        Integrity::HmacSha256_128 => integ::HMAC_SHA2_256_128,
+        Integrity::HmacSha384_192 => integ::HMAC_SHA2_384_192,
+        Integrity::HmacSha512_256 => integ::HMAC_SHA2_512_256,
+    };
+    Transform::new(TransformType::INTEG, id)
 }
 
 fn prf_transform(algorithm: PrfAlgorithm) -> Transform {
     let id = match algorithm {
         PrfAlgorithm::HmacSha256 => prf::HMAC_SHA2_256,
         PrfAlgorithm::HmacSha384 => prf::HMAC_SHA2_384,
+        PrfAlgorithm::HmacSha512 => prf::HMAC_SHA2_512,
     };
     Transform::new(TransformType::PRF, id)
 }

@@ -4,13 +4,17 @@
 //! ```text
 //!  initiator  Connecting ─ IKE_SA_INIT ─ IKE_AUTH ─► Established ─ Delete ─► gone
 //!  responder  HalfOpen ─── IKE_AUTH ───────────────► Established ─ Delete ─► Spent
-//!                 └─ refused ─► Spent
+//!                 └─ refused ─► Spent                     └─ rekey ─► Replaced ─► Spent
 //! ```
 //! A `Spent` IKE SA only repeats its responses for a while, so that a peer whose
 //! copy got lost learns the outcome.
 
+mod ageing;
 mod children;
 mod exchange;
+mod handover;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,17 +24,22 @@ use std::time::{Duration, Instant};
 use crate::crypto::Aead;
 use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi, Spi};
 
-use super::config::PeerConfig;
+use super::config::{Lifetime, PeerConfig};
 use super::engine::Context;
 use super::error::Failure;
 use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
 use super::keymat::IkeKeys;
+use super::message::NotifyType;
 use super::mif::Maddr;
-use super::task::{Queue, Task, auth, delete, interfaces};
+use super::task::config::Resolvers;
+use super::task::{Payloads, Queue, Task, auth, child, delete, interfaces, mobike};
 use super::timer::{TimerKind, TimerTable};
+use super::vendor;
 use super::window::{Inbound, Outbound};
 
+pub(super) use ageing::{Ageing, Lingering};
 pub(super) use children::{Child, Installation};
+pub(super) use handover::{Handover, OldIkeSa, Successor, begin as handed_over};
 
 /// How long a [`Phase::Spent`] IKE SA answers duplicates: longer than a peer
 /// with default timing needs to retransmit three times.
@@ -44,8 +53,13 @@ const MAX_POSTPONED: u32 = 6;
 /// Shell of all phases, kept over their changes.
 pub(super) struct IkeSa {
     pub(super) id: IkeId,
-    /// We sent the first message.
+    /// We sent its first message: the request that rekeyed another one, or
+    /// IKE_SA_INIT.
     pub(super) initiator: bool,
+    /// We sent the IKE_SA_INIT of the first of its line. It says who leases, and
+    /// who is the initiator in the numbers and keys of the multiple-interface
+    /// extension: neither changes when the other end rekeys.
+    pub(super) caller: bool,
     pub(super) spi_i: IkeSpi,
     /// 0 until the responder chose it.
     pub(super) spi_r: IkeSpi,
@@ -70,8 +84,28 @@ pub(super) struct IkeSa {
     /// its way to us.
     pub(super) early_deletes: BTreeSet<Spi>,
     pub(super) mif: Option<interfaces::Mif>,
+    /// When the peer was told that a request is outside of its window.
+    told_outside: Option<Instant>,
+    /// Both ends take fragments (RFC 7383).
+    pub(super) fragmentation: bool,
+    /// What the peer is by its vendor ids, if we know it.
+    pub(super) vendor: Option<&'static str>,
+    /// Both ends have MOBIKE; beside MIF it only answers.
+    pub(super) mobike: Option<mobike::Mobike>,
     /// Ours (initiator) or the peer's (responder).
     pub(super) leases: Vec<IpAddr>,
+    /// When it is too old.
+    pub(super) ageing: Ageing,
+    /// When the peer's authentication of us runs out (RFC 4478), with time to spare.
+    pub(super) reauth_at: Option<Instant>,
+    /// Child SAs both ends are rekeying, and what the peer's request made.
+    pub(super) child_rivals: BTreeMap<ChildId, child::Rival>,
+    /// The peer's rekey of this IKE SA, accepted while ours is under way.
+    pub(super) rival: Option<Box<Successor>>,
+    /// What takes its place at the end of this step.
+    pub(super) handover: Option<Box<Handover>>,
+    /// What receives a while longer.
+    pub(super) lingering: Vec<Lingering>,
 }
 
 /// How far an IKE SA is.
@@ -85,6 +119,9 @@ pub(super) enum Phase {
     Established,
     /// Our Delete is on its way; `announced` unless it never got established.
     Closing { reason: Failure, announced: bool },
+    /// A rekey replaced it. It answers duplicates, passes on what was asked under
+    /// its keys, and goes with the Delete of the rekey's initiator.
+    Replaced { successor: IkeId },
     /// Only repeats responses. Without an authenticated peer it counts against
     /// the bound on half-open ones.
     Spent,
@@ -131,6 +168,7 @@ impl IkeSa {
         Self {
             id,
             initiator,
+            caller: initiator,
             spi_i,
             spi_r,
             peer: None,
@@ -148,7 +186,17 @@ impl IkeSa {
             children: BTreeMap::new(),
             early_deletes: BTreeSet::new(),
             mif: None,
+            told_outside: None,
+            fragmentation: false,
+            vendor: None,
+            mobike: None,
             leases: Vec::new(),
+            ageing: Ageing::default(),
+            reauth_at: None,
+            child_rivals: BTreeMap::new(),
+            rival: None,
+            handover: None,
+            lingering: Vec::new(),
         }
     }
 
@@ -193,13 +241,24 @@ impl IkeSa {
     /// Whether what was refused for the moment may be asked again after so many
     /// attempts (RFC 7296 2.25); if so the time for what is
     /// [`postponed`](Self::postponed) is set.
-    pub(super) fn postpone(&mut self, attempts: u32, cx: &Context) -> bool {
+    ///
+    /// The wait is drawn at random: both ends may have refused each other.
+    pub(super) fn postpone(&mut self, attempts: u32, cx: &mut Context) -> bool {
         let again = attempts < MAX_POSTPONED;
         if again {
-            let wait = RETRY_AFTER * 2u32.pow(attempts);
+            let wait = (RETRY_AFTER * 2u32.pow(attempts)).mul_f64(0.5 + cx.unit());
             self.timers.hasten(TimerKind::Retry, cx.now() + wait);
         }
         again
+    }
+
+    /// Notes what a message says of its sender: vendor ids, and how many requests
+    /// it takes at once (RFC 7296 2.3).
+    pub(super) fn acquaint(&mut self, payloads: &Payloads) {
+        self.vendor = vendor::name(&payloads.0).or(self.vendor);
+        if let Some(size) = payloads.notify(NotifyType::SET_WINDOW_SIZE) {
+            interfaces::grow(size, self);
+        }
     }
 
     /// Sends `bytes` on the channel.
@@ -213,10 +272,12 @@ impl IkeSa {
     }
 
     /// The IKE SA lives: both ends proved who they are.
-    pub(super) fn establish(&mut self, dns: Vec<IpAddr>, cx: &mut Context) {
+    pub(super) fn establish(&mut self, resolvers: Resolvers, cx: &mut Context) {
         self.phase = Phase::Established;
         self.timers.set(TimerKind::Expire, None);
         self.alive(cx);
+        let lifetime = self.peer.as_ref().map(|peer| peer.ike_rekey);
+        self.ageing = Ageing::start(lifetime.unwrap_or(Lifetime::NEVER), cx);
         let mif = self.mif_session();
         cx.event(Event::Established {
             ike: self.id,
@@ -224,8 +285,11 @@ impl IkeSa {
             remote_id: self.remote_id.clone(),
             initiator: self.initiator,
             leases: self.leases.clone(),
-            dns,
+            dns: resolvers.dns,
+            domains: resolvers.domains,
             mif,
+            mobike: self.mobike.is_some(),
+            peer_addresses: self.peer_addresses(),
             channel: self.channel,
             nat_local: self.nat.local,
             nat_remote: self.nat.remote,
@@ -306,9 +370,20 @@ impl IkeSa {
         for child in std::mem::take(&mut self.children).into_values() {
             child.remove(cx);
         }
+        for lingering in self.lingering.drain(..) {
+            lingering.end(cx);
+        }
+        if let Some(rival) = self.rival.take() {
+            rival.abandon(cx);
+        }
         let waiting = self.queue.take().chain(self.postponed.drain(..));
-        for task in self.outbound.abandon().chain(waiting) {
-            task.abandon(cx);
+        let tasks: Vec<_> = self.outbound.abandon().chain(waiting).collect();
+        if let Phase::Replaced { successor } = was {
+            handover::ask_again(successor, tasks, cx);
+        } else {
+            for task in tasks {
+                task.abandon(cx);
+            }
         }
         if let Some(mif) = self.mif.take() {
             cx.release_spi(mif.probe_in);
@@ -337,7 +412,7 @@ impl IkeSa {
                     reason,
                 });
             }
-            Phase::Spent => {}
+            Phase::Replaced { .. } | Phase::Spent => {}
         }
     }
 
@@ -347,7 +422,7 @@ impl IkeSa {
             Phase::Established => true,
             Phase::Connecting { .. } if self.keys.is_some() => false,
             Phase::Connecting { .. } | Phase::HalfOpen(_) => return self.close(reason, cx),
-            Phase::Closing { .. } | Phase::Spent => return,
+            Phase::Closing { .. } | Phase::Replaced { .. } | Phase::Spent => return,
         };
         self.phase = Phase::Closing { reason, announced };
         self.submit(Task::Delete(delete::Target::Ike), cx);
@@ -361,7 +436,7 @@ impl IkeSa {
     /// Gives the peer's addresses back to the pool.
     fn release_leases(&mut self, cx: &mut Context) {
         let leased = std::mem::take(&mut self.leases);
-        if self.initiator {
+        if self.caller {
             return;
         }
         let pool = self.peer.as_ref().and_then(|peer| peer.pool.as_ref());
@@ -374,7 +449,8 @@ impl IkeSa {
 
     /// When it has to act next.
     pub(super) fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
-        self.timers.next()
+        let aged = self.next_aged().map(|at| (at, TimerKind::Lifetime));
+        self.timers.next().into_iter().chain(aged).min()
     }
 
     /// For `mifsec status`.
@@ -383,17 +459,20 @@ impl IkeSa {
             Phase::Connecting { .. } | Phase::HalfOpen(_) => IkeState::Connecting,
             Phase::Established => IkeState::Established,
             Phase::Closing { .. } => IkeState::Closing,
-            Phase::Spent => return None,
+            Phase::Replaced { .. } | Phase::Spent => return None,
         };
         Some(IkeSaView {
             ike: self.id,
             peer: self.peer_name(),
             remote_id: self.remote_id.clone(),
-            initiator: self.initiator,
+            initiator: self.caller,
             state,
             spi_i: self.spi_i,
             spi_r: self.spi_r,
             mif: self.mif.is_some(),
+            fragmentation: self.fragmentation,
+            vendor: self.vendor,
+            mobike: self.mobike.is_some(),
             leases: self.leases.clone(),
             channel: self.channel,
             nat: self.nat,

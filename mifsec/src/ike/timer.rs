@@ -17,6 +17,8 @@ pub enum TimerKind {
     Dpd,
     /// Try again what the peer refused with TEMPORARY_FAILURE (RFC 7296 2.25).
     Retry,
+    /// Rekey, give up or forget an SA that has aged (RFC 7296 2.8).
+    Lifetime,
 }
 
 impl TimerKind {
@@ -30,6 +32,7 @@ impl TimerKind {
             Self::Expire => 2,
             Self::Dpd => 3,
             Self::Retry => 4,
+            Self::Lifetime => 5,
         }
     }
 }

@@ -145,6 +145,9 @@ impl End {
                     .expect("only what is installed is rebound")
                     .pair = pair;
             }
+            SaRequest::Retire { child } => {
+                assert!(self.children.contains_key(&child), "retired after removal");
+            }
             SaRequest::Remove { child } => {
                 assert!(self.children.remove(&child).is_some(), "removed twice");
             }
@@ -163,13 +166,18 @@ impl End {
             "{} octets",
             transmit.payload.len()
         );
-        let (header, ..) = Header::decode(&transmit.payload).expect("we send messages");
+        self.requested(&transmit.payload);
+    }
+
+    /// Ids of requests count up by one, and each stands for one message.
+    pub(super) fn requested(&mut self, payload: &[u8]) {
+        let (header, ..) = Header::decode(payload).expect("we send messages");
         if header.response || header.exchange == message::ExchangeType::IKE_SA_INIT {
             return;
         }
         let key = (header.spi_i.0, header.message_id);
         if let Some(sent) = self.requests.get(&key) {
-            assert_eq!(sent, &transmit.payload, "another message under an old id");
+            assert_eq!(sent, payload, "another message under an old id");
             return;
         }
         let highest = self
@@ -179,7 +187,7 @@ impl End {
         if let Some(((_, id), _)) = highest {
             assert_eq!(header.message_id, id + 1, "ids count up by one");
         }
-        self.requests.insert(key, transmit.payload.clone());
+        self.requests.insert(key, payload.to_vec());
     }
 
     /// IKE SAs that are established.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mifsec::crypto::{Secret, SeededEntropy};
 use mifsec::ids::{IfaceId, IfacePair, IkeId};
-use mifsec::ike::config::{ChildConfig, EngineConfig, PeerConfig, Require};
+use mifsec::ike::config::{ChildConfig, EngineConfig, Lifetime, PeerConfig, Require};
 use mifsec::ike::lease::PoolConfig;
 use mifsec::ike::mif::{IfaceState, InterfaceRecord, LinkClass, Maddr};
 use mifsec::ike::peer::{LocalAuth, PskSource, RemoteAuth};
@@ -49,9 +49,13 @@ pub fn user() -> EngineConfig {
             request_v6: true,
             pool: None,
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
+            childless: false,
             children: vec![child(
                 "internet",
                 &[None],
@@ -71,6 +75,7 @@ pub fn gateway() -> EngineConfig {
             cidr: vec![net("10.66.0.0/16"), net("fd66::/64")],
             exclude: Vec::new(),
             dns: vec![ip("10.66.0.1")],
+            domains: vec!["corp.example".into()],
         }],
         peers: vec![PeerConfig {
             name: "subscribers".into(),
@@ -83,9 +88,13 @@ pub fn gateway() -> EngineConfig {
             request_v6: false,
             pool: Some("subscribers".into()),
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
+            childless: false,
             children: vec![child(
                 "internet",
                 &[Some("0.0.0.0/0"), Some("::/0")],

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::super::{Access, Class, ConfigError, Pool, ProbeStyle, raw};
 use super::{Checker, Section};
-use crate::ike::lease;
+use crate::ike::{dns, lease};
 
 impl Checker<'_> {
     pub(super) fn accesses(
@@ -143,6 +143,7 @@ impl Checker<'_> {
                     &raw.dns.unwrap_or_default(),
                     "an IP address",
                 )?,
+                domains: self.domains(&section, &raw.domains.unwrap_or_default())?,
                 exclude: self.nets(&section, "exclude", &raw.exclude.unwrap_or_default())?,
                 name,
                 cidr,
@@ -156,4 +157,25 @@ impl Checker<'_> {
         }
         Ok(out)
     }
+
+    /// Domains for the pool's name servers.
+    fn domains(&self, section: &Section, names: &[String]) -> Result<Vec<String>, ConfigError> {
+        if names.len() > MAX_DOMAINS {
+            return Err(self
+                .error(section, "domains", format!("{} are too many", names.len()))
+                .mend(format!("give at most {MAX_DOMAINS}")));
+        }
+        names
+            .iter()
+            .map(|name| {
+                dns::domain(name.as_bytes()).ok_or_else(|| {
+                    self.error(section, "domains", format!("{name:?} is no domain name"))
+                        .mend("write it like corp.example.org")
+                })
+            })
+            .collect()
+    }
 }
+
+/// What a peer takes.
+const MAX_DOMAINS: usize = 32;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, Require, Start, Ts, raw};
-use super::{Checker, Section};
+use super::rekey::What;
+use super::{Checker, Section, mobility};
 use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
 
 /// How long all may be quiet before the peer is asked whether it is there.
@@ -53,15 +54,7 @@ impl Checker<'_> {
         accesses: &[Access],
         pools: &[Pool],
     ) -> Result<Peer, ConfigError> {
-        self.unsupported(section, "rekey", raw.rekey.is_some())?;
-        self.unsupported(section, "ike_rekey", raw.ike_rekey.is_some())?;
-        self.choose(
-            section,
-            "encapsulation",
-            raw.encapsulation.as_deref(),
-            "auto",
-            &[("auto", Some(())), ("udp", Some(())), ("native", None)],
-        )?;
+        let mobility = mobility::Words::of(&raw);
         let local_id = self.required(
             section,
             "local_id",
@@ -177,6 +170,7 @@ impl Checker<'_> {
                 .mend("add `remote`, or leave start out to accept"));
         }
         Ok(Peer {
+            mobility: self.mobility(section, &mobility)?,
             require: self.choose(
                 section,
                 "require",
@@ -185,7 +179,7 @@ impl Checker<'_> {
                 &[
                     ("any", Some(Require::Any)),
                     ("mif", Some(Require::Mif)),
-                    ("mobike", None),
+                    ("mobike", Some(Require::Mobike)),
                 ],
             )?,
             start: self.choose(
@@ -203,6 +197,8 @@ impl Checker<'_> {
                 None => Some(DPD),
                 given => self.duration(section, "dpd", given)?,
             },
+            rekey: self.rekey(section, What::Child, raw.rekey)?,
+            ike_rekey: self.rekey(section, What::Ike, raw.ike_rekey)?,
             ike: self.proposals(section, "ike", raw.ike)?,
             esp: self.proposals(section, "esp", raw.esp)?,
             pool: raw.pool,

@@ -2,8 +2,7 @@
 //! the request is acceptable and, under load, its sender has shown that it
 //! receives at its address.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,25 +16,17 @@ use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
 use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
 use crate::ike::sa::{IkeSa, Keys, Phase};
 use crate::ike::task::auth::{self, HalfOpen, Initial};
-use crate::ike::task::{Payloads, natd};
+use crate::ike::task::{Payloads, init, natd};
 use crate::ike::timer::TimerKind;
 
 use super::Engine;
+use super::half_open::network;
 
 /// Refusals of unauthenticated requests are reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// A network may hold this part of the half-open IKE SAs.
 const SHARES: usize = 8;
-
-/// What one site has many addresses of: an IPv6 /64. An IPv4 address stands for
-/// itself.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-    }
-}
 
 /// A request worth an answer.
 struct Offer<'a> {
@@ -63,7 +54,7 @@ impl Engine {
         if !fresh {
             return self.cx.drop(DropReason::Unexpected);
         }
-        if let Some(id) = self.half_open.get(&(header.spi_i, arrival.remote)).copied() {
+        if let Some(id) = self.half_open.find(header.spi_i, arrival.remote) {
             return self.repeat(id, bytes, arrival);
         }
         let payloads = Payloads(payloads);
@@ -77,7 +68,10 @@ impl Engine {
         let Ok(chosen) = proposal::select_ike(&self.proposals_for(arrival), offers) else {
             self.cx.drop(DropReason::NoProposal);
             self.report(Failure::NoIkeProposal);
-            return self.refuse(header, arrival, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
+            if self.answers.take(self.cx.now()) {
+                self.refuse(header, arrival, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
+            }
+            return;
         };
         let group = chosen.suite.ke;
         if ke.group != group.number() {
@@ -129,17 +123,15 @@ impl Engine {
         let full = self.half_open.len() >= limits.half_open;
         let loaded = full || self.half_open.len() >= limits.cookie_threshold;
         let source = network(arrival.remote.ip());
-        // Counting is worth it for those only who may cause work.
         if loaded && !self.has_cookie(header, payloads, ni, arrival) {
             return false;
         }
-        let of_source = self.half_open_of(source);
-        if of_source >= share {
+        if self.half_open.of(source) >= share {
             if !loaded && !self.has_cookie(header, payloads, ni, arrival) {
                 return false;
             }
             self.evict(source);
-        } else if full && let Some(busiest) = self.busiest() {
+        } else if full && let Some(busiest) = self.half_open.busiest() {
             self.evict(busiest);
         }
         true
@@ -169,34 +161,9 @@ impl Engine {
         shown
     }
 
-    /// Half-open IKE SAs from one network.
-    fn half_open_of(&self, source: IpAddr) -> usize {
-        self.half_open
-            .keys()
-            .filter(|(_, remote)| network(remote.ip()) == source)
-            .count()
-    }
-
-    /// The network with most half-open IKE SAs.
-    fn busiest(&self) -> Option<IpAddr> {
-        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for (_, remote) in self.half_open.keys() {
-            *counts.entry(network(remote.ip())).or_default() += 1;
-        }
-        counts
-            .into_iter()
-            .max_by_key(|(_, count)| *count)
-            .map(|(source, _)| source)
-    }
-
     /// Gives up the oldest half-open IKE SA of a network.
     fn evict(&mut self, source: IpAddr) {
-        let oldest = self
-            .half_open
-            .iter()
-            .filter(|((_, remote), _)| network(remote.ip()) == source)
-            .map(|(_, id)| *id)
-            .min();
+        let oldest = self.half_open.oldest_of(source);
         if let Some(id) = oldest {
             self.cx.count("ike_half_open_evicted");
             self.step(id, |sa, cx| {
@@ -247,7 +214,12 @@ impl Engine {
             }),
             Payload::Nonce(nr.clone()),
         ];
-        payloads.extend(natd::build(spis.0, spis.1, local, remote));
+        // Who it is shows later: forced if it may be one that is to be.
+        let forced = self
+            .peers_at(remote.ip())
+            .any(|peer| peer.mobility.force_udp);
+        payloads.extend(natd::build(spis.0, spis.1, local, remote, forced));
+        payloads.extend(init::answer(offer.payloads));
         let announced = auth::Announced::read(offer.payloads);
         payloads.extend(announced.knows_hashes().then(auth::hashes));
         payloads.extend(auth::request(self.peers_at(remote.ip())));
@@ -280,10 +252,15 @@ impl Engine {
         // The hashes of the request were made with a responder SPI of 0.
         sa.nat = natd::detect(offer.payloads, spis.0, IkeSpi(0), local, remote);
         sa.keys = Keys::new(keys, false);
+        sa.fragmentation = offer
+            .payloads
+            .notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
+            .is_some();
+        sa.acquaint(offer.payloads);
         sa.inbound.answered(0, response.clone());
         let expiry = self.cx.now() + self.cx.limits.half_open_lifetime;
         sa.timers.set(TimerKind::Expire, Some(expiry));
-        self.half_open.insert((spis.0, remote), id);
+        self.half_open.insert(spis.0, remote, id);
         self.add(sa, |_, _| {});
         self.cx.reply(offer.arrival, response);
         true

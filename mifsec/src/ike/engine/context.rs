@@ -13,6 +13,7 @@ use crate::ike::event::{Event, SaRequest, Transmit};
 use crate::ike::lease::{Pool, PoolError};
 use crate::ike::mif::{AddressPolicy, InterfaceRecord};
 use crate::ike::peer::PskTable;
+use crate::ike::redirect::History;
 use crate::ike::sa::IkeSa;
 
 /// Octets of our nonces: half the key of the largest PRF is the least
@@ -32,6 +33,8 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) peers: Vec<Arc<PeerConfig>>,
     pub(in crate::ike) limits: Limits,
     pub(in crate::ike) retransmit: RetransmitConfig,
+    /// Longest datagram towards peers that take fragments.
+    pub(in crate::ike) fragment_size: usize,
     pub(in crate::ike) port: u16,
     pub(in crate::ike) ike_port: u16,
     pub(in crate::ike) pools: BTreeMap<String, Pool>,
@@ -45,6 +48,8 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) ifaces: Vec<InterfaceRecord>,
     /// Number of that table.
     pub(in crate::ike) epoch: u32,
+    /// Redirections followed lately.
+    pub(in crate::ike) redirects: History,
     /// Other IKE SAs this step changed.
     touched: Vec<IkeId>,
     entropy: Box<dyn Entropy>,
@@ -69,6 +74,7 @@ impl Context {
             peers: config.peers.into_iter().map(Arc::new).collect(),
             limits: config.limits,
             retransmit: config.retransmit,
+            fragment_size: config.fragment_size,
             port: config.port,
             ike_port: config.ike_port,
             pools,
@@ -85,6 +91,7 @@ impl Context {
             requests: VecDeque::new(),
             events: VecDeque::new(),
             counters: BTreeMap::new(),
+            redirects: History::default(),
             touched: Vec::new(),
         })
     }
@@ -171,18 +178,37 @@ impl Context {
         nonce
     }
 
+    /// From 0 up to but not including 1.
+    pub(in crate::ike) fn unit(&mut self) -> f64 {
+        f64::from(self.entropy.u32()) / (f64::from(u32::MAX) + 1.0)
+    }
+
     pub(super) fn entropy(&mut self) -> &mut dyn Entropy {
         self.entropy.as_mut()
     }
 
     /// An IKE SPI of ours; 0 is no SPI.
-    pub(super) fn ike_spi(&mut self) -> IkeSpi {
+    pub(in crate::ike) fn ike_spi(&mut self) -> IkeSpi {
         loop {
             let spi = self.entropy.u64();
             if spi != 0 {
                 return IkeSpi(spi);
             }
         }
+    }
+
+    /// Lets another IKE SA take a step within this one's.
+    pub(in crate::ike) fn with<R>(
+        &mut self,
+        id: IkeId,
+        step: impl FnOnce(&mut IkeSa, &mut Self) -> R,
+    ) -> Option<R> {
+        let mut sa = self.sas.remove(&id)?;
+        let out = step(&mut sa, self);
+        sa.pump(self);
+        self.sas.insert(id, sa);
+        self.touched.push(id);
+        Some(out)
     }
 
     /// An inbound SPI no live SA has; values below 256 are reserved (RFC 4303 2.1).

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::crypto::{Secret, SeededEntropy};
 use crate::ids::{Arrival, IfaceId, Spi};
-use crate::ike::config::{ChildConfig, PeerConfig, Require};
+use crate::ike::config::{ChildConfig, Lifetime, PeerConfig, Require};
 use crate::ike::event::Channel;
 use crate::ike::message::{Config, ConfigType, Delete, Notify};
 use crate::ike::mif::{
@@ -40,9 +40,13 @@ fn config(local: &str, remote: &str, specs: [Vec<TsSpec>; 2]) -> EngineConfig {
             request_v6: false,
             pool: None,
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![proposal::IkeProposal::default()],
             esp_proposals: vec![proposal::EspProposal::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
+            childless: false,
             children: vec![ChildConfig {
                 name: "net".into(),
                 local_ts,

@@ -36,6 +36,12 @@ pub struct IkeSaView {
     pub spi_r: IkeSpi,
     /// Whether both ends speak MIF.
     pub mif: bool,
+    /// Whether long messages go as fragments (RFC 7383).
+    pub fragmentation: bool,
+    /// What the peer is by its vendor ids, if we know it.
+    pub vendor: Option<&'static str>,
+    /// Whether both ends have MOBIKE.
+    pub mobike: bool,
     /// Inner addresses, ours (initiator) or the peer's (responder).
     pub leases: Vec<IpAddr>,
     /// Where its messages go.

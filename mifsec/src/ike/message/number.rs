@@ -190,6 +190,14 @@ numbers! {
         INTERNAL_IP6_ADDRESS = 8,
         /// An IPv6 resolver, 0 or 16 octets.
         INTERNAL_IP6_DNS = 10,
+        /// Networks behind the gateway, 0 or 8 octets.
+        INTERNAL_IP4_SUBNET = 13,
+        /// The types the sender knows.
+        SUPPORTED_ATTRIBUTES = 14,
+        /// Networks behind the gateway, 17 octets.
+        INTERNAL_IP6_SUBNET = 15,
+        /// A domain the resolvers are for (RFC 8598).
+        INTERNAL_DNS_DOMAIN = 25,
     }
 }
 
@@ -272,6 +280,14 @@ numbers! {
         COOKIE2 = 16401,
         /// NAT is forbidden (RFC 4555).
         NO_NATS_ALLOWED = 16402,
+        /// How long the responder lets our authentication count (RFC 4478).
+        AUTH_LIFETIME = 16403,
+        /// A redirection would be followed (RFC 5685).
+        REDIRECT_SUPPORTED = 16406,
+        /// Another gateway (RFC 5685).
+        REDIRECT = 16407,
+        /// The gateway that sent us here (RFC 5685).
+        REDIRECTED_FROM = 16408,
         /// Childless initiation (RFC 6023).
         CHILDLESS_IKEV2_SUPPORTED = 16418,
         /// Fragmentation (RFC 7383).
@@ -291,6 +307,8 @@ impl NotifyType {
 
 /// Encryption transform numbers we name.
 pub mod encr {
+    /// AES-CBC (RFC 3602).
+    pub const AES_CBC: u16 = 12;
     /// AES-GCM with a 16-octet ICV (RFC 5282, RFC 4106).
     pub const AES_GCM_16: u16 = 20;
     /// ChaCha20-Poly1305 (RFC 7634).
@@ -303,6 +321,20 @@ pub mod prf {
     pub const HMAC_SHA2_256: u16 = 5;
     /// HMAC-SHA2-384 (RFC 4868).
     pub const HMAC_SHA2_384: u16 = 6;
+    /// HMAC-SHA2-512 (RFC 4868).
+    pub const HMAC_SHA2_512: u16 = 7;
+}
+
+/// Integrity transform numbers we name.
+pub mod integ {
+    /// None: beside a combined-mode cipher.
+    pub const NONE: u16 = 0;
+    /// HMAC-SHA2-256-128 (RFC 4868).
+    pub const HMAC_SHA2_256_128: u16 = 12;
+    /// HMAC-SHA2-384-192 (RFC 4868).
+    pub const HMAC_SHA2_384_192: u16 = 13;
+    /// HMAC-SHA2-512-256 (RFC 4868).
+    pub const HMAC_SHA2_512_256: u16 = 14;
 }
 
 /// ESN transform numbers.

@@ -113,16 +113,16 @@ fn an_empty_informational_is_a_pad_length_and_no_payload() {
 #[test]
 fn padding_is_skipped_and_an_impossible_pad_length_refused() {
     let sealed = |plain: &[u8]| {
-        let mut inner = plain.to_vec();
-        let length = u16::try_from(4 + 8 + inner.len() + 16).unwrap();
+        let length = u16::try_from(4 + 8 + plain.len() + 16).unwrap();
         let mut bytes = encode_clear(&header(), &[]);
         bytes[16] = PayloadType::SK.0;
         bytes.extend([0, 0]);
         bytes.extend(length.to_be_bytes());
         let total = u32::try_from(28 + usize::from(length)).unwrap();
         bytes[24..28].copy_from_slice(&total.to_be_bytes());
-        let icv = key().seal([0; 8], &bytes, &mut inner);
-        bytes.extend([0; 8]);
+        let (mut iv, mut inner, mut icv) = ([0; 8], plain.to_vec(), [0; 16]);
+        key().seal(0, &bytes, None, &mut iv, &mut inner, &mut icv);
+        bytes.extend(iv);
         bytes.extend(inner);
         bytes.extend(icv);
         bytes

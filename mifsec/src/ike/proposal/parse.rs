@@ -1,14 +1,17 @@
 //! Proposals as people write them: strongSwan's spelling.
 //!
 //! Keywords joined by `-`, several of one kind as alternatives in order of
-//! preference: `aes256gcm16-aes128gcm16-prfsha384-ecp384`. An IKE proposal
-//! without a PRF gets both; an ESP proposal without `esn` or `noesn` accepts
-//! both and prefers extended sequence numbers.
+//! preference: `aes256gcm16-aes128gcm16-prfsha384-ecp384`,
+//! `aes256-sha256-modp2048`. An IKE proposal without a PRF gets, with a combined
+//! mode, those of the default offer, and otherwise those of its integrity
+//! algorithms; an ESP proposal without `esn` or `noesn` accepts both and prefers
+//! extended sequence numbers. Two words stand for whole lists of proposals:
+//! `default`, and `legacy` for what RFC 8247 and RFC 8221 ask for beside it.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::crypto::{AeadAlgorithm, KeGroup, PrfAlgorithm};
+use crate::crypto::{AeadAlgorithm, AesKey, Integrity, KeGroup, PrfAlgorithm};
 
 use super::{EspProposal, IkeProposal};
 
@@ -17,8 +20,9 @@ use super::{EspProposal, IkeProposal};
 pub enum ParseError {
     /// Not a keyword, or one of an algorithm we do not have.
     #[error(
-        "unknown algorithm \"{0}\": use aes128gcm16, aes256gcm16, chacha20poly1305, prfsha256, \
-         prfsha384, x25519, ecp256, ecp384, esn, noesn"
+        "unknown algorithm \"{0}\": use aes128gcm16, aes256gcm16, chacha20poly1305, aes128, \
+         aes192, aes256, sha256, sha384, sha512, prfsha256, prfsha384, prfsha512, x25519, \
+         ecp256, ecp384, modp2048, esn, noesn; or default or legacy alone"
     )]
     Unknown(String),
     /// Belongs to the other kind of proposal.
@@ -32,10 +36,99 @@ pub enum ParseError {
     /// A kind is missing.
     #[error("proposal names no {0}")]
     Missing(&'static str),
+    /// Combined modes and other ciphers in one proposal (RFC 5282 8).
+    #[error(
+        "\"{combined}\" and \"{other}\" cannot be in one proposal: write two, one with \
+         {combined} and no integrity algorithm, one with {other}"
+    )]
+    Mixed {
+        /// A cipher with integrity of its own.
+        combined: String,
+        /// A cipher without.
+        other: String,
+    },
+    /// A cipher without integrity of its own, and nothing for it.
+    #[error("\"{0}\" needs an integrity algorithm: add sha256, as in {0}-sha256")]
+    NoIntegrity(String),
+    /// An integrity algorithm that nothing here needs.
+    #[error(
+        "\"{word}\" is an integrity algorithm, and {combined} needs none: leave it out, or write \
+         prf{word} if the PRF is meant"
+    )]
+    NeedlessIntegrity {
+        /// The integrity algorithm.
+        word: String,
+        /// The cipher beside it.
+        combined: String,
+    },
+}
+
+/// A kind of proposal that a config names in a list.
+pub trait Named: FromStr<Err = ParseError> + Default {
+    /// What `legacy` stands for, best first.
+    fn legacy() -> Vec<Self>;
+
+    /// One entry of a list: a proposal, `default` or `legacy`.
+    ///
+    /// # Errors
+    /// [`ParseError`].
+    fn entry(text: &str) -> Result<Vec<Self>, ParseError> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "default" => Ok(vec![Self::default()]),
+            "legacy" => Ok(Self::legacy()),
+            _ => Ok(vec![text.parse()?]),
+        }
+    }
+}
+
+const CBC: [AesKey; 2] = [AesKey::Aes256, AesKey::Aes128];
+const INTEGRITY: [Integrity; 3] = [
+    Integrity::HmacSha256_128,
+    Integrity::HmacSha384_192,
+    Integrity::HmacSha512_256,
+];
+
+impl Named for IkeProposal {
+    /// AES-CBC with every method, then the default's ciphers with MODP-2048.
+    fn legacy() -> Vec<Self> {
+        let prfs = vec![
+            PrfAlgorithm::HmacSha256,
+            PrfAlgorithm::HmacSha384,
+            PrfAlgorithm::HmacSha512,
+        ];
+        vec![
+            Self {
+                aeads: combinations(&CBC, &INTEGRITY),
+                prfs: prfs.clone(),
+                groups: vec![
+                    KeGroup::Modp2048,
+                    KeGroup::X25519,
+                    KeGroup::Ecp256,
+                    KeGroup::Ecp384,
+                ],
+            },
+            Self {
+                prfs,
+                groups: vec![KeGroup::Modp2048],
+                ..Self::default()
+            },
+        ]
+    }
+}
+
+impl Named for EspProposal {
+    fn legacy() -> Vec<Self> {
+        vec![Self {
+            aeads: combinations(&CBC, &INTEGRITY),
+            ..Self::default()
+        }]
+    }
 }
 
 enum Keyword {
     Aead(AeadAlgorithm),
+    Cbc(AesKey),
+    Integrity(Integrity),
     Prf(PrfAlgorithm),
     Ke(KeGroup),
     Esn(bool),
@@ -49,11 +142,19 @@ impl FromStr for Keyword {
             "aes128gcm16" | "aes128gcm128" | "aes128gcm" => Self::Aead(AeadAlgorithm::Aes128Gcm16),
             "aes256gcm16" | "aes256gcm128" | "aes256gcm" => Self::Aead(AeadAlgorithm::Aes256Gcm16),
             "chacha20poly1305" => Self::Aead(AeadAlgorithm::ChaCha20Poly1305),
+            "aes128" | "aes" => Self::Cbc(AesKey::Aes128),
+            "aes192" => Self::Cbc(AesKey::Aes192),
+            "aes256" => Self::Cbc(AesKey::Aes256),
+            "sha256" | "sha2_256" => Self::Integrity(Integrity::HmacSha256_128),
+            "sha384" | "sha2_384" => Self::Integrity(Integrity::HmacSha384_192),
+            "sha512" | "sha2_512" => Self::Integrity(Integrity::HmacSha512_256),
             "prfsha256" => Self::Prf(PrfAlgorithm::HmacSha256),
             "prfsha384" => Self::Prf(PrfAlgorithm::HmacSha384),
+            "prfsha512" => Self::Prf(PrfAlgorithm::HmacSha512),
             "x25519" | "curve25519" => Self::Ke(KeGroup::X25519),
             "ecp256" => Self::Ke(KeGroup::Ecp256),
             "ecp384" => Self::Ke(KeGroup::Ecp384),
+            "modp2048" => Self::Ke(KeGroup::Modp2048),
             "esn" => Self::Esn(true),
             "noesn" => Self::Esn(false),
             _ => return Err(ParseError::Unknown(word.to_owned())),
@@ -74,33 +175,90 @@ fn push<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
+fn combinations(keys: &[AesKey], integrity: &[Integrity]) -> Vec<AeadAlgorithm> {
+    keys.iter()
+        .flat_map(|key| {
+            integrity
+                .iter()
+                .map(|integrity| AeadAlgorithm::AesCbc(*key, *integrity))
+        })
+        .collect()
+}
+
+/// The words of one proposal, by kind.
+#[derive(Default)]
+struct Words {
+    combined: Vec<AeadAlgorithm>,
+    cbc: Vec<AesKey>,
+    integrity: Vec<Integrity>,
+    prfs: Vec<PrfAlgorithm>,
+    groups: Vec<KeGroup>,
+    esn: Vec<bool>,
+}
+
+impl Words {
+    fn read(text: &str, proposal: &'static str) -> Result<Self, ParseError> {
+        let mut out = Self::default();
+        for word in text.trim().split('-') {
+            match word.parse()? {
+                Keyword::Aead(aead) => push(&mut out.combined, aead),
+                Keyword::Cbc(key) => push(&mut out.cbc, key),
+                Keyword::Integrity(integrity) => push(&mut out.integrity, integrity),
+                Keyword::Prf(prf) if proposal == IKE => push(&mut out.prfs, prf),
+                Keyword::Ke(group) => push(&mut out.groups, group),
+                Keyword::Esn(on) if proposal == ESP => push(&mut out.esn, on),
+                Keyword::Prf(_) | Keyword::Esn(_) => return Err(misplaced(word, proposal)),
+            }
+        }
+        Ok(out)
+    }
+
+    fn ciphers(&self) -> Result<Vec<AeadAlgorithm>, ParseError> {
+        match (self.combined.first(), self.cbc.first()) {
+            (None, None) => Err(ParseError::Missing("cipher")),
+            (Some(combined), Some(other)) => Err(ParseError::Mixed {
+                combined: combined.to_string(),
+                other: other.to_string(),
+            }),
+            (Some(combined), None) => match self.integrity.first() {
+                None => Ok(self.combined.clone()),
+                Some(integrity) => Err(ParseError::NeedlessIntegrity {
+                    word: integrity.to_string(),
+                    combined: combined.to_string(),
+                }),
+            },
+            (None, Some(cbc)) if self.integrity.is_empty() => {
+                Err(ParseError::NoIntegrity(cbc.to_string()))
+            }
+            (None, Some(_)) => Ok(combinations(&self.cbc, &self.integrity)),
+        }
+    }
+}
+
+const IKE: &str = "IKE";
+const ESP: &str = "ESP";
+
 impl FromStr for IkeProposal {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let mut out = Self {
-            aeads: Vec::new(),
-            prfs: Vec::new(),
-            groups: Vec::new(),
-        };
-        for word in text.trim().split('-') {
-            match word.parse()? {
-                Keyword::Aead(aead) => push(&mut out.aeads, aead),
-                Keyword::Prf(prf) => push(&mut out.prfs, prf),
-                Keyword::Ke(group) => push(&mut out.groups, group),
-                Keyword::Esn(_) => return Err(misplaced(word, "IKE")),
-            }
-        }
-        if out.aeads.is_empty() {
-            return Err(ParseError::Missing("cipher"));
-        }
-        if out.groups.is_empty() {
+        let words = Words::read(text, IKE)?;
+        let aeads = words.ciphers()?;
+        if words.groups.is_empty() {
             return Err(ParseError::Missing("key exchange method"));
         }
-        if out.prfs.is_empty() {
-            out.prfs = Self::default().prfs;
-        }
-        Ok(out)
+        let prfs = if !words.prfs.is_empty() {
+            words.prfs
+        } else if words.integrity.is_empty() {
+            Self::default().prfs
+        } else {
+            words.integrity.iter().map(|i| prf_of(*i)).collect()
+        };
+        Ok(Self {
+            aeads,
+            prfs,
+            groups: words.groups,
+        })
     }
 }
 
@@ -108,41 +266,50 @@ impl FromStr for EspProposal {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let mut out = Self {
-            aeads: Vec::new(),
-            groups: Vec::new(),
-            esn: Vec::new(),
-        };
-        for word in text.trim().split('-') {
-            match word.parse()? {
-                Keyword::Aead(aead) => push(&mut out.aeads, aead),
-                Keyword::Prf(_) => return Err(misplaced(word, "ESP")),
-                Keyword::Ke(group) => push(&mut out.groups, group),
-                Keyword::Esn(on) => push(&mut out.esn, on),
-            }
-        }
-        if out.aeads.is_empty() {
-            return Err(ParseError::Missing("cipher"));
-        }
-        if out.esn.is_empty() {
-            out.esn = Self::default().esn;
-        }
-        Ok(out)
+        let words = Words::read(text, ESP)?;
+        Ok(Self {
+            aeads: words.ciphers()?,
+            esn: if words.esn.is_empty() {
+                Self::default().esn
+            } else {
+                words.esn
+            },
+            groups: words.groups,
+        })
     }
 }
 
-const fn aead_name(aead: AeadAlgorithm) -> &'static str {
-    match aead {
-        AeadAlgorithm::Aes128Gcm16 => "aes128gcm16",
-        AeadAlgorithm::Aes256Gcm16 => "aes256gcm16",
-        AeadAlgorithm::ChaCha20Poly1305 => "chacha20poly1305",
+/// The PRF of the same hash.
+const fn prf_of(integrity: Integrity) -> PrfAlgorithm {
+    match integrity {
+        Integrity::HmacSha256_128 => PrfAlgorithm::HmacSha256,
+        Integrity::HmacSha384_192 => PrfAlgorithm::HmacSha384,
+        Integrity::HmacSha512_256 => PrfAlgorithm::HmacSha512,
     }
+}
+
+/// Ciphers, then integrity algorithms, each once.
+fn cipher_words(ciphers: &[AeadAlgorithm]) -> Vec<String> {
+    let mut words = Vec::new();
+    for cipher in ciphers {
+        match cipher {
+            AeadAlgorithm::AesCbc(key, _) => push(&mut words, key.to_string()),
+            AeadAlgorithm::Aes128Gcm16
+            | AeadAlgorithm::Aes256Gcm16
+            | AeadAlgorithm::ChaCha20Poly1305 => push(&mut words, cipher.to_string()),
+        }
+    }
+    for integrity in ciphers.iter().filter_map(|c| c.integrity()) {
+        push(&mut words, integrity.to_string());
+    }
+    words
 }
 
 const fn prf_name(prf: PrfAlgorithm) -> &'static str {
     match prf {
         PrfAlgorithm::HmacSha256 => "prfsha256",
         PrfAlgorithm::HmacSha384 => "prfsha384",
+        PrfAlgorithm::HmacSha512 => "prfsha512",
     }
 }
 
@@ -151,23 +318,25 @@ const fn group_name(group: KeGroup) -> &'static str {
         KeGroup::X25519 => "x25519",
         KeGroup::Ecp256 => "ecp256",
         KeGroup::Ecp384 => "ecp384",
+        KeGroup::Modp2048 => "modp2048",
     }
 }
 
 impl fmt::Display for IkeProposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut words: Vec<_> = self.aeads.iter().map(|a| aead_name(*a)).collect();
-        words.extend(self.prfs.iter().map(|p| prf_name(*p)));
-        words.extend(self.groups.iter().map(|g| group_name(*g)));
+        let mut words = cipher_words(&self.aeads);
+        words.extend(self.prfs.iter().map(|p| prf_name(*p).to_owned()));
+        words.extend(self.groups.iter().map(|g| group_name(*g).to_owned()));
         f.write_str(&words.join("-"))
     }
 }
 
 impl fmt::Display for EspProposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut words: Vec<_> = self.aeads.iter().map(|a| aead_name(*a)).collect();
-        words.extend(self.groups.iter().map(|g| group_name(*g)));
-        words.extend(self.esn.iter().map(|on| if *on { "esn" } else { "noesn" }));
+        let mut words = cipher_words(&self.aeads);
+        words.extend(self.groups.iter().map(|g| group_name(*g).to_owned()));
+        let esn = |on: &bool| if *on { "esn" } else { "noesn" }.to_owned();
+        words.extend(self.esn.iter().map(esn));
         f.write_str(&words.join("-"))
     }
 }
@@ -214,10 +383,7 @@ mod tests {
     fn mistakes_are_named() {
         let ike = |text: &str| text.parse::<IkeProposal>().unwrap_err();
         let esp = |text: &str| text.parse::<EspProposal>().unwrap_err();
-        assert_eq!(
-            ike("aes128-x25519"),
-            ParseError::Unknown("aes128".to_owned())
-        );
+        assert_eq!(ike("3des-x25519"), ParseError::Unknown("3des".to_owned()));
         assert_eq!(ike(""), ParseError::Unknown(String::new()));
         assert_eq!(
             ike("aes128gcm16"),
@@ -233,6 +399,6 @@ mod tests {
             esp("aes128gcm16-prfsha256"),
             ParseError::Misplaced { .. }
         ));
-        assert!(ike("modp2048").to_string().contains("use aes128gcm16"));
+        assert!(ike("modp1024").to_string().contains("use aes128gcm16"));
     }
 }

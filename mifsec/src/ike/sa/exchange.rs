@@ -8,7 +8,7 @@ use crate::ike::engine::Context;
 use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Event;
 use crate::ike::message::{
-    self, Body, Encrypted, ExchangeType, Header, NotifyType, OpenError, Payload,
+    self, Body, Encrypted, ExchangeType, Header, Notify, NotifyType, OpenError, Payload,
 };
 use crate::ike::task::init::InitResponse;
 use crate::ike::task::{Payloads, Received, Task, auth, child, informational};
@@ -19,6 +19,8 @@ use super::{IkeSa, Phase};
 
 /// Retransmissions from which on the channel's path is reported as quiet.
 const QUIET_AFTER: u32 = 2;
+/// How often a peer is told that its ids are beyond the window.
+const OUTSIDE_EVERY: Duration = Duration::from_secs(60);
 /// How long a better answer is waited for after an unauthenticated refusal.
 const REFUSAL_DOUBT: Duration = Duration::from_secs(2);
 
@@ -63,6 +65,8 @@ impl IkeSa {
             && header.exchange == ExchangeType::IKE_SA_INIT
             && self.outbound.expects(header.message_id);
         if !expected {
+            // INVALID_IKE_SPI is among them: a hint at most, and what it would be a
+            // reason to ask is being asked (RFC 7296 2.21.4).
             return cx.drop(DropReason::ResponseUnexpected);
         }
         let Some(Task::Init(init)) = self.outbound.tasks().next() else {
@@ -122,17 +126,23 @@ impl IkeSa {
                 return cx.reply(arrival, response);
             }
             Place::Old => return cx.drop(DropReason::OldRequest),
-            Place::Outside => return cx.drop(DropReason::RequestOutsideWindow),
+            Place::Outside => {
+                cx.drop(DropReason::RequestOutsideWindow);
+                return self.tell_outside(header.message_id, cx);
+            }
         }
         if matches!(self.phase, Phase::Spent) {
             return cx.drop(DropReason::Unexpected);
         }
         self.alive(cx);
+        let refused = opened.is_err();
+        self.follow_request(header.exchange, arrival, cx);
         let response = match opened {
             Ok(payloads) => {
                 let received = Received {
                     payloads,
                     exchange: header.exchange,
+                    message_id: header.message_id,
                     arrival,
                 };
                 self.respond(&received, cx)
@@ -148,12 +158,25 @@ impl IkeSa {
         };
         // Fatal for the IKE SA at both ends, without a Delete (RFC 7296 2.21.3).
         let response = Payloads(response);
-        if response.notify(NotifyType::INVALID_SYNTAX).is_some() {
+        let unreadable = refused && matches!(self.phase, Phase::HalfOpen(_));
+        if unreadable || response.notify(NotifyType::INVALID_SYNTAX).is_some() {
             self.close(Failure::Protocol { what: "message" }, cx);
         }
         if let Some(bytes) = self.seal(header.exchange, header.message_id, true, &response.0) {
             self.inbound.answered(header.message_id, bytes.clone());
             cx.reply(arrival, bytes);
+        }
+    }
+
+    /// A request beyond the window: its sender lost count. It is told, but not often
+    /// (RFC 7296 2.3).
+    fn tell_outside(&mut self, message_id: u32, cx: &mut Context) {
+        let lately = |at| cx.now().duration_since(at) < OUTSIDE_EVERY;
+        if self.is_established() && !self.told_outside.is_some_and(lately) {
+            self.told_outside = Some(cx.now());
+            let id = message_id.to_be_bytes().to_vec();
+            let notify = Notify::new(NotifyType::INVALID_MESSAGE_ID, id);
+            self.queue.push(Task::Tell(notify));
         }
     }
 
@@ -168,6 +191,10 @@ impl IkeSa {
             (Phase::Established | Phase::Closing { .. }, ExchangeType::INFORMATIONAL) => {
                 Some(informational::respond(self, cx, received))
             }
+            (
+                Phase::Replaced { successor },
+                ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL,
+            ) => Some(self.respond_replaced(*successor, received, cx)),
             _ => None,
         }
     }
@@ -189,7 +216,7 @@ impl IkeSa {
             Err(OpenError::Integrity) => return cx.drop(DropReason::Integrity),
             Err(OpenError::Content(error)) => {
                 cx.count(error.reason());
-                return self.close(Failure::Protocol { what: "response" }, cx);
+                return self.give_up_on(header.message_id, cx);
             }
             Ok(payloads) => Payloads(payloads),
         };
@@ -213,13 +240,35 @@ impl IkeSa {
         let received = Received {
             payloads,
             exchange: header.exchange,
+            message_id: header.message_id,
             arrival,
         };
-        task.process(self, cx, &received);
+        match self.phase {
+            Phase::Replaced { successor } => self.process_replaced(successor, task, &received, cx),
+            _ => task.process(self, cx, &received),
+        }
+    }
+
+    /// The peer sealed a response that we cannot read. Whatever it did, it is told
+    /// to undo it.
+    fn give_up_on(&mut self, message_id: u32, cx: &mut Context) {
+        if let Some(task) = self.outbound.answered(message_id) {
+            task.abandon(cx);
+        }
+        let reason = Failure::Protocol { what: "response" };
+        if matches!(self.phase, Phase::Closing { .. }) {
+            self.close(reason, cx);
+        } else {
+            self.begin_closing(reason, cx);
+        }
     }
 
     /// Sends queued requests while the window is open.
     pub(in crate::ike) fn pump(&mut self, cx: &mut Context) {
+        // What waits is its successor's to ask.
+        if self.handover.is_some() {
+            return;
+        }
         while self.outbound.is_open() && !matches!(self.phase, Phase::Spent) {
             let Some(mut task) = self.queue.pop(self.outbound.tasks()) else {
                 break;
@@ -235,7 +284,10 @@ impl IkeSa {
             if let Task::Init(init) = &mut task {
                 init.sent(&bytes);
             }
+            let home = task.elsewhere();
+            let home = home.map(|other| std::mem::replace(&mut self.channel, other));
             self.send(bytes.clone(), cx);
+            self.channel = home.unwrap_or(self.channel);
             self.outbound.sent(bytes, task, &cx.retransmit, cx.now());
         }
         if !matches!(self.phase, Phase::Spent) {
@@ -277,7 +329,10 @@ impl IkeSa {
             let reason = match &mut self.phase {
                 Phase::Spent => return,
                 Phase::Connecting { refused } => refused.take(),
-                Phase::HalfOpen(_) | Phase::Established | Phase::Closing { .. } => None,
+                Phase::HalfOpen(_)
+                | Phase::Established
+                | Phase::Closing { .. }
+                | Phase::Replaced { .. } => None,
             };
             let remote = self.channel.remote;
             return self.close(reason.unwrap_or(Failure::Timeout { remote }), cx);
@@ -295,10 +350,16 @@ impl IkeSa {
         if dpd && self.is_established() && self.outbound.is_empty() {
             self.queue.push(Task::Liveness);
         }
+        self.age(cx);
         self.pump(cx);
     }
 
     fn retransmit(&mut self, cx: &mut Context) {
+        if let Phase::Replaced { successor } = self.phase
+            && let Some(sa) = cx.sas.get(&successor)
+        {
+            self.channel = sa.channel;
+        }
         for due in self.outbound.due(&cx.retransmit, cx.now()) {
             match due {
                 Due::Again { bytes, tries } => {
@@ -352,14 +413,12 @@ impl IkeSa {
         bytes.truncate(message::HEADER_LEN + 4);
         let keys = self.keys.as_mut()?;
         keys.iv += 1;
-        let mut inner = [chain, &[0]].concat();
-        let body = u16::try_from(4 + 8 + inner.len() + 16).ok()?;
+        let body = message::body_len(&keys.outbound, chain.len());
+        let body = u16::try_from(4 + body).ok()?;
         let total = u32::from(body) + 28;
         bytes[24..28].copy_from_slice(&total.to_be_bytes());
         bytes[28] = first;
         bytes[30..32].copy_from_slice(&body.to_be_bytes());
-        let iv = keys.iv.to_be_bytes();
-        let icv = keys.outbound.seal(iv, &bytes, &mut inner);
-        Some([&bytes[..], &iv, &inner, &icv].concat())
+        Some(message::seal_body(&keys.outbound, keys.iv, chain, bytes))
     }
 }

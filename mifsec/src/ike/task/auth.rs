@@ -23,7 +23,7 @@ use crate::ike::peer::{Identity, IdentityPattern};
 use crate::ike::sa::{IkeSa, Phase};
 
 use super::child::{self, Create, Nonces};
-use super::{Payloads, Received, config, interfaces};
+use super::{Payloads, Received, config, interfaces, mobike, reauth, redirect};
 
 pub(in crate::ike) use choice::request;
 use proof::Proof;
@@ -54,7 +54,8 @@ pub(in crate::ike) struct AuthTask {
 impl AuthTask {
     /// The first Child SA is the first one configured.
     pub(in crate::ike) fn new(initial: Initial, sa: &IkeSa, cx: &mut Context) -> Self {
-        let first = sa.peer.as_ref().and_then(|peer| peer.children.first());
+        let with_child = sa.peer.as_ref().filter(|peer| !peer.is_childless());
+        let first = with_child.and_then(|peer| peer.children.first());
         Self {
             initial,
             child: first.map(|config| Create::on_channel(config.clone(), sa)),
@@ -116,7 +117,10 @@ impl AuthTask {
         if let Some(create) = &mut self.child {
             payloads.extend(create.offer(sa, cx, false));
         }
-        payloads.extend(interfaces::offer(self.probe_spi, cx));
+        if peer.mobility.mif {
+            payloads.extend(interfaces::offer(self.probe_spi, cx));
+        }
+        payloads.extend(mobike::offer(sa, cx));
         Some(payloads)
     }
 
@@ -149,9 +153,18 @@ impl AuthTask {
                 sa.begin_closing(reason, cx);
             };
         }
+        if redirect::in_auth(sa, cx, payloads) {
+            cx.release_spi(probe_spi);
+            if let Some(create) = child {
+                create.abandon(cx);
+            }
+            return;
+        }
+        sa.acquaint(payloads);
         let (leases, dns) = payloads.config().map(config::read).unwrap_or_default();
         sa.leases = leases;
         interfaces::agree(sa, cx, payloads, probe_spi);
+        mobike::agree(sa, cx, payloads);
         if let Some(reason) = lacking(sa) {
             if let Some(create) = child {
                 create.abandon(cx);
@@ -159,6 +172,7 @@ impl AuthTask {
             return sa.begin_closing(reason, cx);
         }
         sa.establish(dns, cx);
+        reauth::receive(sa, cx, payloads);
         interfaces::receive_table(sa, cx, payloads);
         if let Some(create) = child {
             let nonces = Nonces {
@@ -181,16 +195,19 @@ pub(in crate::ike) fn respond(
     let Phase::HalfOpen(half_open) = std::mem::replace(&mut sa.phase, Phase::Spent) else {
         return Vec::new();
     };
-    let outcome = authenticate_initiator(sa, cx, &half_open.initial, &received.payloads);
+    let outcome = mobike::check_no_nats(&received.payloads, received.arrival)
+        .map_err(|_| Failure::UnexpectedNat)
+        .and_then(|()| authenticate_initiator(sa, cx, &half_open.initial, &received.payloads));
     let proof = match outcome {
         Ok(proof) => proof,
         Err(reason) => {
             cx.drop(DropReason::Authentication);
+            let refusal = mobike::refusal(&reason);
             sa.phase = Phase::HalfOpen(half_open);
             sa.close(reason, cx);
             // The same for an unknown identity and a wrong secret, so that
             // neither can be guessed (RFC 7296 2.21.2).
-            return vec![child::error(NotifyType::AUTHENTICATION_FAILED)];
+            return vec![child::error(refusal)];
         }
     };
     if received
@@ -203,6 +220,7 @@ pub(in crate::ike) fn respond(
     }
     // It floated: the channel is where this message came from.
     sa.channel = sa.channel_of(received.arrival, cx);
+    sa.acquaint(&received.payloads);
     let mut response = proof;
     let refused_address = match config::asked(&received.payloads) {
         Some(request) => match config::respond(request, sa, cx) {
@@ -214,7 +232,7 @@ pub(in crate::ike) fn respond(
         },
         None => None,
     };
-    sa.establish(Vec::new(), cx);
+    sa.establish(config::Resolvers::default(), cx);
     let initial = half_open.initial;
     match refused_address {
         // No address, no Child SA; the IKE SA stands (RFC 7296 3.15.4).
@@ -238,6 +256,7 @@ pub(in crate::ike) fn respond(
         None => {}
     }
     response.extend(interfaces::answer(sa, cx));
+    response.extend(mobike::answer(sa, cx));
     response
 }
 
@@ -289,6 +308,7 @@ fn authenticate_initiator(
     sa.remote_id = name;
     let probe_spi = cx.allocate_spi();
     interfaces::agree(sa, cx, payloads, probe_spi);
+    mobike::agree(sa, cx, payloads);
     if let Some(reason) = lacking(sa) {
         return Err(reason);
     }
@@ -337,8 +357,11 @@ fn authenticate_responder(
 /// What the configuration demands and the peer does not have.
 pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
     let require = sa.peer.as_ref().map_or(Require::Any, |peer| peer.require);
-    let lacks = matches!(require, Require::Mif | Require::Mobike) && sa.mif.is_none();
-    lacks.then_some(Failure::MifRequired)
+    match require {
+        Require::Mif if sa.mif.is_none() => Some(Failure::MifRequired),
+        Require::Mobike if sa.mif.is_none() && sa.mobike.is_none() => Some(Failure::MobikeRequired),
+        _ => None,
+    }
 }
 
 /// A responder with a secret is looked up as the initiator does it.

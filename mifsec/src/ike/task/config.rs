@@ -26,6 +26,10 @@ pub(in crate::ike) fn request(peer: &PeerConfig) -> Option<Config> {
             AttributeType::INTERNAL_IP6_DNS,
         ]);
     }
+    // Only beside resolvers (RFC 8598 3.1).
+    if !wanted.is_empty() {
+        wanted.push(AttributeType::INTERNAL_DNS_DOMAIN);
+    }
     let attribute = |kind| Attribute {
         kind,
         value: Vec::new(),
@@ -74,22 +78,46 @@ pub(in crate::ike) fn respond(
         return Err(Failure::Address);
     }
     let mut attributes: Vec<_> = sa.leases.iter().copied().map(address).collect();
+    let leases = attributes.len();
     attributes.extend(pool.config().dns.iter().copied().filter_map(|ip| {
         let attribute = resolver(ip);
         asks(attribute.kind).then_some(attribute)
     }));
+    // Only beside resolvers, and only to who asks (RFC 8598 3.2).
+    if attributes.len() > leases && asks(AttributeType::INTERNAL_DNS_DOMAIN) {
+        let domains = pool.config().domains.iter().take(MAX_DOMAINS);
+        attributes.extend(domains.map(|name| Attribute {
+            kind: AttributeType::INTERNAL_DNS_DOMAIN,
+            value: name.as_bytes().to_vec(),
+        }));
+    }
     Ok(Config {
         kind: ConfigType::REPLY,
         attributes,
     })
 }
 
-/// What a CFG_REPLY gives: addresses and resolvers.
-pub(in crate::ike) fn read(reply: &Config) -> (Vec<IpAddr>, Vec<IpAddr>) {
+/// Most domains sent or taken.
+const MAX_DOMAINS: usize = 32;
+/// Most resolvers taken.
+const MAX_RESOLVERS: usize = 16;
+
+/// Name servers of the network behind the gateway.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::ike) struct Resolvers {
+    pub(in crate::ike) dns: Vec<IpAddr>,
+    /// What they are for; empty for everything (RFC 8598).
+    pub(in crate::ike) domains: Vec<String>,
+}
+
+/// What a CFG_REPLY gives: addresses and resolvers. Netmasks, subnets, versions
+/// and what we have no name for say nothing an IKE SA needs (RFC 7296 3.15.1).
+pub(in crate::ike) fn read(reply: &Config) -> (Vec<IpAddr>, Resolvers) {
     let mut leases = Vec::new();
-    let mut dns = Vec::new();
+    let mut resolvers = Resolvers::default();
+    let Resolvers { dns, domains } = &mut resolvers;
     if reply.kind != ConfigType::REPLY {
-        return (leases, dns);
+        return (leases, resolvers);
     }
     for Attribute { kind, value } in &reply.attributes {
         match *kind {
@@ -97,10 +125,17 @@ pub(in crate::ike) fn read(reply: &Config) -> (Vec<IpAddr>, Vec<IpAddr>) {
             AttributeType::INTERNAL_IP6_ADDRESS => leases.extend(ipv6(value)),
             AttributeType::INTERNAL_IP4_DNS => dns.extend(ipv4(value)),
             AttributeType::INTERNAL_IP6_DNS => dns.extend(ipv6(value)),
+            AttributeType::INTERNAL_DNS_DOMAIN => domains.extend(crate::ike::dns::domain(value)),
             _ => {}
         }
     }
-    (leases, dns)
+    dns.truncate(MAX_RESOLVERS);
+    domains.truncate(MAX_DOMAINS);
+    // Domains without a resolver for them mean nothing (RFC 8598 3.2).
+    if dns.is_empty() {
+        domains.clear();
+    }
+    (leases, resolvers)
 }
 
 /// An IPv6 address carries its prefix length (RFC 7296 3.15.1): a lease is a /128.
@@ -150,6 +185,7 @@ mod tests {
     fn what_is_leased_is_what_is_read() {
         let lease: Vec<IpAddr> = vec!["10.66.0.9".parse().unwrap(), "fd66::9".parse().unwrap()];
         let dns: Vec<IpAddr> = vec!["10.66.0.1".parse().unwrap(), "fd66::1".parse().unwrap()];
+        let domains = vec![];
         let attributes = lease.iter().copied().map(address);
         let reply = Config {
             kind: ConfigType::REPLY,
@@ -157,7 +193,7 @@ mod tests {
                 .chain(dns.iter().copied().map(resolver))
                 .collect(),
         };
-        assert_eq!(read(&reply), (lease, dns));
+        assert_eq!(read(&reply), (lease, Resolvers { dns, domains }));
     }
 
     #[test]
@@ -190,6 +226,55 @@ mod tests {
                 },
             ],
         };
-        assert_eq!(read(&reply), (vec![], vec![]));
+        assert_eq!(read(&reply), (vec![], Resolvers::default()));
+    }
+
+    #[test]
+    fn domains_are_names_beside_resolvers_and_no_more_than_so_many() {
+        let domain = |value: &[u8]| Attribute {
+            kind: AttributeType::INTERNAL_DNS_DOMAIN,
+            value: value.to_vec(),
+        };
+        let reply = |attributes| Config {
+            kind: ConfigType::REPLY,
+            attributes,
+        };
+        let names = [
+            &b"Corp.Example."[..],
+            b"bad name",
+            b"",
+            b"a\nb",
+            b"lab.example",
+        ];
+        let mut attributes: Vec<_> = names.map(domain).to_vec();
+        let alone = read(&reply(attributes.clone())).1;
+        assert_eq!(alone, Resolvers::default(), "no resolver for them");
+        attributes.push(resolver("10.66.0.1".parse().unwrap()));
+        let read_back = read(&reply(attributes.clone())).1;
+        assert_eq!(read_back.domains, ["corp.example", "lab.example"]);
+        attributes.extend((0..60).map(|n| domain(format!("d{n}.example").as_bytes())));
+        assert_eq!(read(&reply(attributes)).1.domains.len(), MAX_DOMAINS);
+    }
+
+    #[test]
+    fn attributes_we_have_no_use_for_are_passed_over() {
+        let kinds = [
+            AttributeType::INTERNAL_IP4_NETMASK,
+            AttributeType::INTERNAL_IP4_SUBNET,
+            AttributeType::INTERNAL_IP6_SUBNET,
+            AttributeType::APPLICATION_VERSION,
+            AttributeType::SUPPORTED_ATTRIBUTES,
+            AttributeType(26),
+            AttributeType(0x7abc),
+        ];
+        let attribute = |kind| Attribute {
+            kind,
+            value: vec![10, 0, 0, 0, 255, 255, 0, 0],
+        };
+        let reply = Config {
+            kind: ConfigType::REPLY,
+            attributes: kinds.map(attribute).to_vec(),
+        };
+        assert_eq!(read(&reply), (vec![], Resolvers::default()));
     }
 }

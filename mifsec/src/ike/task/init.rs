@@ -2,11 +2,14 @@
 //! until it accepts and lives in `engine/accept.rs`.
 //!
 //! ```text
-//!  request   HDR(A,0), [N(COOKIE)], SAi1, KEi, Ni, N(NATD..), N(NATD..)
-//!  response  HDR(A,B), SAr1, KEr, Nr, N(NATD..), N(NATD..)
+//!  request   HDR(A,0), [N(COOKIE)], SAi1, KEi, Ni, N(NATD..), N(NATD..), N(support)..
+//!  response  HDR(A,B), SAr1, KEr, Nr, N(NATD..), N(NATD..), N(support)..
 //!        or  HDR(A,0), N(COOKIE)                    repeat with it (2.6)
 //!        or  HDR(A,0), N(INVALID_KE_PAYLOAD, group) repeat with it (1.3, 2.7)
+//!        or  HDR(A,0), N(REDIRECT, gateway, Ni)     go there (RFC 5685)
 //! ```
+
+use std::net::IpAddr;
 
 use crate::crypto::{KeGroup, PrivateKey};
 use crate::ids::{Arrival, IkeSpi};
@@ -15,11 +18,12 @@ use crate::ike::error::Failure;
 use crate::ike::keymat::IkeKeys;
 use crate::ike::message::{Ke, Notify, NotifyType, Payload};
 use crate::ike::proposal::{self, IkeSuite};
+use crate::ike::redirect::Gateway;
 use crate::ike::sa::{IkeSa, Keys, Phase};
 use crate::ike::timer::TimerKind;
 
 use super::auth::{AuthTask, Initial};
-use super::{Payloads, Task, auth, natd};
+use super::{Payloads, Task, auth, natd, redirect};
 
 /// Most repetitions a responder may ask for: a cookie, a group, a cookie again.
 const MAX_ROUNDS: u32 = 4;
@@ -29,6 +33,7 @@ pub(in crate::ike) struct Init {
     private: PrivateKey,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
+    redirected_from: Option<IpAddr>,
     rounds: u32,
     /// The octets sent, which AUTH covers.
     request: Vec<u8>,
@@ -48,6 +53,8 @@ pub(in crate::ike) enum Verdict {
     Cookie(Vec<u8>),
     /// Repeat with a key of this method.
     Group(KeGroup),
+    /// Go to another gateway.
+    Redirect(Gateway),
     /// Go on with these.
     Agreed {
         suite: IkeSuite,
@@ -58,11 +65,16 @@ pub(in crate::ike) enum Verdict {
 
 impl Init {
     /// A first request; `None` when the system gives no randomness.
-    pub(in crate::ike) fn new(group: KeGroup, cx: &mut Context) -> Option<Self> {
+    pub(in crate::ike) fn new(
+        group: KeGroup,
+        redirected_from: Option<IpAddr>,
+        cx: &mut Context,
+    ) -> Option<Self> {
         Some(Self {
             private: PrivateKey::generate(group).ok()?,
             nonce: cx.nonce(),
             cookie: None,
+            redirected_from,
             rounds: 0,
             request: Vec::new(),
         })
@@ -85,8 +97,11 @@ impl Init {
         }));
         payloads.push(Payload::Nonce(self.nonce.clone()));
         let (local, remote) = (sa.channel.local, sa.channel.remote);
-        payloads.extend(natd::build(sa.spi_i, sa.spi_r, local, remote));
+        let forced = sa.peer.as_ref().is_some_and(|peer| peer.mobility.force_udp);
+        payloads.extend(natd::build(sa.spi_i, sa.spi_r, local, remote, forced));
+        payloads.push(support(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED));
         payloads.push(auth::hashes());
+        payloads.push(redirect::offer(self.redirected_from));
         payloads
     }
 
@@ -107,6 +122,10 @@ impl Init {
     ) -> Result<Verdict, Option<Failure>> {
         let payloads = &response.payloads;
         let offers = sa.peer.as_ref().map_or(&[][..], |peer| &peer.ike_proposals);
+        if let Some(notify) = payloads.notify(NotifyType::REDIRECT) {
+            let gateway = redirect::in_init(notify, &self.nonce).ok_or(None)?;
+            return Ok(Verdict::Redirect(gateway));
+        }
         if let Some(error) = payloads.error() {
             if error.kind != NotifyType::INVALID_KE_PAYLOAD {
                 return Err(Some(Failure::from_notify(error.kind, false)));
@@ -172,6 +191,7 @@ impl Init {
                 Ok(private) => self.private = private,
                 Err(_) => return sa.close(Failure::Entropy, cx),
             },
+            Verdict::Redirect(gateway) => return redirect::leave(&gateway, sa, cx),
             Verdict::Agreed {
                 suite,
                 public,
@@ -191,14 +211,26 @@ impl Init {
         cx: &mut Context,
         response: &InitResponse<'_>,
     ) {
+        let payloads = &response.payloads;
+        if payloads
+            .notify(NotifyType::CHILDLESS_IKEV2_SUPPORTED)
+            .is_none()
+            && sa.peer.as_ref().is_some_and(|peer| peer.is_childless())
+        {
+            return sa.close(Failure::ChildRequired, cx);
+        }
         let Ok(shared) = self.private.agree(public) else {
             return sa.close(Failure::Protocol { what: "public key" }, cx);
         };
         let Arrival { local, remote, .. } = response.arrival;
         sa.spi_r = response.spi_r;
-        sa.nat = natd::detect(&response.payloads, sa.spi_i, sa.spi_r, local, remote);
+        sa.nat = natd::detect(payloads, sa.spi_i, sa.spi_r, local, remote);
         let keys = IkeKeys::derive(suite, &shared, (&self.nonce, &nr), sa.spis());
         sa.keys = Keys::new(keys, true);
+        sa.fragmentation = payloads
+            .notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
+            .is_some();
+        sa.acquaint(payloads);
         // Peers with MOBIKE, and so with MIF, float whether or not there is a
         // NAT (RFC 4555 3.3); for others it does no harm (RFC 7296 2.23).
         sa.channel.local.set_port(cx.port);
@@ -213,6 +245,22 @@ impl Init {
         sa.queue
             .push(Task::Auth(Box::new(AuthTask::new(initial, sa, cx))));
     }
+}
+
+/// What an IKE_SA_INIT response says we support. A responder's fragments need the
+/// initiator's word (RFC 7383 2.3); a childless IKE SA does not (RFC 6023 3).
+pub(in crate::ike) fn answer(request: &Payloads) -> Vec<Payload> {
+    let mut kinds = vec![NotifyType::CHILDLESS_IKEV2_SUPPORTED];
+    kinds.extend(
+        request
+            .notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
+            .map(|notify| notify.kind),
+    );
+    kinds.into_iter().map(support).collect()
+}
+
+fn support(kind: NotifyType) -> Payload {
+    Payload::Notify(Notify::new(kind, Vec::new()))
 }
 
 /// The number in INVALID_KE_PAYLOAD.
