@@ -57,6 +57,8 @@ pub struct End {
     pub installs: usize,
     /// Rebinds ever asked for.
     pub rebinds: usize,
+    /// Longest message that may leave. Certificates without fragmentation need more.
+    pub max_datagram: usize,
     /// Every key ever installed, to find one used twice.
     keys: BTreeSet<Vec<u8>>,
     /// Octets of requests by (initiator's SPI, id, fragment number or 0).
@@ -74,6 +76,7 @@ impl End {
             events: Vec::new(),
             installs: 0,
             rebinds: 0,
+            max_datagram: MAX_DATAGRAM,
             keys: BTreeSet::new(),
             requests: BTreeMap::new(),
         }
@@ -163,7 +166,7 @@ impl End {
     /// a new one is the next.
     fn check(&mut self, transmit: &Transmit) {
         assert!(
-            transmit.payload.len() <= MAX_DATAGRAM,
+            transmit.payload.len() <= self.max_datagram,
             "{} octets",
             transmit.payload.len()
         );
