@@ -39,4 +39,10 @@ impl Engine {
         let sa = self.cx.sas.get_mut(&ike)?;
         sa.forge_message(exchange, message_id, response, payloads)
     }
+
+    /// IKE SAs, those that only answer among them, and inbound SPIs that are taken.
+    #[must_use]
+    pub fn census(&self) -> (usize, usize) {
+        (self.cx.sas.len(), self.cx.taken_spis())
+    }
 }
