@@ -18,6 +18,7 @@ mod dns;
 mod guard;
 mod handle;
 mod lifetime;
+mod mobike;
 mod network;
 mod paths;
 mod peer;
@@ -217,6 +218,7 @@ impl Agent {
         self.dark_due(now);
         self.retry_due(now);
         self.refused_children_due(now);
+        self.pairs_due(now);
         // Whatever that made is drained before anybody waits.
         self.drain();
         self.deadline(now)
@@ -233,6 +235,7 @@ impl Agent {
             self.reauth_at(),
             self.dark_at(),
             self.refused_until(),
+            self.pairs_until(),
             self.look_due(),
             (!self.entries.is_empty()).then_some(self.next_poll),
         ]
@@ -280,7 +283,9 @@ impl Agent {
                 spi: _,
                 path,
             } => {
-                self.path.handle_new_source(path, arrival, now);
+                if !self.follow_source(path, arrival, now) {
+                    self.path.handle_new_source(path, arrival, now);
+                }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
             Input::WorkerGone { index, error } => {
@@ -400,6 +405,7 @@ impl Agent {
             self.path
                 .handle_activity(*path, Activity { sent, last_rx }, now);
         }
+        self.question_pairs(now);
         if moved {
             self.active_until = now + ACTIVE_FOR;
         }

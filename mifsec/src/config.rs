@@ -20,6 +20,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::ike::cert::TrustAnchors;
+use crate::ike::config::Mobility;
 use crate::ike::lease::PoolConfig;
 use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
@@ -200,6 +201,8 @@ impl Pool {
 pub enum Require {
     /// Anything goes.
     Any,
+    /// At least MOBIKE, to survive a change of addresses.
+    Mobike,
     /// IKEv2-MIF or nothing.
     Mif,
 }
@@ -237,6 +240,8 @@ pub struct Peer {
     pub pool: Option<String>,
     /// The least the peer must speak.
     pub require: Require,
+    /// `mif`, `mobike`, `encapsulation`, `nat`.
+    pub mobility: Mobility,
     /// When to connect.
     pub start: Start,
     /// IKE proposals, best first.

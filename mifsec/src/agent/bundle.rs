@@ -120,6 +120,9 @@ impl Agent {
             }
             SaRequest::Install(sa) => self.install(*sa, now),
             SaRequest::Rebind { child, pair } => {
+                let ike = self.children.get(&child).map(|c| c.ike);
+                let only = ike.and_then(|ike| self.only_path(ike));
+                let pair = only.map_or(pair, |view| view.pair);
                 if let Some(child) = self.children.get_mut(&child) {
                     tracing::debug!(spi = %child.inbound.spi(), ?pair, "Child SA bound to another path");
                     child.pair = pair;
@@ -198,11 +201,12 @@ impl Agent {
             &mut self.entropy,
             now,
         );
+        let pair = self.only_path(sa.ike).map_or(sa.pair, |view| view.pair);
         self.children.insert(
             sa.child,
             Child {
                 ike: sa.ike,
-                pair: sa.pair,
+                pair,
                 bundle: sa.bundle,
                 outbound: Arc::new(outbound),
                 inbound: Arc::new(inbound),

@@ -16,6 +16,7 @@ use crate::path::{self, IfaceState, LinkClass, PeerParams, RemoteAddr, RemoteIfa
 use super::Agent;
 use super::anchors::Anchor;
 use super::dns::Brought;
+use super::mobike::Mobike;
 use super::probe::ProbeSas;
 
 /// How long a refused Child SA is not asked for again.
@@ -49,6 +50,8 @@ pub(super) struct Peer {
     pub(super) dark_since: Option<Instant>,
     /// Name servers and domains it told us.
     pub(super) names: Brought,
+    /// What is kept of a peer without MIF.
+    pub(super) mobike: Mobike,
 }
 
 impl Agent {
@@ -61,8 +64,10 @@ impl Agent {
                 initiator,
                 leases,
                 dns,
-                domains: _,
+                domains,
                 mif,
+                mobike,
+                peer_addresses,
                 channel,
                 nat_local,
                 nat_remote: _,
@@ -96,8 +101,9 @@ impl Agent {
                     dark_since: None,
                     names: Brought {
                         servers: dns,
-                        domains: Vec::new(),
+                        domains,
                     },
+                    mobike: Mobike::new(mobike, peer_addresses),
                 };
                 self.established(ike, established, mif, nat_local, now);
             }
@@ -114,11 +120,21 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
-            ike::Event::ChannelMoved { ike, observed } => self.channel_moved(ike, observed),
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
             }
             ike::Event::ReauthDue { ike } => self.reauth(ike, now),
+            ike::Event::ChannelMoved { ike, observed, nat } => {
+                if !self.follow_channel(ike, observed, nat, now) {
+                    self.channel_moved(ike, observed);
+                }
+            }
+            ike::Event::ChannelConfirmed { ike, channel, nat } => {
+                self.channel_confirmed(ike, channel, nat, now);
+            }
+            ike::Event::PeerAddresses { ike, addresses } => {
+                self.peer_addresses(ike, addresses, now);
+            }
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
@@ -166,6 +182,7 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.told.remove(&iface);
                 }
+                self.move_refused(ike, now);
                 self.tell(
                     "alert",
                     &[
@@ -392,6 +409,7 @@ impl Agent {
                 continue;
             };
             if !peer.mif {
+                self.ensure_pair(ike, views, now);
                 continue;
             }
             let local_gone = self
@@ -412,6 +430,7 @@ impl Agent {
         if self.peers.get(&ike).is_some_and(|p| p.initiator && p.mif) {
             self.move_channel(ike, &views, now);
         }
+        self.pair_quiet(ike, now);
     }
 
     fn move_channel(&mut self, ike: IkeId, views: &[path::PathView], now: Instant) {

@@ -445,7 +445,9 @@ fn engine_config(config: &Config) -> EngineConfig {
         require: match p.require {
             config::Require::Any => ike::config::Require::Any,
             config::Require::Mif => ike::config::Require::Mif,
+            config::Require::Mobike => ike::config::Require::Mobike,
         },
+        mobility: p.mobility,
         ike_proposals: p.ike.clone(),
         esp_proposals: p.esp.clone(),
         dpd: p.dpd,

@@ -10,6 +10,7 @@ use crate::path::{self, IfaceState};
 use super::Agent;
 use super::bundle::{Child, home};
 use super::handle::{Asked, Question};
+use super::peer::Peer;
 use super::retry::Progress;
 use super::views::{
     AccessView, IkeSpis, PATH_SCHEMA, PathView, PathsView, PeerView, SA_SCHEMA, STATUS_SCHEMA,
@@ -76,6 +77,7 @@ impl Agent {
                     state: "established".into(),
                     initiator: peer.initiator,
                     mif: peer.mif,
+                    tier: peer.tier().into(),
                     leases: peer.leases.iter().map(ToString::to_string).collect(),
                     spi_i: view.map(|v| spi(v.spi_i)),
                     spi_r: view.map(|v| spi(v.spi_r)),
@@ -106,6 +108,7 @@ impl Agent {
                 state: state.into(),
                 initiator: !configured.remote.is_empty(),
                 mif: false,
+                tier: String::new(),
                 leases: Vec::new(),
                 spi_i: attempt.map(|v| spi(v.spi_i)),
                 spi_r: attempt.map(|v| spi(v.spi_r)),
@@ -211,6 +214,7 @@ impl Agent {
             index: view.path.0,
             peer,
             remote_id,
+            tier: self.peers.get(&view.ike).map_or("", Peer::tier).into(),
             access: self.accesses.name(view.pair.local),
             local_iface: view.pair.local.0,
             remote_iface: view.pair.remote.0,

@@ -54,6 +54,10 @@ pub struct PeerView {
     pub initiator: bool,
     /// Whether it speaks IKEv2-MIF.
     pub mif: bool,
+    /// How it follows changes of addresses: `mif`, `mobike`, or `plain` for not at
+    /// all; empty while it is not established.
+    #[serde(default)]
+    pub tier: String,
     /// Ours (initiator) or the peer's (responder).
     pub leases: Vec<String>,
     /// IKE SPI of the initiator.
@@ -120,6 +124,9 @@ pub struct PathView {
     pub peer: String,
     /// The authenticated identity.
     pub remote_id: String,
+    /// `mif`, `mobike` or `plain`.
+    #[serde(default)]
+    pub tier: String,
     /// Our interface.
     pub access: String,
     /// Our announced number for it.

@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod mobility;
 mod peer;
 mod rekey;
 mod values;

@@ -116,7 +116,7 @@ impl Default for Limits {
 pub enum Require {
     /// IKEv2-MIF.
     Mif,
-    /// At least MOBIKE; until MOBIKE is implemented only MIF satisfies it.
+    /// At least MOBIKE; MIF is more than that.
     Mobike,
     /// Anything.
     #[default]
@@ -161,6 +161,31 @@ impl Lifetime {
     }
 }
 
+/// What we offer and accept of extensions that move addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mobility {
+    /// IKEv2-MIF.
+    pub mif: bool,
+    /// MOBIKE (RFC 4555).
+    pub mobike: bool,
+    /// Make the peer believe in a NAT in front of us, so that its ESP comes in UDP
+    /// (RFC 7296 2.23, RFC 3948): we have no other.
+    pub force_udp: bool,
+    /// NO_NATS_ALLOWED in whatever says where we are (RFC 4555 3.9).
+    pub no_nats: bool,
+}
+
+impl Default for Mobility {
+    fn default() -> Self {
+        Self {
+            mif: true,
+            mobike: true,
+            force_udp: true,
+            no_nats: false,
+        }
+    }
+}
+
 /// One peer, or a template of many.
 pub struct PeerConfig {
     /// Its name in commands, events and logs.
@@ -183,6 +208,8 @@ pub struct PeerConfig {
     pub pool: Option<String>,
     /// What it must support.
     pub require: Require,
+    /// What is spoken of addresses that change, and of NATs.
+    pub mobility: Mobility,
     /// Offers for the IKE SA, best first.
     pub ike_proposals: Vec<IkeProposal>,
     /// Offers for Child SAs, best first.

@@ -123,6 +123,11 @@ pub enum Command {
     },
     /// The IKE channel moves to this pair: what is outstanding leaves from there
     /// at once (same octets), the peer is told by MIF_UPDATE_ADDRS with IKE_CHANNEL.
+    ///
+    /// Towards a peer that has MOBIKE only, all Child SAs move with it: as initiator
+    /// by UPDATE_SA_ADDRESSES, answered by [`Event::ChannelConfirmed`] or
+    /// [`Event::MoveRefused`]; as responder the peer is told our addresses and
+    /// decides. One that has neither is told nothing.
     MoveChannel {
         /// Of which IKE SA.
         ike: IkeId,
@@ -191,6 +196,16 @@ pub enum Command {
     GiveUp {
         /// Which.
         ike: IkeId,
+    },
+    /// ESP of this peer was authenticated from a source we do not know: if a NAT
+    /// sits in front of it the channel follows, with MOBIKE after a return
+    /// routability check (RFC 7296 2.23, RFC 4555 3.8). Answered by
+    /// [`Event::ChannelMoved`] or nothing.
+    FollowPeer {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// How it came in.
+        observed: Arrival,
     },
     /// ESP of this peer was authenticated lately: liveness starts over (RFC 7296 2.4).
     PeerAlive {
@@ -353,6 +368,10 @@ pub enum Event {
         domains: Vec<String>,
         /// Set between MIF peers.
         mif: Option<MifSession>,
+        /// Both ends have MOBIKE (RFC 4555).
+        mobike: bool,
+        /// Further addresses of the peer (RFC 4555 3.4).
+        peer_addresses: Vec<IpAddr>,
         /// Where its messages go.
         channel: Channel,
         /// A NAT sits in front of us: nothing is to be expected unasked, and the
@@ -378,12 +397,31 @@ pub enum Event {
         /// Where the message came from.
         observed: Arrival,
     },
-    /// The peer moved the IKE channel to where this message came from.
+    /// The peer moved the IKE channel to where this message came from. With
+    /// MOBIKE it answered there (RFC 4555 3.7), and all Child SAs move with it.
     ChannelMoved {
         /// Of which IKE SA.
         ike: IkeId,
         /// Where the message came from.
         observed: Arrival,
+        /// NATs found on the new pair; those of IKE_SA_INIT if the peer did not look.
+        nat: Nat,
+    },
+    /// The peer took note of our [`Command::MoveChannel`] (RFC 4555 3.5).
+    ChannelConfirmed {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The pair in use.
+        channel: Channel,
+        /// NATs found on it.
+        nat: Nat,
+    },
+    /// The peer's complete list of addresses changed (RFC 4555 3.6).
+    PeerAddresses {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// All of them, the one it said so from first.
+        addresses: Vec<IpAddr>,
     },
     /// The IKE SA was rekeyed: probes are sealed with these keys from now. What the
     /// peer sealed before still arrives on the old inbound SPI for

@@ -32,7 +32,7 @@ use super::keymat::IkeKeys;
 use super::message::NotifyType;
 use super::mif::Maddr;
 use super::task::config::Resolvers;
-use super::task::{Payloads, Queue, Task, auth, child, delete, interfaces};
+use super::task::{Payloads, Queue, Task, auth, child, delete, interfaces, mobike};
 use super::timer::{TimerKind, TimerTable};
 use super::vendor;
 use super::window::{Inbound, Outbound};
@@ -90,6 +90,8 @@ pub(super) struct IkeSa {
     pub(super) fragmentation: bool,
     /// What the peer is by its vendor ids, if we know it.
     pub(super) vendor: Option<&'static str>,
+    /// Both ends have MOBIKE; beside MIF it only answers.
+    pub(super) mobike: Option<mobike::Mobike>,
     /// Ours (initiator) or the peer's (responder).
     pub(super) leases: Vec<IpAddr>,
     /// When it is too old.
@@ -187,6 +189,7 @@ impl IkeSa {
             told_outside: None,
             fragmentation: false,
             vendor: None,
+            mobike: None,
             leases: Vec::new(),
             ageing: Ageing::default(),
             reauth_at: None,
@@ -285,6 +288,8 @@ impl IkeSa {
             dns: resolvers.dns,
             domains: resolvers.domains,
             mif,
+            mobike: self.mobike.is_some(),
+            peer_addresses: self.peer_addresses(),
             channel: self.channel,
             nat_local: self.nat.local,
             nat_remote: self.nat.remote,
@@ -467,6 +472,7 @@ impl IkeSa {
             mif: self.mif.is_some(),
             fragmentation: self.fragmentation,
             vendor: self.vendor,
+            mobike: self.mobike.is_some(),
             leases: self.leases.clone(),
             channel: self.channel,
             nat: self.nat,

@@ -15,6 +15,7 @@
 //! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
+//! | `mobike`     | UPDATE_SA_ADDRESSES and its company       | RFC 4555       |
 
 pub(super) mod auth;
 pub(super) mod child;
@@ -23,6 +24,7 @@ pub(super) mod delete;
 pub(super) mod informational;
 pub(super) mod init;
 pub(super) mod interfaces;
+pub(super) mod mobike;
 pub(super) mod natd;
 pub(super) mod payloads;
 pub(super) mod reauth;
@@ -35,6 +37,7 @@ use std::collections::VecDeque;
 use crate::ids::{Arrival, ChildId};
 
 use super::engine::Context;
+use super::event::Channel;
 use super::message::{ExchangeType, Notify, Payload};
 use super::sa::IkeSa;
 
@@ -46,6 +49,8 @@ pub(super) struct Received {
     pub(super) payloads: Payloads,
     /// Its exchange.
     pub(super) exchange: ExchangeType,
+    /// Its number: requests may overtake each other within the window.
+    pub(super) message_id: u32,
     /// Where it came from.
     pub(super) arrival: Arrival,
 }
@@ -68,6 +73,8 @@ pub(super) enum Task {
     Update(Box<update::Update>),
     /// An error of the peer's that no response can carry.
     Tell(Notify),
+    /// What MOBIKE asks and tells.
+    Mobike(Box<mobike::Ask>),
     /// An empty INFORMATIONAL (RFC 7296 2.4).
     Liveness,
 }
@@ -83,6 +90,7 @@ impl Task {
             | Self::Announce(_)
             | Self::Update(_)
             | Self::Tell(_)
+            | Self::Mobike(_)
             | Self::Liveness => ExchangeType::INFORMATIONAL,
         }
     }
@@ -93,6 +101,7 @@ impl Task {
         match self {
             Self::Init(_) | Self::Auth(_) => 0,
             Self::Update(_) => 1,
+            Self::Mobike(ask) => ask.priority(),
             Self::Delete(_) => 2,
             Self::Announce(_)
             | Self::Child(_)
@@ -113,6 +122,7 @@ impl Task {
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
             Self::Tell(notify) => Some(vec![Payload::Notify(notify.clone())]),
+            Self::Mobike(ask) => ask.build(sa, cx),
             Self::Liveness => Some(Vec::new()),
         }
     }
@@ -130,6 +140,7 @@ impl Task {
             Self::Update(update) => update.process(sa, cx, received),
             Self::Tell(_) => {}
             Self::Liveness => cx.count("ike_liveness_answered"),
+            Self::Mobike(ask) => ask.process(sa, cx, received),
         }
     }
 
@@ -150,7 +161,16 @@ impl Task {
             | Self::Announce(_)
             | Self::Update(_)
             | Self::Tell(_)
+            | Self::Mobike(_)
             | Self::Liveness => {}
+        }
+    }
+
+    /// The pair it leaves on if that is not the channel's.
+    pub(super) fn elsewhere(&self) -> Option<Channel> {
+        match self {
+            Self::Mobike(ask) => ask.candidate(),
+            _ => None,
         }
     }
 
@@ -159,7 +179,9 @@ impl Task {
     fn waits_for(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Update(a), Self::Update(b)) => a.concerns(b),
-            (Self::Announce(_), Self::Announce(_)) | (Self::Liveness, Self::Liveness) => true,
+            (Self::Announce(_), Self::Announce(_))
+            | (Self::Mobike(_), Self::Mobike(_))
+            | (Self::Liveness, Self::Liveness) => true,
             // The IKE SA is rekeyed while nothing happens to Child SAs, and the
             // other way round (RFC 7296 2.25).
             (Self::RekeyIke(_), other) => other.changes_sas(),
@@ -191,6 +213,7 @@ impl Queue {
         let serves = |queued: &mut Task| match (queued, &task) {
             (Task::Announce(_), Task::Announce(_)) | (Task::Liveness, Task::Liveness) => true,
             (Task::Update(queued), Task::Update(update)) => queued.absorb(update),
+            (Task::Mobike(queued), Task::Mobike(ask)) => queued.serves(ask),
             _ => false,
         };
         if !self.0.iter_mut().any(serves) {

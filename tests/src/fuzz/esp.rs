@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 
 use mifsec::crypto::{Aead, AeadAlgorithm, Secret};
-use mifsec::esp::{EspError, HEADER_LEN, InboundSa, OutboundSa, SaParams};
+use mifsec::esp::{EspError, InboundSa, OutboundSa, SaParams};
 use mifsec::ids::Spi;
 
 use super::input::Input;
 
 const ICV_LEN: usize = 16;
+/// Octets of its IV.
+const IV_LEN: usize = 8;
 const SPI: Spi = Spi(0x0102_0304);
 
 /// A sequence of packets for one SA: raw octets, authentic ones with any text,
@@ -58,8 +60,8 @@ pub fn packet(data: &[u8]) {
                 if op % 5 == 1 {
                     raw(&aead, esn, sequence, text)
                 } else {
-                    let mut packet = vec![0; OutboundSa::sealed_len(text.len())];
-                    packet[HEADER_LEN..][..text.len()].copy_from_slice(text);
+                    let mut packet = vec![0; outbound.sealed_len(text.len())];
+                    packet[outbound.header_len()..][..text.len()].copy_from_slice(text);
                     let len = outbound.seal(sequence, op, text.len(), &mut packet);
                     assert_eq!(len, packet.len());
                     packet
@@ -139,31 +141,34 @@ fn together(inbound: &InboundSa, run: &[Vec<u8>], accepted: &BTreeSet<u64>) {
 }
 
 fn sequence(input: &mut Input<'_>, newest: u64, esn: bool) -> u64 {
-    let near = newest
-        .wrapping_add(u64::from(input.u16()))
-        .wrapping_sub(16);
+    let near = newest.wrapping_add(u64::from(input.u16())).wrapping_sub(16);
     let sequence = match input.u8() % 4 {
         0 | 1 => near,
         2 => u64::from(input.u32()),
         _ => near.wrapping_add(1 << 31),
     };
-    if esn { sequence } else { sequence & 0xffff_ffff }
+    if esn {
+        sequence
+    } else {
+        sequence & 0xffff_ffff
+    }
 }
 
 /// An authentic packet around any text: padding is the fuzzer's.
 fn raw(aead: &Aead, esn: bool, sequence: u64, text: &[u8]) -> Vec<u8> {
     let mut packet = SPI.0.to_be_bytes().to_vec();
     packet.extend(&sequence.to_be_bytes()[4..]);
-    packet.extend(sequence.to_be_bytes());
     let mut aad = SPI.0.to_be_bytes().to_vec();
     aad.extend(if esn {
         sequence.to_be_bytes().to_vec()
     } else {
         sequence.to_be_bytes()[4..].to_vec()
     });
-    let start = packet.len();
+    let (mut iv, mut icv) = ([0; IV_LEN], [0; ICV_LEN]);
+    let mut text = text.to_vec();
+    aead.seal(sequence, &aad, None, &mut iv, &mut text, &mut icv);
+    packet.extend(iv);
     packet.extend(text);
-    let icv: [u8; ICV_LEN] = aead.seal(sequence.to_be_bytes(), &aad, &mut packet[start..]);
     packet.extend(icv);
     packet
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use mifsec::crypto::{Aead, AeadAlgorithm};
+use mifsec::ids::IkeSpi;
 use mifsec::ike::message::{
     self, Body, HEADER_LEN, Header, MAX_PAYLOADS, Notify, NotifyType, OpenError, Payload,
     PayloadType,
@@ -12,7 +13,6 @@ use mifsec::ike::mif::{
 };
 use mifsec::ike::peer::Identity;
 use mifsec::ike::selector;
-use mifsec::ids::IkeSpi;
 
 use super::input::Input;
 
@@ -211,9 +211,9 @@ fn sealed(first: PayloadType, chain: &[u8]) -> Vec<u8> {
     out[HEADER_LEN] = first.0;
     let octets = u16::try_from(total - HEADER_LEN).unwrap_or(u16::MAX);
     out[HEADER_LEN + 2..HEADER_LEN + 4].copy_from_slice(&octets.to_be_bytes());
-    let iv = 1u64.to_be_bytes();
+    let (mut iv, mut icv) = ([0; IV], [0; ICV]);
     let mut text = chain.to_vec();
-    let icv = key().seal(iv, &out, &mut text);
+    key().seal(1, &out, None, &mut iv, &mut text, &mut icv);
     out.extend(iv);
     out.extend(text);
     out.extend(icv);

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use mifsec::ids::{IfaceId, Spi};
 use mifsec::ike::Command;
-use mifsec::ike::mif::{Interfaces, Maddr, OuterAddrs, OuterFlags, Supported, UpdateAddrs, UpdateFlags};
+use mifsec::ike::mif::{
+    Interfaces, Maddr, OuterAddrs, OuterFlags, Supported, UpdateAddrs, UpdateFlags,
+};
 
 use crate::sim::setup::{self, RAN, WLAN, WLAN_ADDRESS, second_member};
 use crate::sim::{A, Pair};
@@ -38,7 +40,11 @@ fn messages(seeds: &mut Vec<Seed>) {
         let name = format!(
             "{n:02}-{}-{}",
             header.exchange.to_string().to_lowercase().replace('_', "-"),
-            if header.response { "response" } else { "request" }
+            if header.response {
+                "response"
+            } else {
+                "request"
+            }
         );
         let clear = mifsec::ike::message::encode_clear(&header, &payloads);
         let mut chain = vec![clear[16]];
@@ -175,8 +181,16 @@ fn inner() -> Vec<(&'static str, [u8; 10], Vec<u8>)> {
     let plain = [0; 10];
     vec![
         ("v4-syn", plain, v4(6, &tcp(2, &[2, 4, 5, 0xb4], 0), 0x40)),
-        ("v6-syn", plain, v6(6, &tcp(2, &[1, 1, 1, 1, 2, 4, 5, 0xb4], 0))),
-        ("v4-tso", vnet(1, 500, 20, 16), v4(6, &tcp(0x18, &[], 1800), 0x40)),
+        (
+            "v6-syn",
+            plain,
+            v6(6, &tcp(2, &[1, 1, 1, 1, 2, 4, 5, 0xb4], 0)),
+        ),
+        (
+            "v4-tso",
+            vnet(1, 500, 20, 16),
+            v4(6, &tcp(0x18, &[], 1800), 0x40),
+        ),
         ("v6-tso", vnet(4, 500, 40, 16), v6(6, &tcp(0x10, &[], 1800))),
         ("v4-uso", vnet(5, 200, 20, 6), v4(17, &udp(900), 0)),
         ("v6-uso", vnet(5, 200, 40, 6), v6(17, &udp(900))),
@@ -215,15 +229,26 @@ fn sessions(seeds: &mut Vec<Seed>) {
         ],
     );
     // Delete of a Child SA, of an unknown one, of the IKE SA.
-    add("delete", &[1, 0, 2, 1, 7, 1, 0, 5, 0, 100, 0, 2, 1, 7, 1, 0xff, 1, 2, 3, 4, 5, 0, 9, 0, 2, 1, 8, 0xff]);
+    add(
+        "delete",
+        &[
+            1, 0, 2, 1, 7, 1, 0, 5, 0, 100, 0, 2, 1, 7, 1, 0xff, 1, 2, 3, 4, 5, 0, 9, 0, 2, 1, 8,
+            0xff,
+        ],
+    );
     // Commands at both ends with loss between.
-    add("commands", &[1, 6, 0, 6, 2, 9, 5, 9, 9, 0x86, 2, 5, 1, 0, 6, 3, 5, 4, 0, 6, 1, 0]);
+    add(
+        "commands",
+        &[
+            1, 6, 0, 6, 2, 9, 5, 9, 9, 0x86, 2, 5, 1, 0, 6, 3, 5, 4, 0, 6, 1, 0,
+        ],
+    );
     // MIF_UPDATE_ADDRS with data of its own.
     add(
         "mif-update",
         &[
-            1, 0, 2, 1, 10, 0x80, 3, 0, 32, 0, 0, 0, 7, 0, 9, 1, 0xf4, 0, 2, 0, 2, 1, 0, 0, 0,
-            198, 51, 100, 20, 1, 1, 0x11, 0x94, 198, 51, 100, 21, 0, 0, 5, 0, 100,
+            1, 0, 2, 1, 10, 0x80, 3, 0, 32, 0, 0, 0, 7, 0, 9, 1, 0xf4, 0, 2, 0, 2, 1, 0, 0, 0, 198,
+            51, 100, 20, 1, 1, 0x11, 0x94, 198, 51, 100, 21, 0, 0, 5, 0, 100,
         ],
     );
     // IKE SA rekey: SA of an IKE proposal, nonce, KE.
@@ -234,13 +259,19 @@ fn sessions(seeds: &mut Vec<Seed>) {
         ],
     );
     // A response nobody asked for, a repeated datagram, garbage.
-    add("noise", &[1, 4, 2, 3, 0, 8, 0, 3, 0, 40, 1, 0x87, 0, 4, 1, 2, 3, 4]);
+    add(
+        "noise",
+        &[1, 4, 2, 3, 0, 8, 0, 3, 0, 40, 1, 0x87, 0, 4, 1, 2, 3, 4],
+    );
 }
 
 fn texts(seeds: &mut Vec<Seed>) {
     let readme = include_str!("../../../README.md");
     let blocks = readme.split("```toml\n").skip(1);
-    for (n, block) in blocks.filter_map(|rest| rest.split("```").next()).enumerate() {
+    for (n, block) in blocks
+        .filter_map(|rest| rest.split("```").next())
+        .enumerate()
+    {
         // The secret beside the corpora, so that a whole file is good.
         let text: String = block
             .lines()

@@ -136,8 +136,16 @@ fn command(pair: &mut Pair, who: usize, input: &mut Input<'_>) -> Option<Command
                 local: if who == A { RAN } else { GATEWAY },
                 remote: if who == A { GATEWAY } else { RAN },
             },
-            local: if who == A { ip(RAN_ADDRESS) } else { ip(setup::GATEWAY_ADDRESS) },
-            remote: if who == A { ip(setup::GATEWAY_ADDRESS) } else { ip(RAN_ADDRESS) },
+            local: if who == A {
+                ip(RAN_ADDRESS)
+            } else {
+                ip(setup::GATEWAY_ADDRESS)
+            },
+            remote: if who == A {
+                ip(setup::GATEWAY_ADDRESS)
+            } else {
+                ip(RAN_ADDRESS)
+            },
         },
     })
 }
@@ -159,7 +167,11 @@ fn payloads(pair: &Pair, who: usize, input: &mut Input<'_>) -> Vec<Payload> {
 /// payload type.
 fn payload(pair: &Pair, who: usize, input: &mut Input<'_>) -> Payload {
     match input.u8() % 16 {
-        0 => Payload::Sa(offer_esp(&[EspProposal::default()], Spi(input.u32()), false)),
+        0 => Payload::Sa(offer_esp(
+            &[EspProposal::default()],
+            Spi(input.u32()),
+            false,
+        )),
         1 => Payload::Sa(offer_ike(&[IkeProposal::default()], input.bytes(8))),
         2 => Payload::Nonce(vec![input.u8(); 32]),
         3 => Payload::Nonce(input.counted().to_vec()),

@@ -14,7 +14,10 @@ pub fn config_file(data: &[u8]) {
         return;
     };
     // A file of the machine as a secret would make the outcome depend on it.
-    if ["/dev", "/proc", ".."].iter().any(|path| text.contains(path)) {
+    if ["/dev", "/proc", ".."]
+        .iter()
+        .any(|path| text.contains(path))
+    {
         return;
     }
     // A good secret, gw.psk, is beside the corpora.

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
 use super::rekey::What;
-use super::{Checker, NOT_YET, Section};
+use super::{Checker, NOT_YET, Section, mobility};
 use crate::ike::peer::{Identity, IdentityError, IdentityPattern, LocalAuth};
 
 /// How long all may be quiet before the peer is asked whether it is there.
@@ -65,13 +65,7 @@ impl Checker<'_> {
                     .mend("use psk_file"));
             }
         }
-        self.choose(
-            section,
-            "encapsulation",
-            raw.encapsulation.as_deref(),
-            "auto",
-            &[("auto", Some(())), ("udp", Some(())), ("native", None)],
-        )?;
+        let mobility = mobility::Words::of(&raw);
         let local_id = self.required(
             section,
             "local_id",
@@ -206,6 +200,7 @@ impl Checker<'_> {
                 .mend("add `remote`, or leave start out to accept"));
         }
         Ok(Peer {
+            mobility: self.mobility(section, &mobility)?,
             require: self.choose(
                 section,
                 "require",
@@ -214,7 +209,7 @@ impl Checker<'_> {
                 &[
                     ("any", Some(Require::Any)),
                     ("mif", Some(Require::Mif)),
-                    ("mobike", None),
+                    ("mobike", Some(Require::Mobike)),
                 ],
             )?,
             start: self.choose(

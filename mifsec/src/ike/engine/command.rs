@@ -11,7 +11,7 @@ use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
 use crate::ike::task::update::{Update, maddr};
-use crate::ike::task::{Task, interfaces};
+use crate::ike::task::{Task, interfaces, mobike};
 
 use super::{Context, Engine};
 
@@ -31,6 +31,7 @@ impl Engine {
                     let ids: Vec<_> = self.cx.sas.keys().copied().collect();
                     for id in ids {
                         self.step(id, interfaces::announce);
+                        self.step(id, mobike::announce);
                     }
                 }
             }
@@ -66,7 +67,12 @@ impl Engine {
             Command::UpdateAddresses { ike, .. } | Command::MoveChannel { ike, .. } => {
                 self.step(ike, |sa, cx| {
                     if sa.is_established() {
-                        move_away(sa, cx, command);
+                        match command {
+                            Command::MoveChannel { channel, .. } if sa.mif.is_none() => {
+                                mobike::move_channel(sa, cx, channel);
+                            }
+                            _ => move_away(sa, cx, command),
+                        }
                     }
                 });
             }
@@ -77,6 +83,9 @@ impl Engine {
                 };
                 sa.move_channel(channel, cx);
             }),
+            Command::FollowPeer { ike, observed } => {
+                self.step(ike, |sa, cx| mobike::follow(sa, cx, observed));
+            }
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }

@@ -40,6 +40,7 @@ fn config(local: &str, remote: &str, specs: [Vec<TsSpec>; 2]) -> EngineConfig {
             request_v6: false,
             pool: None,
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![proposal::IkeProposal::default()],
             esp_proposals: vec![proposal::EspProposal::default()],
             dpd: None,

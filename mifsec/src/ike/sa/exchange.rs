@@ -136,11 +136,13 @@ impl IkeSa {
         }
         self.alive(cx);
         let refused = opened.is_err();
+        self.follow_request(header.exchange, arrival, cx);
         let response = match opened {
             Ok(payloads) => {
                 let received = Received {
                     payloads,
                     exchange: header.exchange,
+                    message_id: header.message_id,
                     arrival,
                 };
                 self.respond(&received, cx)
@@ -238,6 +240,7 @@ impl IkeSa {
         let received = Received {
             payloads,
             exchange: header.exchange,
+            message_id: header.message_id,
             arrival,
         };
         match self.phase {
@@ -281,7 +284,10 @@ impl IkeSa {
             if let Task::Init(init) = &mut task {
                 init.sent(&bytes);
             }
+            let home = task.elsewhere();
+            let home = home.map(|other| std::mem::replace(&mut self.channel, other));
             self.send(bytes.clone(), cx);
+            self.channel = home.unwrap_or(self.channel);
             self.outbound.sent(bytes, task, &cx.retransmit, cx.now());
         }
         if !matches!(self.phase, Phase::Spent) {

@@ -136,6 +136,7 @@ impl IkeSa {
             children,
             early_deletes,
             mif,
+            mobike,
             leases,
             ageing,
             reauth_at,
@@ -159,6 +160,7 @@ impl IkeSa {
         self.children = std::mem::take(children);
         self.early_deletes = std::mem::take(early_deletes);
         self.mif = mif.take();
+        self.mobike = mobike.take();
         self.leases = std::mem::take(leases);
         self.reauth_at = reauth_at.take();
         self.child_rivals = std::mem::take(child_rivals);
@@ -183,10 +185,12 @@ impl IkeSa {
     /// done already, which such requests bear.
     fn take_over(&mut self, task: Task, cx: &mut Context) {
         match task {
-            Task::Update(_) | Task::Announce(_) | Task::Liveness | Task::Child(_) => {
-                self.queue.push(task);
-            }
-            Task::Delete(delete::Target::Child(_) | delete::Target::Orphan(_)) => {
+            Task::Update(_)
+            | Task::Announce(_)
+            | Task::Mobike(_)
+            | Task::Liveness
+            | Task::Child(_)
+            | Task::Delete(delete::Target::Child(_) | delete::Target::Orphan(_)) => {
                 self.queue.push(task);
             }
             Task::Init(_)
@@ -267,12 +271,14 @@ pub(super) fn ask_again(successor: IkeId, tasks: Vec<Task>, cx: &mut Context) {
     }
 }
 
-/// A window belongs to the keys it was offered under.
+/// A window belongs to the keys it was offered under; ids start anew, so this is
+/// older than anything under the new ones.
 fn without_window(received: &Received) -> Received {
     let size = |payload: &Payload| matches!(payload, Payload::Notify(notify) if notify.kind == NotifyType::SET_WINDOW_SIZE);
     let payloads = received.payloads.0.iter().filter(|p| !size(p));
     Received {
         payloads: Payloads(payloads.cloned().collect()),
+        message_id: 0,
         ..*received
     }
 }

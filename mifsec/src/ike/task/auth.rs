@@ -20,7 +20,7 @@ use crate::ike::peer::{Identity, IdentityPattern, PskSource, authorise};
 use crate::ike::sa::{IkeSa, Phase};
 
 use super::child::{self, Create, Nonces};
-use super::{Payloads, Received, config, interfaces, reauth, redirect};
+use super::{Payloads, Received, config, interfaces, mobike, reauth, redirect};
 
 /// What IKE_SA_INIT left for AUTH to cover.
 pub(in crate::ike) struct Initial {
@@ -103,7 +103,10 @@ impl AuthTask {
         if let Some(create) = &mut self.child {
             payloads.extend(create.offer(sa, cx, false));
         }
-        payloads.extend(interfaces::offer(self.probe_spi, cx));
+        if peer.mobility.mif {
+            payloads.extend(interfaces::offer(self.probe_spi, cx));
+        }
+        payloads.extend(mobike::offer(sa, cx));
         Some(payloads)
     }
 
@@ -147,6 +150,7 @@ impl AuthTask {
         let (leases, dns) = payloads.config().map(config::read).unwrap_or_default();
         sa.leases = leases;
         interfaces::agree(sa, cx, payloads, probe_spi);
+        mobike::agree(sa, cx, payloads);
         if let Some(reason) = lacking(sa) {
             if let Some(create) = child {
                 create.abandon(cx);
@@ -177,16 +181,19 @@ pub(in crate::ike) fn respond(
     let Phase::HalfOpen(half_open) = std::mem::replace(&mut sa.phase, Phase::Spent) else {
         return Vec::new();
     };
-    let outcome = authenticate_initiator(sa, cx, &half_open.initial, &received.payloads);
+    let outcome = mobike::check_no_nats(&received.payloads, received.arrival)
+        .map_err(|_| Failure::UnexpectedNat)
+        .and_then(|()| authenticate_initiator(sa, cx, &half_open.initial, &received.payloads));
     let proof = match outcome {
         Ok(proof) => proof,
         Err(reason) => {
             cx.drop(DropReason::Authentication);
+            let refusal = mobike::refusal(&reason);
             sa.phase = Phase::HalfOpen(half_open);
             sa.close(reason, cx);
             // The same for an unknown identity and a wrong secret, so that
             // neither can be guessed (RFC 7296 2.21.2).
-            return vec![child::error(NotifyType::AUTHENTICATION_FAILED)];
+            return vec![child::error(refusal)];
         }
     };
     if received
@@ -235,6 +242,7 @@ pub(in crate::ike) fn respond(
         None => {}
     }
     response.extend(interfaces::answer(sa, cx));
+    response.extend(mobike::answer(sa, cx));
     response
 }
 
@@ -285,6 +293,7 @@ fn authenticate_initiator(
     sa.remote_id = name;
     let probe_spi = cx.allocate_spi();
     interfaces::agree(sa, cx, payloads, probe_spi);
+    mobike::agree(sa, cx, payloads);
     if let Some(reason) = lacking(sa) {
         return Err(reason);
     }
@@ -334,8 +343,11 @@ fn authenticate_responder(
 /// What the configuration demands and the peer does not have.
 pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
     let require = sa.peer.as_ref().map_or(Require::Any, |peer| peer.require);
-    let lacks = matches!(require, Require::Mif | Require::Mobike) && sa.mif.is_none();
-    lacks.then_some(Failure::MifRequired)
+    match require {
+        Require::Mif if sa.mif.is_none() => Some(Failure::MifRequired),
+        Require::Mobike if sa.mif.is_none() && sa.mobike.is_none() => Some(Failure::MobikeRequired),
+        _ => None,
+    }
 }
 
 /// An initiator knows whom it calls, so a table is looked up by that name.

@@ -120,6 +120,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
     let theirs = payloads
         .notify(status::MIF_SUPPORTED)
         .filter(|_| payloads.has_vendor(&VENDOR_ID))
+        .filter(|_| sa.peer.as_ref().is_none_or(|peer| peer.mobility.mif))
         .and_then(|notify| match Supported::decode(&notify.data) {
             Ok(supported) => Some(supported),
             Err(error) => {
