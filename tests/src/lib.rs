@@ -2,7 +2,7 @@
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
 //! watches it from the router and judges what it saw. [`sim`] runs two IKE
-//! engines against each other in virtual time, [`bpf`] the loaded programs over
+//! engines against each other in virtual time, [`session`] two agents, [`bpf`] the loaded programs over
 //! fixtures and on veth devices; [`tunnel`], [`pump`] and [`stamped`] measure
 //! the data plane between two [`namespace`]s; [`interop`] runs against strongSwan;
 //! [`fuzz`] is what the fuzz targets do.
@@ -13,6 +13,7 @@ pub mod interop;
 pub mod lab;
 pub mod namespace;
 pub mod pump;
+pub mod session;
 pub mod sim;
 pub mod stamped;
 pub mod tunnel;

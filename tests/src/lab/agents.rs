@@ -111,20 +111,42 @@ impl Agents {
             "there is no agent at {}: build it with `cargo build --release`",
             binary.display()
         );
-        let secrets = topology.dir.join("subscribers");
+        let secrets = secrets(topology);
         let secret = topology.dir.join("gateway.psk");
         let psk = format!("lab-{}-{}", topology.tag, super::sys::now_ns());
         private(&secrets, &format!("{} = {psk}\n", config::IDENTITY))?;
         private(&secret, &format!("{psk}\n"))?;
-        let gw = Agent::start(topology, &topology.gw, "gw", binary, extra, |names| {
-            config::gateway(names, &secrets, extra)
-        })?;
-        gw.wait_for_control(topology)?;
+        let gw = Self::gateway(topology, binary, extra)?;
         let eu = Agent::start(topology, &topology.eu, "eu", binary, extra, |names| {
             config::end_user(names, &secret, extra)
         })?;
         eu.wait_for_control(topology)?;
         Ok(Self { eu, gw })
+    }
+
+    /// Starts the gateway's agent once more, after it was killed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn restart_gateway(
+        &mut self,
+        topology: &Topology,
+        binary: &Path,
+        extra: &Extra,
+    ) -> Result<()> {
+        // What a killed agent leaves would be taken for the new one's.
+        let _ = fs::remove_file(&self.gw.control);
+        let _ = fs::remove_dir_all(topology.dir.join("gw-state"));
+        self.gw = Self::gateway(topology, binary, extra)?;
+        Ok(())
+    }
+
+    fn gateway(topology: &Topology, binary: &Path, extra: &Extra) -> Result<Agent> {
+        let gw = Agent::start(topology, &topology.gw, "gw", binary, extra, |names| {
+            config::gateway(names, &secrets(topology), extra)
+        })?;
+        gw.wait_for_control(topology)?;
+        Ok(gw)
     }
 
     /// The Child SAs of both ends as they are now.
@@ -355,6 +377,11 @@ impl Sas {
         let all = self.eu.iter().chain(&self.gw);
         all.flat_map(|sa| [sa.spi_in, sa.spi_out]).collect()
     }
+}
+
+/// The secrets of the gateway's subscribers.
+fn secrets(topology: &Topology) -> PathBuf {
+    topology.dir.join("subscribers")
 }
 
 fn children(value: &Value) -> Result<BTreeSet<Sa>> {
