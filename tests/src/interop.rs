@@ -12,6 +12,7 @@
 
 pub mod agent;
 pub mod charon;
+pub mod moves;
 pub mod net;
 pub mod traffic;
 

@@ -7,5 +7,7 @@
 mod connect;
 #[path = "interop_strongswan/ending.rs"]
 mod ending;
+#[path = "interop_strongswan/mobike.rs"]
+mod mobike;
 #[path = "interop_strongswan/refusals.rs"]
 mod refusals;

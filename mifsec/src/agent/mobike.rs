@@ -110,6 +110,11 @@ impl Peer {
             (false, false) => "plain",
         }
     }
+
+    /// Which pair is in use is ours to say.
+    fn chooses_pair(&self) -> bool {
+        self.initiator && !self.mif && self.mobike.on
+    }
 }
 
 impl Agent {
@@ -187,14 +192,14 @@ impl Agent {
         };
         let current = peer.channel;
         let (initiator, on, index) = (peer.initiator, peer.mobike.on, peer.config);
+        let chooses = peer.chooses_pair();
         let up = views.iter().any(|view| view.ike == ike && view.up);
         if peer.mobike.unconfirmed && !up {
             // What was kept for safety is gone.
             self.rehome(ike, current, None, now);
         }
-        let ways = self.ways_of(ike);
-        let here = ways.iter().any(|way| way.pair() == pair(&current));
-        if initiator && on {
+        if chooses {
+            let ways = self.ways_of(ike);
             if let Some(way) = better(&ways, &current, &self.barred(ike, now)) {
                 self.move_pair(ike, way.channel, now);
             }
@@ -204,9 +209,10 @@ impl Agent {
             .accesses
             .iface(current.local_iface)
             .is_none_or(|iface| !iface.addresses.contains(&current.local.ip()));
-        if here || !local_gone {
+        if !local_gone {
             return;
         }
+        let ways = self.ways_of(ike);
         let Some(way) = ways.first() else { return };
         if on {
             self.move_pair(ike, way.channel, now);
@@ -338,16 +344,18 @@ impl Agent {
         let Some(peer) = self.peers.get_mut(&ike) else {
             return;
         };
-        let barred = &mut peer.mobike.barred;
-        barred.retain(|_, until| *until > now);
-        barred.insert(pair(&peer.channel), now + BARRED);
+        if peer.chooses_pair() {
+            let barred = &mut peer.mobike.barred;
+            barred.retain(|_, until| *until > now);
+            barred.insert(pair(&peer.channel), now + BARRED);
+        }
     }
 
     fn try_next(&mut self, ike: IkeId, now: Instant, wanted: impl Fn(&Way) -> bool) {
         let Some(peer) = self.peers.get(&ike) else {
             return;
         };
-        if peer.mif || !peer.initiator || !peer.mobike.on {
+        if !peer.chooses_pair() {
             return;
         }
         let current = peer.channel;
