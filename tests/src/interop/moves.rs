@@ -69,6 +69,16 @@ pub fn identity(agent: &Agent) -> Result<BTreeSet<String>> {
         .collect())
 }
 
+/// The SPIs of the agent's only IKE SA.
+///
+/// # Errors
+/// When it does not answer, or has none.
+pub fn ike_sa(agent: &Agent) -> Result<String> {
+    let peers = agent.established()?;
+    let peer = peers.first().context("no peer")?;
+    Ok(format!("{} {}", peer["spi_i"], peer["spi_r"]))
+}
+
 /// Waits until the agent's only path is up on this access and the peer knows.
 ///
 /// # Errors
