@@ -13,6 +13,7 @@
 pub mod agent;
 pub mod charon;
 pub mod flood;
+pub mod moves;
 pub mod net;
 pub mod traffic;
 
