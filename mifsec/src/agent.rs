@@ -13,13 +13,20 @@
 mod access;
 mod anchors;
 mod bundle;
+mod dark;
+mod dns;
 mod guard;
 mod handle;
+mod lifetime;
+mod linger;
+mod mobike;
 mod network;
 mod paths;
 mod peer;
 mod probe;
+mod reauth;
 mod redirect;
+mod rekey;
 mod retry;
 mod sabotage;
 mod setup;
@@ -50,9 +57,12 @@ use crate::path::{self, Activity, Entry, TransmitKind};
 use self::access::Accesses;
 use self::anchors::Anchors;
 use self::bundle::Child;
+use self::dns::Dns;
 use self::handle::Asked;
+use self::linger::Lingering;
 use self::network::{Devices, Numbers};
 use self::peer::Peer;
+use self::reauth::Reauth;
 use self::retry::Retry;
 use self::sabotage::Sabotage;
 use self::socket::IkeSocket;
@@ -107,7 +117,12 @@ pub struct Agent {
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
     retries: Vec<Retry>,
+    /// IKE SAs that are to be replaced.
+    reauths: BTreeMap<IkeId, Reauth>,
+    dns: Dns,
     children: BTreeMap<ChildId, Child>,
+    /// Deleted, but what is under way to them still counts.
+    lingering: Vec<Lingering>,
     larval: BTreeSet<Spi>,
     probes: BTreeMap<Spi, IkeId>,
     entries: BTreeMap<PathIndex, Entry>,
@@ -181,6 +196,7 @@ impl Agent {
                 }
                 Some(asked) = sources.asked.recv() => self.answer(asked),
                 () = sources.programs.ready() => self.program_news(),
+                applied = self.dns.answer() => self.names_applied(&applied),
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
         }
@@ -201,8 +217,13 @@ impl Agent {
             self.path.handle_timeout(now);
         }
         self.release_held(now);
+        self.lingering_due(now);
+        self.retire_probes(now);
+        self.reauth_due(now);
+        self.dark_due(now);
         self.retry_due(now);
         self.refused_children_due(now);
+        self.pairs_due(now);
         // Whatever that made is drained before anybody waits.
         self.drain();
         self.deadline(now)
@@ -214,8 +235,13 @@ impl Agent {
             self.ike.poll_timeout().map(|(at, _)| at),
             self.path.poll_timeout().map(|(at, _)| at),
             self.held_until(),
+            self.lingering_until(),
             self.retry_at(),
+            self.probes_until(),
+            self.reauth_at(),
+            self.dark_at(),
             self.refused_until(),
+            self.pairs_until(),
             self.look_due(),
             (!self.entries.is_empty()).then_some(self.next_poll),
         ]
@@ -246,12 +272,12 @@ impl Agent {
                 let Some((ike, probe)) = self
                     .probes
                     .get(&spi)
-                    .and_then(|ike| Some((*ike, self.peers.get(ike)?.probe.as_ref()?)))
+                    .and_then(|ike| Some((*ike, self.peers.get_mut(ike)?.probe.as_mut()?)))
                 else {
                     self.refuse("probe_unknown_spi");
                     return Ok(());
                 };
-                match probe.open(&mut bytes) {
+                match probe.open(spi, &mut bytes, now) {
                     Ok((sequence, payload)) => {
                         self.path.handle_probe(ike, arrival, sequence, payload, now);
                     }
@@ -263,7 +289,9 @@ impl Agent {
                 spi: _,
                 path,
             } => {
-                self.path.handle_new_source(path, arrival, now);
+                if !self.follow_source(path, arrival, now) {
+                    self.path.handle_new_source(path, arrival, now);
+                }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
             Input::WorkerGone { index, error } => {
@@ -383,6 +411,7 @@ impl Agent {
             self.path
                 .handle_activity(*path, Activity { sent, last_rx }, now);
         }
+        self.question_pairs(now);
         if moved {
             self.active_until = now + ACTIVE_FOR;
         }
@@ -392,6 +421,7 @@ impl Agent {
             IDLE_POLL
         };
         self.next_poll = now + pause;
+        self.check_lifetimes(now);
         if !alive.is_empty() {
             self.peers_alive(&alive, now);
         }
@@ -460,6 +490,7 @@ impl Agent {
             }
             self.changed = false;
             let views = self.path.views();
+            self.note_dark(&views, now);
             self.ensure_channels(&views, now);
             self.ensure_members(&views, now);
             self.publish(&views, now);
@@ -468,6 +499,7 @@ impl Agent {
 
     /// Sends what is waiting; whether there was anything.
     fn transmit(&mut self) -> bool {
+        let now = Instant::now();
         let mut any = false;
         while let Some(transmit) = self.ike.poll_transmit() {
             any = true;
@@ -491,7 +523,7 @@ impl Agent {
                 TransmitKind::Keepalive => KEEPALIVE.to_vec(),
                 TransmitKind::Probe(plaintext) => {
                     let probe = self.peers.get(&transmit.ike).and_then(|p| p.probe.as_ref());
-                    match probe.and_then(|p| p.seal(plaintext)) {
+                    match probe.and_then(|p| p.seal(plaintext, now)) {
                         Some(packet) => packet,
                         None => continue,
                     }

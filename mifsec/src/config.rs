@@ -14,12 +14,15 @@ mod secrets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::ike::cert::TrustAnchors;
+use crate::ike::config::Mobility;
 use crate::ike::lease::PoolConfig;
-use crate::ike::peer::{Identity, IdentityPattern};
+use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
 
 pub use error::ConfigError;
@@ -198,6 +201,8 @@ impl Pool {
 pub enum Require {
     /// Anything goes.
     Any,
+    /// At least MOBIKE, to survive a change of addresses.
+    Mobike,
     /// IKEv2-MIF or nothing.
     Mif,
 }
@@ -221,8 +226,12 @@ pub struct Peer {
     pub local_id: Identity,
     /// The peer's: exact, or `*@suffix` for a template.
     pub remote_id: IdentityPattern,
-    /// What proves identities.
-    pub psk: PskSource,
+    /// Keys shared with the peer.
+    pub psk: Option<PskSource>,
+    /// How we prove who we are.
+    pub local_auth: LocalAuth,
+    /// Authorities that vouch for the peer's certificate.
+    pub ca: Option<Arc<TrustAnchors>>,
     /// Ask for an inner IPv4 address.
     pub request_v4: bool,
     /// Ask for an inner IPv6 address.
@@ -231,6 +240,8 @@ pub struct Peer {
     pub pool: Option<String>,
     /// The least the peer must speak.
     pub require: Require,
+    /// `mif`, `mobike`, `encapsulation`, `nat`.
+    pub mobility: Mobility,
     /// When to connect.
     pub start: Start,
     /// IKE proposals, best first.
@@ -240,6 +251,10 @@ pub struct Peer {
     /// Liveness check of the IKE channel when all paths are quiet; 30 s unless
     /// said otherwise, `None` (`dpd = 0`) = never.
     pub dpd: Option<Duration>,
+    /// When a Child SA gets new keys; after one hour unless said otherwise.
+    pub rekey: Rekey,
+    /// When the IKE SA gets new keys; after four hours unless said otherwise.
+    pub ike_rekey: Rekey,
     /// `[[peer.child]]`.
     pub children: Vec<Child>,
 }
@@ -250,6 +265,30 @@ impl Peer {
     pub fn is_template(&self) -> bool {
         !self.remote_id.is_exact()
     }
+}
+
+/// `rekey`, `ike_rekey`: how long keys are used. Whichever limit is reached first
+/// counts; none at all is "never". Limits of the algorithms hold in any case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rekey {
+    /// From installation on.
+    pub time: Option<Duration>,
+    /// Inner octets of either direction; Child SAs alone.
+    pub octets: Option<u64>,
+    /// Packets of either direction; Child SAs alone.
+    pub packets: Option<u64>,
+    /// How much of each limit is taken off at random at most, as a share.
+    pub jitter: f64,
+}
+
+impl Rekey {
+    /// No limit but those of the algorithms.
+    pub const NEVER: Self = Self {
+        time: None,
+        octets: None,
+        packets: None,
+        jitter: 0.0,
+    };
 }
 
 /// One selector of `local_ts` or `remote_ts`.
@@ -325,7 +364,7 @@ impl Config {
             }
         }
         for peer in &self.peers {
-            out.extend(peer.psk.warnings(&peer.name));
+            out.extend(peer.psk.as_ref().and_then(|psk| psk.warnings(&peer.name)));
         }
         out
     }

@@ -14,6 +14,7 @@ mod entropy;
 mod ke;
 mod modp;
 mod prf;
+mod sign;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -21,6 +22,9 @@ pub use aead::{Aead, AeadAlgorithm, AesKey, Integrity};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use ke::{KeGroup, PrivateKey};
 pub use prf::PrfAlgorithm;
+pub use sign::{
+    HashAlgorithm, KeyFormat, PublicKey, SignatureAlgorithm, SignatureError, SigningKey,
+};
 
 use zeroize::Zeroizing;
 

@@ -16,6 +16,8 @@
 mod activity;
 mod counters;
 mod ecn;
+#[cfg(feature = "testing")]
+pub mod exercise;
 mod fragment;
 mod icmp;
 mod inbound;

@@ -166,8 +166,9 @@ impl Ebpf {
             .override_global(maps::GLOBAL_UID, &uid, true)
             // Gone when the object has no log sites.
             .override_global(aya_log::LEVEL, &log_level, false)
-            .map_max_entries(maps::SA_OUT, config.max_sas)
-            .map_max_entries(maps::SA_IN, config.max_sas)
+            // Each may be there twice while it is rekeyed, and linger once more.
+            .map_max_entries(maps::SA_OUT, config.max_sas.saturating_mul(4))
+            .map_max_entries(maps::SA_IN, config.max_sas.saturating_mul(4))
             .map_max_entries(maps::PATH_SLOT, config.max_paths)
             .map_max_entries(maps::PATHS, slot_count)
             // A path keeps its old arrivals for a grace.

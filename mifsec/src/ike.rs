@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cert;
 pub mod config;
 pub mod dns;
 mod engine;
@@ -39,3 +40,7 @@ pub use event::{
     SaRequest, Transmit,
 };
 pub use timer::TimerKind;
+
+/// How long packets are waited for that the peer sent under keys it had before a
+/// rekey: on another path they may take longer than the message that ended it.
+pub const PROBE_GRACE: std::time::Duration = std::time::Duration::from_secs(5);

@@ -7,6 +7,7 @@
 pub mod netlink;
 pub mod poll;
 pub mod ready;
+pub mod resolved;
 pub mod tun;
 pub mod udp;
 

@@ -1,4 +1,4 @@
-//! Octets in and out: the checked reader and writer every codec uses, the
+//! Octets in and out: the checked reader and writer every codec uses, DER, the
 //! Internet checksum.
 //!
 //! Nothing here knows a protocol's meaning. Reading never panics and never
@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod checksum;
+pub mod der;
 mod reader;
 mod writer;
 

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use mifsec::crypto::{Entropy as _, SeededEntropy};
 use mifsec::ids::Arrival;
-use mifsec::ike::{Command, Engine, Transmit};
+use mifsec::ike::message::{ExchangeType, Payload};
+use mifsec::ike::{Command, Engine, IkeState, Transmit};
 
 pub use end::{End, Installed};
 pub use link::{Link, Nat};
@@ -93,6 +94,39 @@ impl Pair {
             .engine
             .handle_datagram(arrival, bytes, self.now);
         self.drain(who);
+    }
+
+    /// Sends what an end that keeps no rule could: sealed under the keys of its
+    /// first IKE SA, as its next request unless `message_id` is given.
+    pub fn forge(
+        &mut self,
+        who: usize,
+        exchange: ExchangeType,
+        message_id: Option<u32>,
+        response: bool,
+        payloads: &[Payload],
+    ) {
+        let end = &mut self.ends[who];
+        let Some(view) = end.engine.views().into_iter().next() else {
+            return;
+        };
+        let bytes = end
+            .engine
+            .forge(view.ike, exchange, message_id, response, payloads);
+        let Some(payload) = bytes.filter(|_| view.state == IkeState::Established) else {
+            return;
+        };
+        if !response && message_id.is_none() {
+            end.requested(&payload);
+        }
+        let transmit = Transmit {
+            ifindex: view.channel.ifindex,
+            local: view.channel.local,
+            remote: view.channel.remote,
+            payload,
+        };
+        self.log.push((self.now, who, transmit.clone()));
+        self.send(who, transmit);
     }
 
     /// Advances to the next thing that happens, if it does so before `until`.

@@ -436,6 +436,59 @@ fn proposals_and_durations_are_checked() {
     );
 }
 
+#[test]
+fn lifetimes_are_a_time_a_table_or_never() {
+    let files = Files::new("rekey");
+    let peer = |line: &str| {
+        let text = LAPTOP.replacen("psk_file", &format!("{line}\npsk_file"), 1);
+        files.load(&text).map(|mut config| config.peers.remove(0))
+    };
+    let hours = |n: u64| Some(Duration::from_secs(n * 3600));
+    let default = peer("").unwrap();
+    assert_eq!(
+        (default.rekey.time, default.ike_rekey.time),
+        (hours(1), hours(4))
+    );
+    assert!((default.rekey.jitter - 0.1).abs() < f64::EPSILON);
+    let never = peer("rekey = \"never\"\nike_rekey = \"never\"").unwrap();
+    assert_eq!((never.rekey.time, never.ike_rekey.time), (None, None));
+    let timed = peer("rekey = \"1h30m\"\nike_rekey = 7200").unwrap();
+    assert_eq!(timed.rekey.time, Some(Duration::from_secs(5400)));
+    assert_eq!(timed.ike_rekey.time, hours(2));
+    let all =
+        peer("rekey = { time = \"1h\", octets = \"16GiB\", packets = 1000000000, jitter = 0.2 }");
+    let all = all.unwrap().rekey;
+    assert_eq!(
+        (all.time, all.octets, all.packets),
+        (hours(1), Some(16 << 30), Some(1_000_000_000))
+    );
+    assert!((all.jitter - 0.2).abs() < f64::EPSILON);
+    let packets = peer("rekey = { packets = 1000 }").unwrap().rekey;
+    assert_eq!((packets.time, packets.packets), (None, Some(1000)));
+    for (line, key, problem) in [
+        ("rekey = \"soon\"", "rekey", "is not a lifetime"),
+        ("rekey = 0", "rekey", "nothing but rekeying"),
+        ("rekey = { octets = 10 }", "rekey", "nothing but rekeying"),
+        ("rekey = { packets = 1 }", "rekey", "nothing but rekeying"),
+        ("rekey = { octets = \"much\" }", "rekey", "not an amount"),
+        ("rekey = { packets = \"1M\" }", "rekey", "not a number"),
+        ("rekey = { jitter = 0.9 }", "rekey", "out of range"),
+        ("rekey = { bytes = 10 }", "rekey", "is no part of it"),
+        (
+            "ike_rekey = { packets = 9 }",
+            "ike_rekey",
+            "no limit of packets",
+        ),
+        ("ike_rekey = false", "ike_rekey", "is not a lifetime"),
+    ] {
+        let error = peer(line).err().unwrap();
+        assert!(
+            error.contains(&format!("{key}: ")) && error.contains(problem),
+            "{error}"
+        );
+    }
+}
+
 /// The binary `cargo xtask test` has built, or the one beside the test's own.
 fn mifsec() -> Option<PathBuf> {
     let binary = match std::env::var_os("MIFSEC_BIN") {

@@ -32,7 +32,7 @@ fn assert_refused(pair: &mut Pair, at_user: &str, at_gateway: &str) {
 #[test]
 fn a_wrong_secret_is_named_at_both_ends() {
     let mut user = setup::user();
-    user.peers[0].psk = setup::psk("wrong");
+    user.peers[0].remote_auth = setup::psk("wrong");
     let mut pair = setup::pair(user, setup::gateway(), 1);
     assert_refused(
         &mut pair,

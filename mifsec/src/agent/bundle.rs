@@ -3,6 +3,7 @@
 //! The snapshot is built whole from what is true now: Child SAs, paths, accesses.
 //! Nothing in it is patched, so nothing in it can be stale.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use mifsec_common::{NO_PATH, SaOut, steering};
 use serde_json::json;
 
-use crate::config::Config;
+use crate::config::{Config, Rekey};
 use crate::crypto::AeadAlgorithm;
 use crate::dataplane::{Bundle, Inbound, Member, Selector, Snapshot};
 use crate::esp::{self, InboundSa, OutboundSa, SaParams};
@@ -21,6 +22,8 @@ use crate::ike::{ChildSa, SaRequest};
 use crate::path::{self, PathView};
 
 use super::Agent;
+use super::anchors::Anchor;
+use super::lifetime::Lifetime;
 use super::peer::Peer;
 
 /// A responder sends at the latest this long after it installed an SA.
@@ -43,6 +46,17 @@ pub(super) struct Child {
     pub(super) installed: Instant,
     /// Outbound waits until then for the first packet.
     pub(super) held_until: Option<Instant>,
+    /// Which bundle member it is: the first Child SA of a line of rekeyings.
+    pub(super) member: ChildId,
+    /// Rekeyings before it.
+    pub(super) generation: u32,
+    /// The one before it.
+    pub(super) replaces: Option<ChildId>,
+    /// Whether its bundle member sends on it; one of each member does.
+    pub(super) sends: bool,
+    /// Lost against another new one, and never sends.
+    pub(super) redundant: bool,
+    pub(super) lifetime: Lifetime,
     /// What `SA_OUT` holds for each anchor family.
     written: Option<SaOut>,
 }
@@ -106,21 +120,16 @@ impl Agent {
             }
             SaRequest::Install(sa) => self.install(*sa, now),
             SaRequest::Rebind { child, pair } => {
+                let ike = self.children.get(&child).map(|c| c.ike);
+                let only = ike.and_then(|ike| self.only_path(ike));
+                let pair = only.map_or(pair, |view| view.pair);
                 if let Some(child) = self.children.get_mut(&child) {
                     tracing::debug!(spi = %child.inbound.spi(), ?pair, "Child SA bound to another path");
                     child.pair = pair;
                 }
             }
-            SaRequest::Remove { child } => {
-                if let Some(removed) = self.children.remove(&child) {
-                    // Without its peer it is in no other map, but it is in this one.
-                    self.ebpf.remove_sa_in(removed.inbound.spi());
-                    if let Some(peer) = self.peers.get(&removed.ike) {
-                        let (anchor, config) = (peer.anchor, peer.config);
-                        self.child_removed(&removed, anchor, config);
-                    }
-                }
-            }
+            SaRequest::Retire { child } => self.retire(child),
+            SaRequest::Remove { child } => self.remove_child(child, now),
         }
         self.changed = true;
     }
@@ -131,7 +140,7 @@ impl Agent {
         }
     }
 
-    fn install(&mut self, sa: ChildSa, now: Instant) {
+    pub(super) fn install(&mut self, sa: ChildSa, now: Instant) {
         // Its peer was refused or has gone in the same turn: nobody would remove it.
         if !self.peers.contains_key(&sa.ike) {
             self.larval.remove(&sa.spi_in);
@@ -156,25 +165,47 @@ impl Agent {
         };
         self.larval.remove(&sa.spi_in);
         self.sa_in(sa.spi_in, false);
+        let line = self.line_of(&sa);
         if let Some(peer) = self.peers.get_mut(&sa.ike) {
             peer.pending.remove(&(sa.name.clone(), sa.pair));
             let name = &self.config.peers[peer.config].name;
-            tracing::info!(peer = name, child = sa.name, spi_in = %sa.spi_in, spi_out = %sa.spi_out, pair = ?sa.pair, "Child SA");
-            let fields = [
+            tracing::info!(peer = name, child = sa.name, spi_in = %sa.spi_in, spi_out = %sa.spi_out, pair = ?sa.pair, generation = line.generation, "Child SA");
+            let mut fields = vec![
                 ("peer", json!(name)),
                 ("child", json!(sa.name)),
                 ("spi_in", json!(sa.spi_in.to_string())),
                 ("spi_out", json!(sa.spi_out.to_string())),
-                ("up", json!(true)),
             ];
-            self.tell("child-updown", &fields);
+            if let Some(before) = line.before {
+                fields.push(("replaces", json!(before.to_string())));
+                fields.push(("generation", json!(line.generation)));
+                self.tell("child-rekey", &fields);
+            } else {
+                fields.push(("up", json!(true)));
+                self.tell("child-updown", &fields);
+            }
         }
-        self.totals.children_created += 1;
+        if line.before.is_some() {
+            self.totals.child_rekeys += u64::from(!sa.redundant);
+        } else {
+            self.totals.children_created += 1;
+        }
+        let rekey = self
+            .peers
+            .get(&sa.ike)
+            .map(|p| self.config.peers[p.config].rekey);
+        let lifetime = Lifetime::new(
+            rekey.as_ref().unwrap_or(&Rekey::NEVER),
+            sa.algorithm,
+            sa.esn,
+            &mut self.entropy,
+        );
+        let pair = self.only_path(sa.ike).map_or(sa.pair, |view| view.pair);
         self.children.insert(
             sa.child,
             Child {
                 ike: sa.ike,
-                pair: sa.pair,
+                pair,
                 bundle: sa.bundle,
                 outbound: Arc::new(outbound),
                 inbound: Arc::new(inbound),
@@ -186,28 +217,41 @@ impl Agent {
                 esn: sa.esn,
                 installed: now,
                 held_until: sa.hold_outbound.then(|| now + HOLD),
+                member: line.member,
+                generation: line.generation,
+                replaces: sa.replaces,
+                sends: false,
+                redundant: sa.redundant,
+                lifetime,
                 written: None,
                 name: sa.name,
             },
         );
+        if !sa.redundant && (line.before.is_none() || !sa.hold_outbound) {
+            self.send_on(sa.child);
+        }
     }
 
     /// A valid packet came in on a held SA: the peer has it too.
     pub(super) fn first_packet(&mut self, spi: Spi) {
-        let held = |c: &&mut Child| c.inbound.spi() == spi && c.held_until.is_some();
-        if let Some(child) = self.children.values_mut().find(held) {
-            child.held_until = None;
-            self.changed = true;
+        let held = |c: &Child| c.inbound.spi() == spi && c.held_until.is_some();
+        let found = self.children.iter().find(|(_, c)| held(c));
+        if let Some(id) = found.map(|(id, _)| *id) {
+            self.release(id);
         }
     }
 
     /// Lets go of what was held long enough.
     pub(super) fn release_held(&mut self, now: Instant) {
-        for child in self.children.values_mut() {
-            if child.held_until.is_some_and(|until| until <= now) {
-                child.held_until = None;
-                self.changed = true;
-            }
+        let due = |c: &Child| c.held_until.is_some_and(|until| until <= now);
+        let due: Vec<ChildId> = self
+            .children
+            .iter()
+            .filter(|(_, c)| due(c))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.release(id);
         }
     }
 
@@ -225,16 +269,26 @@ impl Agent {
             .collect();
         for id in gone {
             if let Some(child) = self.children.remove(&id) {
-                self.child_removed(&child, peer.anchor, peer.config);
+                let last = !self.children.values().any(|c| c.member == child.member);
+                self.unmap(&child, peer.anchor);
+                if last {
+                    self.child_removed(&child, peer.config);
+                }
             }
         }
+        self.linger_no_more_of(ike);
     }
 
-    fn child_removed(&mut self, child: &Child, anchor: super::anchors::Anchor, config: usize) {
+    /// Takes an SA out of the maps.
+    pub(super) fn unmap(&mut self, child: &Child, anchor: Anchor) {
         self.ebpf.remove_sa_in(child.inbound.spi());
         for address in [IpAddr::V4(anchor.v4), IpAddr::V6(anchor.v6)] {
             self.ebpf.remove_sa_out(address, child.outbound.spi());
         }
+    }
+
+    /// A bundle member is gone, not just keys of it.
+    pub(super) fn child_removed(&mut self, child: &Child, config: usize) {
         self.totals.children_removed += 1;
         let fields = [
             ("peer", json!(self.config.peers[config].name)),
@@ -296,9 +350,9 @@ impl Agent {
     }
 
     fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
-        type Key<'a> = (usize, usize, IkeId, &'a str);
+        type Key<'a> = (usize, usize, Reverse<IkeId>, &'a str);
         let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
-        for child in self.children.values() {
+        for child in self.children.values().filter(|c| c.sends) {
             let Some(peer) = self.peers.get(&child.ike) else {
                 continue;
             };
@@ -308,9 +362,14 @@ impl Agent {
                 .position(|c| c.name == child.name)
                 .unwrap_or(usize::MAX);
             bundles
-                .entry((peer.config, order, child.ike, &child.name))
+                // One that takes over from another IKE SA comes before it.
+                .entry((peer.config, order, Reverse(child.ike), &child.name))
                 .or_default()
                 .push(child);
+        }
+        // The order of members is that of their first Child SAs: rekeying moves no flow.
+        for children in bundles.values_mut() {
+            children.sort_by_key(|c| c.member);
         }
         let mut snapshot = Snapshot {
             probes: self.probes.keys().copied().collect(),
@@ -319,7 +378,8 @@ impl Agent {
             accesses: self.accesses.indexes().into_iter().collect(),
             ..Snapshot::default()
         };
-        for ((_, _, ike, _), children) in bundles {
+        let mut ranked = Vec::new();
+        for ((config, order, Reverse(ike), _), children) in bundles {
             let Some(peer) = self.peers.get(&ike) else {
                 continue;
             };
@@ -329,10 +389,15 @@ impl Agent {
                 let equal = |c: &&Child| c.local == first.local && c.remote == first.remote;
                 let (same, other): (Vec<&Child>, Vec<&Child>) = rest.into_iter().partition(equal);
                 rest = other;
-                snapshot.bundles.push(self.bundle(peer, &same, views, now));
+                let bundle = self.bundle(peer, &same, views, now);
+                let ready = bundle.members.iter().any(|m| m.usable && !m.held);
+                ranked.push(((config, order, !ready), bundle));
             }
         }
-        for child in self.children.values() {
+        ranked.sort_by_key(|(rank, _)| *rank);
+        snapshot.bundles = ranked.into_iter().map(|(_, bundle)| bundle).collect();
+        let lingering = self.lingering.iter().map(|l| &l.child);
+        for child in self.children.values().chain(lingering) {
             let path = home(views, child.ike, child.pair)
                 .current()
                 .map_or(crate::path::NO_PATH, |v| v.path);

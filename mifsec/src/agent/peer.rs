@@ -15,7 +15,9 @@ use crate::path::{self, IfaceState, LinkClass, PeerParams, RemoteAddr, RemoteIfa
 
 use super::Agent;
 use super::anchors::Anchor;
-use super::probe::ProbeSa;
+use super::dns::Brought;
+use super::mobike::Mobike;
+use super::probe::ProbeSas;
 
 /// How long a refused Child SA is not asked for again.
 const CHILD_RETRY: Duration = Duration::from_secs(5);
@@ -32,7 +34,7 @@ pub(super) struct Peer {
     pub(super) mif: bool,
     /// Both sides allow equal selectors on several paths.
     pub(super) bundle: bool,
-    pub(super) probe: Option<ProbeSa>,
+    pub(super) probe: Option<ProbeSas>,
     pub(super) anchor: Anchor,
     pub(super) leases: Vec<IpAddr>,
     pub(super) channel: ike::Channel,
@@ -44,6 +46,12 @@ pub(super) struct Peer {
     pub(super) pending: BTreeMap<(String, IfacePair), Option<Instant>>,
     /// When the engine last heard that data came in.
     pub(super) alive: Option<Instant>,
+    /// Since when none of its paths is up although we have ways to it.
+    pub(super) dark_since: Option<Instant>,
+    /// Name servers and domains it told us.
+    pub(super) names: Brought,
+    /// What is kept of a peer without MIF.
+    pub(super) mobike: Mobike,
 }
 
 impl Agent {
@@ -55,9 +63,11 @@ impl Agent {
                 remote_id,
                 initiator,
                 leases,
-                dns: _,
+                dns,
                 domains: _,
                 mif,
+                mobike,
+                peer_addresses,
                 channel,
                 nat_local,
                 nat_remote: _,
@@ -88,6 +98,12 @@ impl Agent {
                     told: BTreeMap::new(),
                     pending: BTreeMap::new(),
                     alive: None,
+                    dark_since: None,
+                    names: Brought {
+                        servers: dns,
+                        domains: Vec::new(),
+                    },
+                    mobike: Mobike::new(mobike, peer_addresses),
                 };
                 self.established(ike, established, mif, nat_local, now);
             }
@@ -104,7 +120,21 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
-            ike::Event::ChannelMoved { ike, observed } => self.channel_moved(ike, observed),
+            ike::Event::ProbeKeysChanged { ike, probe } => {
+                self.probe_keys_changed(ike, &probe, now);
+            }
+            ike::Event::ReauthDue { ike } => self.reauth(ike, now),
+            ike::Event::ChannelMoved { ike, observed, nat } => {
+                if !self.follow_channel(ike, observed, nat, now) {
+                    self.channel_moved(ike, observed);
+                }
+            }
+            ike::Event::ChannelConfirmed { ike, channel, nat } => {
+                self.channel_confirmed(ike, channel, nat, now);
+            }
+            ike::Event::PeerAddresses { ike, addresses } => {
+                self.peer_addresses(ike, addresses, now);
+            }
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
@@ -152,6 +182,7 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.told.remove(&iface);
                 }
+                self.move_refused(ike, now);
                 self.tell(
                     "alert",
                     &[
@@ -173,12 +204,9 @@ impl Agent {
     ) {
         let name = self.config.peers[peer.config].name.clone();
         if let Some(session) = &mif {
-            match ProbeSa::new(&session.probe) {
+            match ProbeSas::new(&session.probe, now) {
                 Ok(probe) => {
-                    if let Err(error) = self.ebpf.set_sa_in(probe.spi_in(), false) {
-                        tracing::error!(%error, "probe SA not in the map");
-                    }
-                    self.probes.insert(probe.spi_in(), ike);
+                    self.probe_in(session.probe.spi_in, ike);
                     peer.probe = Some(probe);
                 }
                 Err(error) => tracing::error!(%error, "probe SA"),
@@ -232,6 +260,8 @@ impl Agent {
         // Whether we are behind a NAT is known only now.
         self.announce(now);
         self.retry_established(&name, ike);
+        self.reauth_established(ike, now);
+        self.update_names();
         self.guard_dirty = true;
         self.routes_dirty |= initiator;
         self.changed = true;
@@ -253,14 +283,15 @@ impl Agent {
             ],
         );
         self.totals.ike_closed += 1;
-        if let Some(probe) = &peer.probe {
-            self.ebpf.remove_sa_in(probe.spi_in());
-            self.probes.remove(&probe.spi_in());
+        for spi in peer.probe.iter().flat_map(ProbeSas::spis_in) {
+            self.ebpf.remove_sa_in(spi);
+            self.probes.remove(&spi);
         }
         self.remove_children_of(ike, &peer);
         self.path.remove_peer(ike);
         self.anchors.give(peer.anchor);
         self.retry_closed(&name, ike, reason, now);
+        self.update_names();
         self.guard_dirty = true;
         self.routes_dirty |= peer.initiator;
         self.changed = true;
@@ -378,6 +409,7 @@ impl Agent {
                 continue;
             };
             if !peer.mif {
+                self.ensure_pair(ike, views, now);
                 continue;
             }
             let local_gone = self
@@ -398,6 +430,7 @@ impl Agent {
         if self.peers.get(&ike).is_some_and(|p| p.initiator && p.mif) {
             self.move_channel(ike, &views, now);
         }
+        self.pair_quiet(ike, now);
     }
 
     fn move_channel(&mut self, ike: IkeId, views: &[path::PathView], now: Instant) {

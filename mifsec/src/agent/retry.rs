@@ -87,7 +87,7 @@ impl Agent {
 
     /// The ways to a peer: each access that may carry IKE with each of the peer's
     /// addresses of a family it has, best access first.
-    fn ways(&self, index: usize) -> Vec<ike::Channel> {
+    pub(super) fn ways(&self, index: usize) -> Vec<ike::Channel> {
         let peer = self.config.peers.get(index);
         self.ways_to(peer.map_or(&[], |peer| &peer.remote))
     }

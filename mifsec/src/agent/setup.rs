@@ -15,6 +15,7 @@ use crate::dataplane::{self, Dataplane};
 use crate::ebpf::{self, Ebpf, XdpChoice};
 use crate::ike;
 use crate::ike::config::{ChildConfig, EngineConfig, PeerConfig};
+use crate::ike::peer::RemoteAuth;
 use crate::ike::selector::TsSpec;
 use crate::io::netlink::{Netlink, Watch};
 use crate::io::ready::Ready;
@@ -23,6 +24,7 @@ use anyhow::Context as _;
 
 use super::access::Accesses;
 use super::anchors::Anchors;
+use super::dns::Dns;
 use super::network::{self, Devices, Numbers};
 use super::retry::Retry;
 use super::sabotage::Sabotage;
@@ -229,7 +231,10 @@ impl Agent {
             anchors: Anchors::new(config.agent.anchor),
             peers: BTreeMap::new(),
             retries,
+            reauths: BTreeMap::new(),
+            dns: Dns::start(&config.agent.device),
             children: BTreeMap::new(),
+            lingering: Vec::new(),
             larval: BTreeSet::new(),
             probes: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -265,8 +270,10 @@ impl Agent {
             netlink,
             numbers,
             neighbours,
+            dns,
             ..
         } = self;
+        dns.finish().await;
         if config.agent.on_stop == OnStop::Keep {
             tracing::info!("devices, routes and guard stay (on_stop = \"keep\")");
             return Ok(());
@@ -406,6 +413,14 @@ fn workers(config: &Config) -> u32 {
     u32::try_from(workers).unwrap_or(1)
 }
 
+/// What the engine sees to; the rest is [`super::lifetime`]'s.
+fn lifetime(rekey: &config::Rekey) -> ike::config::Lifetime {
+    ike::config::Lifetime {
+        time: rekey.time,
+        jitter: rekey.jitter,
+    }
+}
+
 fn engine_config(config: &Config) -> EngineConfig {
     let ts = |ts: &[config::Ts]| {
         ts.iter()
@@ -420,17 +435,25 @@ fn engine_config(config: &Config) -> EngineConfig {
         remote: p.remote.clone(),
         local_id: p.local_id.clone(),
         remote_id: p.remote_id.clone(),
-        psk: p.psk.duplicate(),
+        local_auth: p.local_auth.clone(),
+        remote_auth: RemoteAuth {
+            psk: p.psk.as_ref().map(config::PskSource::duplicate),
+            certificates: p.ca.clone(),
+        },
         request_v4: p.request_v4,
         request_v6: p.request_v6,
         pool: p.pool.clone(),
         require: match p.require {
             config::Require::Any => ike::config::Require::Any,
             config::Require::Mif => ike::config::Require::Mif,
+            config::Require::Mobike => ike::config::Require::Mobike,
         },
+        mobility: p.mobility,
         ike_proposals: p.ike.clone(),
         esp_proposals: p.esp.clone(),
         dpd: p.dpd,
+        rekey: lifetime(&p.rekey),
+        ike_rekey: lifetime(&p.ike_rekey),
         childless: false,
         children: p
             .children

@@ -8,8 +8,9 @@ use crate::ike::{IkeSaView, IkeState};
 use crate::path::{self, IfaceState};
 
 use super::Agent;
-use super::bundle::home;
+use super::bundle::{Child, home};
 use super::handle::{Asked, Question};
+use super::peer::Peer;
 use super::retry::Progress;
 use super::views::{
     AccessView, IkeSpis, PATH_SCHEMA, PathView, PathsView, PeerView, SA_SCHEMA, STATUS_SCHEMA,
@@ -73,10 +74,15 @@ impl Agent {
                     state: "established".into(),
                     initiator: peer.initiator,
                     mif: peer.mif,
+                    tier: peer.tier().into(),
                     leases: peer.leases.iter().map(ToString::to_string).collect(),
                     spi_i: view.map(|v| spi(v.spi_i)),
                     spi_r: view.map(|v| spi(v.spi_r)),
-                    children: self.children.values().filter(|c| c.ike == *ike).count(),
+                    children: self
+                        .children
+                        .values()
+                        .filter(|c| c.ike == *ike && c.sends)
+                        .count(),
                     channel: Some(self.accesses.name(peer.channel.local_iface)),
                     reason: None,
                 });
@@ -99,6 +105,7 @@ impl Agent {
                 state: state.into(),
                 initiator: !configured.remote.is_empty(),
                 mif: false,
+                tier: String::new(),
                 leases: Vec::new(),
                 spi_i: attempt.map(|v| spi(v.spi_i)),
                 spi_r: attempt.map(|v| spi(v.spi_r)),
@@ -200,6 +207,7 @@ impl Agent {
             index: view.path.0,
             peer,
             remote_id,
+            tier: self.peers.get(&view.ike).map_or("", Peer::tier).into(),
             access: self.accesses.name(view.pair.local),
             local_iface: view.pair.local.0,
             remote_iface: view.pair.remote.0,
@@ -238,8 +246,8 @@ impl Agent {
         let engine = self.ike.views();
         let sas = self
             .children
-            .values()
-            .map(|child| {
+            .iter()
+            .map(|(id, child)| {
                 let (peer, remote_id) = self.names(child.ike);
                 let ike = engine.iter().find(|v| v.ike == child.ike);
                 let (inbound, outbound) = (child.inbound.counters(), child.outbound.counters());
@@ -272,6 +280,15 @@ impl Agent {
                     octets_out: outbound.octets,
                     replay_drops: inbound.replay_drops + inbound.too_old,
                     age_ms: millis(now.saturating_duration_since(child.installed)),
+                    member: child.member.0,
+                    generation: child.generation,
+                    sends: child.sends,
+                    replaced_by: self.replaced_by(*id).map(|spi| spi.to_string()),
+                    rekey_ms: self.rekey_time(child).map(|time| {
+                        millis((child.installed + time).saturating_duration_since(now))
+                    }),
+                    rekey_packets: some(child.lifetime.soft.packets),
+                    rekey_octets: some(child.lifetime.soft.octets),
                 }
             })
             .collect();
@@ -279,6 +296,11 @@ impl Agent {
             schema: SA_SCHEMA.into(),
             sas,
         }
+    }
+
+    fn rekey_time(&self, child: &Child) -> Option<Duration> {
+        let peer = self.peers.get(&child.ike)?;
+        self.config.peers.get(peer.config)?.rekey.time
     }
 
     fn names(&self, ike: IkeId) -> (String, String) {
@@ -289,6 +311,11 @@ impl Agent {
             )
         })
     }
+}
+
+/// A limit, if there is one.
+fn some(limit: u64) -> Option<u64> {
+    (limit != u64::MAX).then_some(limit)
 }
 
 /// Which of the programs' reasons are packets that went nowhere.

@@ -54,6 +54,10 @@ pub struct PeerView {
     pub initiator: bool,
     /// Whether it speaks IKEv2-MIF.
     pub mif: bool,
+    /// How it follows changes of addresses: `mif`, `mobike`, or `plain` for not at
+    /// all; empty while it is not established.
+    #[serde(default)]
+    pub tier: String,
     /// Ours (initiator) or the peer's (responder).
     pub leases: Vec<String>,
     /// IKE SPI of the initiator.
@@ -92,6 +96,12 @@ pub struct Totals {
     pub children_created: u64,
     /// Child SAs removed.
     pub children_removed: u64,
+    /// Child SAs that took over from another one; neither created nor removed.
+    #[serde(default)]
+    pub child_rekeys: u64,
+    /// IKE SAs that got new keys.
+    #[serde(default)]
+    pub ike_rekeys: u64,
     /// Path entries replaced by an address change.
     pub moves: u64,
 }
@@ -114,6 +124,9 @@ pub struct PathView {
     pub peer: String,
     /// The authenticated identity.
     pub remote_id: String,
+    /// `mif`, `mobike` or `plain`.
+    #[serde(default)]
+    pub tier: String,
     /// Our interface.
     pub access: String,
     /// Our announced number for it.
@@ -200,6 +213,27 @@ pub struct SaView {
     pub replay_drops: u64,
     /// Milliseconds since it was installed.
     pub age_ms: u64,
+    /// Its bundle member: the same through all rekeyings.
+    #[serde(default)]
+    pub member: u64,
+    /// Rekeyings before it.
+    #[serde(default)]
+    pub generation: u32,
+    /// Whether its bundle member sends on it.
+    #[serde(default)]
+    pub sends: bool,
+    /// Inbound SPI of the SA that takes over from it.
+    #[serde(default)]
+    pub replaced_by: Option<String>,
+    /// What is left until it is rekeyed by time, at the latest; absent for never.
+    #[serde(default)]
+    pub rekey_ms: Option<u64>,
+    /// Packets of one direction after which it is rekeyed; absent without limit.
+    #[serde(default)]
+    pub rekey_packets: Option<u64>,
+    /// Octets of one direction after which it is rekeyed; absent without limit.
+    #[serde(default)]
+    pub rekey_octets: Option<u64>,
 }
 
 /// The SPIs of an IKE SA, 16 hex digits each.
@@ -229,7 +263,8 @@ pub struct SaPath {
 pub struct EventView {
     /// [`EVENT_SCHEMA`].
     pub schema: String,
-    /// `ike-updown`, `child-updown`, `path-up`, `path-down`, `mobility`, `alert`.
+    /// `ike-updown`, `ike-rekey`, `child-updown`, `child-rekey`, `path-up`, `path-down`,
+    /// `mobility`, `dns`, `alert`.
     pub event: String,
     /// Milliseconds since the agent started.
     pub at_ms: u64,

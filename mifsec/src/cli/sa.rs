@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use crate::agent::views::SasView;
+use crate::agent::views::{SaView, SasView};
 use crate::control::{self, Request};
 
 use super::table::{Table, duration, octets};
@@ -25,6 +25,7 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
         "OUT",
         "REPLAY",
         "AGE",
+        "REKEY",
     ]);
     for sa in &view.sas {
         let index = sa.path.index.map_or_else(|| "-".into(), |i| i.to_string());
@@ -40,8 +41,33 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
             format!("{} p {}", sa.packets_out, octets(sa.octets_out)),
             sa.replay_drops.to_string(),
             duration(sa.age_ms),
+            rekey(sa),
         ]);
     }
     write!(io::stdout(), "{}", table.render())?;
     Ok(())
+}
+
+/// Which keys of its line these are, and what ends them.
+fn rekey(sa: &SaView) -> String {
+    let mut out = format!("#{}", sa.generation);
+    if let Some(by) = &sa.replaced_by {
+        return format!("{out} replaced by {by}");
+    }
+    if let Some(ms) = sa.rekey_ms {
+        out += &format!(" in {}", duration(ms));
+    }
+    let share = |used: u64, limit: Option<u64>, what: &str| {
+        limit.map_or_else(String::new, |limit| {
+            let percent = used.saturating_mul(100) / limit.max(1);
+            format!(", {percent} % of its {what}")
+        })
+    };
+    out += &share(
+        sa.packets_in.max(sa.packets_out),
+        sa.rekey_packets,
+        "packets",
+    );
+    out += &share(sa.octets_in.max(sa.octets_out), sa.rekey_octets, "octets");
+    out
 }

@@ -2,7 +2,9 @@
 
 mod access;
 mod agent;
+mod mobility;
 mod peer;
+mod rekey;
 mod values;
 
 use std::path::Path;

@@ -93,6 +93,9 @@ pub(super) struct Peer {
     pub(super) ike_rekey: Option<toml::Value>,
     pub(super) dpd: Option<toml::Value>,
     pub(super) encapsulation: Option<String>,
+    pub(super) mif: Option<String>,
+    pub(super) mobike: Option<String>,
+    pub(super) nat: Option<String>,
     #[serde(default)]
     pub(super) child: Vec<Spanned<Child>>,
 }

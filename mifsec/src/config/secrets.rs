@@ -7,14 +7,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::crypto::Secret;
-use crate::ike::peer::{self, Identity};
+use crate::ike::peer::{self, Identity, PskTable};
 
 /// Where the keys of a peer come from, read.
 pub enum PskSource {
     /// `psk_file`: one key.
     One(Secret, PathBuf),
     /// `psk_table`: one key for each identity.
-    Table(BTreeMap<String, Secret>, PathBuf),
+    Table(PskTable, PathBuf),
 }
 
 impl PskSource {
@@ -57,7 +57,7 @@ impl PskSource {
                 path.display()
             ));
         }
-        Ok(Self::Table(map, path.to_owned()))
+        Ok(Self::Table(PskTable::new(map), path.to_owned()))
     }
 
     /// A copy for the engine.
@@ -65,12 +65,7 @@ impl PskSource {
     pub fn duplicate(&self) -> peer::PskSource {
         match self {
             Self::One(secret, _) => peer::PskSource::One(secret.duplicate()),
-            Self::Table(table, _) => peer::PskSource::Table(
-                table
-                    .iter()
-                    .map(|(identity, secret)| (identity.clone(), secret.duplicate()))
-                    .collect(),
-            ),
+            Self::Table(table, _) => peer::PskSource::Table(table.clone()),
         }
     }
 

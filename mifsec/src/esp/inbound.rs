@@ -179,6 +179,15 @@ impl InboundSa {
         }
     }
 
+    /// Packets and octets of payload accepted, without taking the replay lock.
+    #[must_use]
+    pub fn accepted(&self) -> (u64, u64) {
+        (
+            self.counters.packets.load(Relaxed),
+            self.counters.octets.load(Relaxed),
+        )
+    }
+
     /// Length, alignment, sequence number and replay, before any cryptography.
     fn check(&self, window: &Window, packet: &[u8]) -> Result<u64, EspError> {
         let text = packet

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lease::PoolConfig;
 use super::mif::DEFAULT_RECORDS;
-use super::peer::{Identity, IdentityPattern, PadEntry, PskSource};
+use super::peer::{Identity, IdentityPattern, LocalAuth, PadEntry, RemoteAuth};
 use super::proposal::{EspProposal, IkeProposal};
 use super::selector::TsSpec;
 
@@ -116,11 +116,74 @@ impl Default for Limits {
 pub enum Require {
     /// IKEv2-MIF.
     Mif,
-    /// At least MOBIKE; until MOBIKE is implemented only MIF satisfies it.
+    /// At least MOBIKE; MIF is more than that.
     Mobike,
     /// Anything.
     #[default]
     Any,
+}
+
+/// How long an SA lives before it is rekeyed (RFC 7296 2.8). Octets and packets
+/// are counted by the data plane, whose limits are not the engine's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lifetime {
+    /// When it is rekeyed at the latest; `None` is never. At
+    /// [`HARD`](Self::HARD) times this it is given up.
+    pub time: Option<Duration>,
+    /// Part of the time, 0 to 1, that at most is taken off at random, so that two
+    /// ends of one configuration seldom rekey at once.
+    pub jitter: f64,
+}
+
+impl Lifetime {
+    /// No SA is used longer than this part of its time.
+    pub const HARD: f64 = 1.1;
+
+    /// A Child SA's unless configured: an hour.
+    pub const CHILD: Self = Self::of(Duration::from_secs(3600));
+
+    /// An IKE SA's unless configured: four hours.
+    pub const IKE: Self = Self::of(Duration::from_secs(4 * 3600));
+
+    /// Rekeyed by command only.
+    pub const NEVER: Self = Self {
+        time: None,
+        jitter: 0.0,
+    };
+
+    /// With the usual jitter.
+    #[must_use]
+    pub const fn of(time: Duration) -> Self {
+        Self {
+            time: Some(time),
+            jitter: 0.1,
+        }
+    }
+}
+
+/// What we offer and accept of extensions that move addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mobility {
+    /// IKEv2-MIF.
+    pub mif: bool,
+    /// MOBIKE (RFC 4555).
+    pub mobike: bool,
+    /// Make the peer believe in a NAT in front of us, so that its ESP comes in UDP
+    /// (RFC 7296 2.23, RFC 3948): we have no other.
+    pub force_udp: bool,
+    /// NO_NATS_ALLOWED in whatever says where we are (RFC 4555 3.9).
+    pub no_nats: bool,
+}
+
+impl Default for Mobility {
+    fn default() -> Self {
+        Self {
+            mif: true,
+            mobike: true,
+            force_udp: true,
+            no_nats: false,
+        }
+    }
 }
 
 /// One peer, or a template of many.
@@ -133,8 +196,10 @@ pub struct PeerConfig {
     pub local_id: Identity,
     /// Whom we accept.
     pub remote_id: IdentityPattern,
-    /// The secret, or one per identity.
-    pub psk: PskSource,
+    /// How we prove who we are.
+    pub local_auth: LocalAuth,
+    /// What we accept as the peer's proof.
+    pub remote_auth: RemoteAuth,
     /// Initiator: ask for an inner IPv4 address.
     pub request_v4: bool,
     /// Initiator: ask for an inner IPv6 address.
@@ -143,12 +208,18 @@ pub struct PeerConfig {
     pub pool: Option<String>,
     /// What it must support.
     pub require: Require,
+    /// What is spoken of addresses that change, and of NATs.
+    pub mobility: Mobility,
     /// Offers for the IKE SA, best first.
     pub ike_proposals: Vec<IkeProposal>,
     /// Offers for Child SAs, best first.
     pub esp_proposals: Vec<EspProposal>,
     /// Quiet time after which the peer is asked for a sign of life.
     pub dpd: Option<Duration>,
+    /// Lifetime of its Child SAs.
+    pub rekey: Lifetime,
+    /// Lifetime of its IKE SA.
+    pub ike_rekey: Lifetime,
     /// Initiator: the IKE SA first, Child SAs when asked for (RFC 6023).
     pub childless: bool,
     /// Its Child SAs; an initiator makes the first one in IKE_AUTH unless `childless`.

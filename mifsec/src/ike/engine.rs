@@ -14,19 +14,22 @@ mod command;
 mod context;
 mod cookie;
 mod half_open;
+#[cfg(feature = "testing")]
+mod inspect;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, IkeId, IkeSpi, Spi};
 
 use super::config::EngineConfig;
-use super::error::DropReason;
+use super::error::{DropReason, Failure};
 use super::event::{Command, Event, IkeSaView, SaRequest, Transmit};
 use super::lease::PoolError;
 use super::message::{self, Body, DecodeError, ExchangeType, Header, NotifyType, Payload};
-use super::sa::IkeSa;
+use super::sa::{Handover, IkeSa, OldIkeSa, handed_over};
+use super::task::{Task, delete};
 use super::timer::TimerKind;
 
 pub(in crate::ike) use context::Context;
@@ -110,6 +113,13 @@ impl Engine {
         });
     }
 
+    /// Sets the clock certificates are checked against: `unix` is the time since
+    /// 1970 at `now`. It runs on from there; until it is set no certificate is
+    /// accepted.
+    pub fn set_wall_clock(&mut self, unix: Duration, now: Instant) {
+        self.cx.wall = Some((unix, now));
+    }
+
     /// Takes a decision of the agent.
     pub fn handle_command(&mut self, command: Command, now: Instant) {
         self.cx.begin(now);
@@ -173,12 +183,42 @@ impl Engine {
     fn step(&mut self, id: IkeId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
         if let Some(mut sa) = self.cx.sas.remove(&id) {
             step(&mut sa, &mut self.cx);
+            let handover = sa.handover.take();
             self.cx.sas.insert(id, sa);
-            self.settle(id);
+            match handover {
+                Some(handover) => self.hand_over(id, *handover),
+                None => self.settle(id),
+            }
         }
         for other in self.cx.take_touched() {
             self.settle(other);
         }
+    }
+
+    /// A rekey ended: the successor takes the handle, the old IKE SA and, if both
+    /// ends rekeyed, the loser get one of their own until they are deleted.
+    fn hand_over(&mut self, id: IkeId, handover: Handover) {
+        let Some(mut old) = self.cx.sas.remove(&id) else {
+            return;
+        };
+        let (shell_id, loser_id) = (self.next_id(), self.next_id());
+        let end_old = handover.old;
+        let (next, loser) = old.hand_over(handover, shell_id, loser_id, &mut self.cx);
+        for sa in [next, old].into_iter().chain(loser) {
+            self.by_spi.insert(sa.own_spi(), sa.id);
+            self.cx.sas.insert(sa.id, sa);
+        }
+        self.step(shell_id, |sa, cx| match end_old {
+            OldIkeSa::Delete => sa.submit(Task::Delete(delete::Target::Ike), cx),
+            OldIkeSa::Await => {}
+            OldIkeSa::Gone => sa.close(Failure::DeletedByPeer, cx),
+        });
+        self.step(loser_id, |sa, cx| {
+            if sa.initiator {
+                sa.submit(Task::Delete(delete::Target::Ike), cx);
+            }
+        });
+        self.step(id, handed_over);
     }
 
     /// Keeps the indices true to what an IKE SA is now.

@@ -90,6 +90,20 @@ pub enum Failure {
     /// The peer takes no IKE SA without a Child SA (RFC 6023).
     #[error("the peer needs a Child SA from the start: configure a [[peer.child]]")]
     ChildRequired,
+    /// `require = "mobike"` is not met.
+    #[error("the peer speaks neither IKEv2-MIF nor MOBIKE: set require = \"any\" or upgrade it")]
+    MobikeRequired,
+    /// UNACCEPTABLE_ADDRESSES (RFC 4555 3.5).
+    #[error("the peer does not accept this pair of addresses: see its log")]
+    UnacceptableAddresses,
+    /// UNEXPECTED_NAT_DETECTED (RFC 4555 3.9).
+    #[error("a NAT sits between, and nat = \"forbid\": remove it, or set nat = \"allow\"")]
+    UnexpectedNat,
+    /// The answer to COOKIE2 was another (RFC 4555 3.7).
+    #[error(
+        "the answer to a return routability check was wrong: somebody between answers for the peer"
+    )]
+    WrongCookie,
     /// A bound of `[limits]` is reached.
     #[error("too many {what}: raise [limits]")]
     Limit {
@@ -111,6 +125,9 @@ pub enum Failure {
     /// We deleted it.
     #[error("deleted by command")]
     Deleted,
+    /// The peer refused to rekey it until its lifetime was over.
+    #[error("too old, and the peer did not rekey it: see its log")]
+    Lifetime,
     /// No secret is configured for this identity.
     #[error("no secret for \"{id}\": set psk_file, or add a line to psk_table")]
     NoSecret {
@@ -145,6 +162,8 @@ impl Failure {
             NotifyType::INTERNAL_ADDRESS_FAILURE | NotifyType::FAILED_CP_REQUIRED => Self::Address,
             NotifyType::NO_ADDITIONAL_SAS => Self::NoAdditionalSas,
             NotifyType::TEMPORARY_FAILURE => Self::Busy,
+            NotifyType::UNACCEPTABLE_ADDRESSES => Self::UnacceptableAddresses,
+            NotifyType::UNEXPECTED_NAT_DETECTED => Self::UnexpectedNat,
             NotifyType::INVALID_SYNTAX => Self::Protocol {
                 what: "message by its own account",
             },

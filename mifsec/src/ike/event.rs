@@ -17,6 +17,7 @@ use crate::ids::{Arrival, ChildId, IfaceId, IfacePair, IkeId, Spi};
 
 use super::error::Failure;
 use super::mif::{InterfaceRecord, UpdateAddrs};
+use super::peer::PskTable;
 use super::redirect::Gateway;
 use super::selector::TrafficSelector;
 
@@ -122,6 +123,11 @@ pub enum Command {
     },
     /// The IKE channel moves to this pair: what is outstanding leaves from there
     /// at once (same octets), the peer is told by MIF_UPDATE_ADDRS with IKE_CHANNEL.
+    ///
+    /// Towards a peer that has MOBIKE only, all Child SAs move with it: as initiator
+    /// by UPDATE_SA_ADDRESSES, answered by [`Event::ChannelConfirmed`] or
+    /// [`Event::MoveRefused`]; as responder the peer is told our addresses and
+    /// decides. One that has neither is told nothing.
     MoveChannel {
         /// Of which IKE SA.
         ike: IkeId,
@@ -156,10 +162,50 @@ pub enum Command {
         /// Which.
         ike: IkeId,
     },
+    /// The file of a peer's shared keys has changed. Established IKE SAs stay.
+    SetPskTable {
+        /// Name of the peer's configuration.
+        peer: String,
+        /// All keys, in place of those there were.
+        table: PskTable,
+    },
     /// Ask the peer for a sign of life (empty INFORMATIONAL); no answer closes the IKE SA.
     CheckLiveness {
         /// Of which IKE SA.
         ike: IkeId,
+    },
+    /// A Child SA reached its soft limit (octets, packets, sequence numbers), or the
+    /// operator wants new keys: rekey it. No effect while that is under way.
+    RekeyChild {
+        /// Which.
+        child: ChildId,
+    },
+    /// Rekey an IKE SA; its handle and its Child SAs stay. No effect while that is
+    /// under way.
+    RekeyIke {
+        /// Which.
+        ike: IkeId,
+    },
+    /// A Child SA reached its hard limit: delete it at both ends, and create it
+    /// anew if it is ours.
+    ExpireChild {
+        /// Which.
+        child: ChildId,
+    },
+    /// The peer is dead, as the data plane knows: forget the IKE SA without telling it.
+    GiveUp {
+        /// Which.
+        ike: IkeId,
+    },
+    /// ESP of this peer was authenticated from a source we do not know: if a NAT
+    /// sits in front of it the channel follows, with MOBIKE after a return
+    /// routability check (RFC 7296 2.23, RFC 4555 3.8). Answered by
+    /// [`Event::ChannelMoved`] or nothing.
+    FollowPeer {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// How it came in.
+        observed: Arrival,
     },
     /// ESP of this peer was authenticated lately: liveness starts over (RFC 7296 2.4).
     PeerAlive {
@@ -200,6 +246,16 @@ pub struct ChildSa {
     pub hold_outbound: bool,
     /// Packets of the replay window.
     pub replay_window: u32,
+    /// The Child SA it takes over from: same name, selectors and bundle. Without
+    /// `hold_outbound` it sends from now on, whichever of them did. With it, it
+    /// sends from its first packet or after 1 s, but only if the one it replaces
+    /// is still the one that sends: of two that replace the same one (both ends
+    /// rekeyed at once) the one without `hold_outbound` stays. The replaced one
+    /// receives until [`SaRequest::Remove`].
+    pub replaces: Option<ChildId>,
+    /// It lost against another new one (RFC 7296 2.8.1) and goes soon: it receives
+    /// what may come on it and never sends.
+    pub redundant: bool,
 }
 
 impl std::fmt::Debug for ChildSa {
@@ -242,6 +298,13 @@ pub enum SaRequest {
         child: ChildId,
         /// Its path.
         pair: IfacePair,
+    },
+    /// The peer has deleted it in favour of the Child SA that replaces it: send on
+    /// that one from now. It still receives, for packets on their way, until
+    /// [`SaRequest::Remove`].
+    Retire {
+        /// Which.
+        child: ChildId,
     },
     /// Remove both directions.
     Remove {
@@ -305,6 +368,10 @@ pub enum Event {
         domains: Vec<String>,
         /// Set between MIF peers.
         mif: Option<MifSession>,
+        /// Both ends have MOBIKE (RFC 4555).
+        mobike: bool,
+        /// Further addresses of the peer (RFC 4555 3.4).
+        peer_addresses: Vec<IpAddr>,
         /// Where its messages go.
         channel: Channel,
         /// A NAT sits in front of us: nothing is to be expected unasked, and the
@@ -330,12 +397,47 @@ pub enum Event {
         /// Where the message came from.
         observed: Arrival,
     },
-    /// The peer moved the IKE channel to where this message came from.
+    /// The peer moved the IKE channel to where this message came from. With
+    /// MOBIKE it answered there (RFC 4555 3.7), and all Child SAs move with it.
     ChannelMoved {
         /// Of which IKE SA.
         ike: IkeId,
         /// Where the message came from.
         observed: Arrival,
+        /// NATs found on the new pair; those of IKE_SA_INIT if the peer did not look.
+        nat: Nat,
+    },
+    /// The peer took note of our [`Command::MoveChannel`] (RFC 4555 3.5).
+    ChannelConfirmed {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The pair in use.
+        channel: Channel,
+        /// NATs found on it.
+        nat: Nat,
+    },
+    /// The peer's complete list of addresses changed (RFC 4555 3.6).
+    PeerAddresses {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// All of them, the one it said so from first.
+        addresses: Vec<IpAddr>,
+    },
+    /// The IKE SA was rekeyed: probes are sealed with these keys from now. What the
+    /// peer sealed before still arrives on the old inbound SPI for
+    /// [`PROBE_GRACE`](super::PROBE_GRACE).
+    ProbeKeysChanged {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The new probe SA pair.
+        probe: ProbeKeys,
+    },
+    /// The IKE SA has to be set up anew before long, by a second one that takes
+    /// over: the peer limits how long an authentication counts (RFC 4478), or does
+    /// not rekey.
+    ReauthDue {
+        /// Of which IKE SA.
+        ike: IkeId,
     },
     /// A request had to be retransmitted this often: the channel's path may be dead.
     ChannelQuiet {

@@ -45,6 +45,33 @@ impl IkeKeys {
     ) -> Self {
         let nonces = Secret::new([ni, nr].concat());
         let skeyseed = suite.prf.prf(nonces.expose(), &[shared.expose()]);
+        Self::expand(suite, &skeyseed, (ni, nr), (spi_i, spi_r))
+    }
+
+    /// Keys of the IKE SA that replaces this one: SKEYSEED = prf(SK_d, g^ir | Ni |
+    /// Nr) with the PRF of this one, the rest with the new one's (RFC 7296 2.18).
+    #[must_use]
+    pub fn rekey(
+        &self,
+        suite: IkeSuite,
+        shared: &Secret,
+        (ni, nr): (&[u8], &[u8]),
+        spis: (IkeSpi, IkeSpi),
+    ) -> Self {
+        let skeyseed = self
+            .suite
+            .prf
+            .prf(self.sk_d.expose(), &[shared.expose(), ni, nr]);
+        Self::expand(suite, &skeyseed, (ni, nr), spis)
+    }
+
+    /// { SK_d | SK_ei | SK_er | SK_pi | SK_pr } of a SKEYSEED (RFC 7296 2.14).
+    fn expand(
+        suite: IkeSuite,
+        skeyseed: &Secret,
+        (ni, nr): (&[u8], &[u8]),
+        (spi_i, spi_r): (IkeSpi, IkeSpi),
+    ) -> Self {
         let prf_len = suite.prf.output_len();
         let (key_len, integrity_len) = (
             suite.aead.encryption_key_len(),

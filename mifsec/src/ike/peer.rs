@@ -4,20 +4,111 @@
 
 #![forbid(unsafe_code)]
 
+mod dn;
 mod identity;
 
+pub use dn::{DistinguishedName, DnPattern};
 pub use identity::{Identity, IdentityError, IdentityPattern};
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::crypto::Secret;
+use crate::crypto::{Secret, constant_time_eq};
+
+use super::cert::{Credential, TrustAnchors};
+
+/// How we prove who we are.
+#[derive(Clone)]
+pub enum LocalAuth {
+    /// By the key shared with the peer.
+    Psk,
+    /// By a signature; by the shared key, if there is one, to a peer that
+    /// used it itself and asked for no certificate.
+    Certificate(Arc<Credential>),
+}
+
+/// What we accept as the peer's proof: whichever of these is there.
+pub struct RemoteAuth {
+    /// Keys shared with it.
+    pub psk: Option<PskSource>,
+    /// Authorities that vouch for its certificate.
+    pub certificates: Option<Arc<TrustAnchors>>,
+}
+
+impl RemoteAuth {
+    /// Shared keys alone.
+    #[must_use]
+    pub const fn psk(source: PskSource) -> Self {
+        Self {
+            psk: Some(source),
+            certificates: None,
+        }
+    }
+
+    /// Certificates alone.
+    #[must_use]
+    pub const fn certificates(anchors: Arc<TrustAnchors>) -> Self {
+        Self {
+            psk: None,
+            certificates: Some(anchors),
+        }
+    }
+}
+
+/// Shared keys by identity as [`Identity`] prints it. Copies share the keys.
+#[derive(Clone)]
+pub struct PskTable(Arc<BTreeMap<String, Secret>>);
+
+impl PskTable {
+    /// Takes ownership of the keys.
+    #[must_use]
+    pub fn new(table: BTreeMap<String, Secret>) -> Self {
+        Self(Arc::new(table))
+    }
+
+    /// The key shared with `identity`.
+    #[must_use]
+    pub fn get(&self, identity: &Identity) -> Option<&Secret> {
+        self.0.get(&identity.to_string())
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for PskTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PskTable({} identities)", self.len())
+    }
+}
+
+impl PartialEq for PskTable {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |((id, key), (other, theirs)): ((&String, &Secret), (&String, &Secret))| {
+            id == other && constant_time_eq(key.expose(), theirs.expose())
+        };
+        self.len() == other.len() && self.0.iter().zip(other.0.iter()).all(same)
+    }
+}
+
+impl Eq for PskTable {}
 
 /// Shared keys of a peer.
 pub enum PskSource {
     /// The same for whoever matches.
     One(Secret),
-    /// By identity as [`Identity`] prints it.
-    Table(BTreeMap<String, Secret>),
+    /// By identity; may be replaced while the engine runs.
+    Table(PskTable),
 }
 
 impl PskSource {
@@ -26,7 +117,7 @@ impl PskSource {
     pub fn lookup(&self, identity: &Identity) -> Option<&Secret> {
         match self {
             Self::One(secret) => Some(secret),
-            Self::Table(table) => table.get(&identity.to_string()),
+            Self::Table(table) => table.get(identity),
         }
     }
 }
@@ -112,7 +203,7 @@ mod tests {
     #[test]
     fn a_table_of_secrets_is_keyed_by_the_printed_identity() {
         let table = [("alice@example.org".to_owned(), Secret::new(b"a".to_vec()))];
-        let source = PskSource::Table(table.into());
+        let source = PskSource::Table(PskTable::new(table.into()));
         let lookup = |text: &str| source.lookup(&text.parse().unwrap()).map(Secret::expose);
         assert_eq!(lookup("Alice@example.org"), Some(&b"a"[..]));
         assert_eq!(lookup("bob@example.org"), None);

@@ -131,6 +131,14 @@ impl<T> Outbound<T> {
             .map(|request| request.task)
     }
 
+    /// Takes those that `matches`; a response to them is not expected any more.
+    pub(super) fn abandon_if(&mut self, matches: impl Fn(&T) -> bool) -> Vec<T> {
+        self.in_flight
+            .extract_if(.., |_, request| matches(&request.task))
+            .map(|(_, request)| request.task)
+            .collect()
+    }
+
     /// The earliest retransmission.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.in_flight.values().map(|request| request.due).min()
@@ -249,7 +257,7 @@ const MAX_MOVES: u32 = 8;
 /// No peer makes us hold more than this, whatever it offers.
 const MAX_SIZE: u32 = 64;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl<T> Outbound<T> {
     /// Uses up an id nobody waits for.
     pub(super) fn skip(&mut self) {

@@ -253,6 +253,30 @@ impl Engine {
         }
     }
 
+    /// The one path of a peer without probes now uses this pair, whatever the
+    /// interface and the family; it keeps its index. Nothing for a peer with probes,
+    /// or an interface that does not exist.
+    pub fn rehome(&mut self, ike: IkeId, channel: Channel, behind_nat: bool, now: Instant) {
+        self.last_now = Some(now);
+        let (Some(peer), Some(iface)) = (self.peers.get_mut(&ike), self.locals.get(&channel.local))
+        else {
+            self.out.count("path_unknown_peer");
+            return;
+        };
+        let index = peer.channel;
+        let Some(path) = self.paths.get_mut(&index).filter(|_| !peer.params.probes) else {
+            return;
+        };
+        let old = path.key();
+        path.rehome(iface, channel, behind_nat, &mut self.out, now);
+        let key = path.key();
+        peer.params.channel = channel;
+        peer.paths.remove(&(old.pair, old.family));
+        peer.paths.insert((key.pair, key.family), index);
+        self.settle_pair(ike, key.pair, now);
+        self.reschedule(index);
+    }
+
     /// Forgets a peer and removes its paths.
     pub fn remove_peer(&mut self, ike: IkeId) {
         if let Some(now) = self.last_now {

@@ -14,15 +14,17 @@ use super::candidates::{Candidates, Pair, Rank};
 use super::liveness::{Liveness, Verdict};
 use super::output::Output;
 use super::probe::{PROBE_LEN, PathId, Probe};
-use super::timing::{CHALLENGE_FIRST, KEEPALIVE_INTERVAL, MAX_REMOTES};
+use super::timing::{CHALLENGE_FIRST, GRACE, KEEPALIVE_INTERVAL, MAX_REMOTES};
 use super::types::{
-    Activity, DownReason, Entry, Event, LocalIface, RemoteIface, RemoteMove, TimerKind, Transmit,
-    TransmitKind, Validation,
+    Activity, Channel, DownReason, Entry, Event, LocalIface, RemoteIface, RemoteMove, TimerKind,
+    Transmit, TransmitKind, Validation,
 };
 use crate::ids::{Arrival, Family, IfacePair, IkeId, PathIndex};
 
 /// Our addresses tried for one path, of those an interface has.
 const MAX_LOCALS: usize = 2;
+/// Of an interface that was not in use.
+static NO_HOPS: BTreeMap<IpAddr, Option<IpAddr>> = BTreeMap::new();
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Active {
@@ -156,6 +158,57 @@ impl Path {
             self.write_entry(out);
         }
         self.propose(out, now);
+    }
+
+    /// IKE moved the only path there is to another pair, and answers for it.
+    pub(super) fn rehome(
+        &mut self,
+        iface: &LocalIface,
+        channel: Channel,
+        nat: bool,
+        out: &mut Output,
+        now: Instant,
+    ) {
+        let (local, remote) = (channel.local_addr, channel.remote_addr);
+        let next = Active { local, remote, nat };
+        let same_iface = self.key.pair.local == iface.id;
+        let gone = self
+            .active
+            .filter(|old| !same_iface || (old.local, old.remote) != (local, remote))
+            .map(|old| self.arrival(old.local, old.remote));
+        self.key.pair.local = iface.id;
+        self.key.family = Family::of(remote.ip());
+        self.local = Local::of(iface, self.key.family);
+        self.hops = self
+            .local
+            .hops(if same_iface { &self.hops } else { &NO_HOPS });
+        if let Some(gone) = gone {
+            self.outdate(gone, out, now);
+            self.live.start(None, true, now, now);
+        }
+        self.active = Some(next);
+        let arrival = self.arrival(local, remote);
+        self.old_arrivals.retain(|(_, old)| *old != arrival);
+        out.claim(arrival, self.index);
+        self.last_tx = Some(now);
+        if !self.active_has_local() {
+            self.set_down(DownReason::LocalAddress, out, now);
+            self.write_entry(out);
+        } else if self.up {
+            self.write_entry(out);
+        } else {
+            self.set_up(out);
+        }
+    }
+
+    /// What still comes that way belongs to the path for a while.
+    fn outdate(&mut self, gone: Arrival, out: &mut Output, now: Instant) {
+        self.old_arrivals.push_back((now + GRACE, gone));
+        while self.old_arrivals.len() > MAX_REMOTES {
+            if let Some((_, oldest)) = self.old_arrivals.pop_front() {
+                out.release(oldest, self.index);
+            }
+        }
     }
 
     /// The interface of the channel turned out to be this one.

@@ -142,6 +142,9 @@ impl End {
                     .expect("only what is installed is rebound")
                     .pair = pair;
             }
+            SaRequest::Retire { child } => {
+                assert!(self.children.contains_key(&child), "retired after removal");
+            }
             SaRequest::Remove { child } => {
                 assert!(self.children.remove(&child).is_some(), "removed twice");
             }
@@ -160,7 +163,12 @@ impl End {
             "{} octets",
             transmit.payload.len()
         );
-        let (header, first, rest) = Header::decode(&transmit.payload).expect("we send messages");
+        self.requested(&transmit.payload);
+    }
+
+    /// Ids of requests count up by one, and each stands for one message.
+    pub(super) fn requested(&mut self, payload: &[u8]) {
+        let (header, first, rest) = Header::decode(payload).expect("we send messages");
         if header.response || header.exchange == message::ExchangeType::IKE_SA_INIT {
             return;
         }
@@ -170,7 +178,7 @@ impl End {
         };
         let key = (header.spi_i.0, header.message_id, number);
         if let Some(sent) = self.requests.get(&key) {
-            assert_eq!(sent, &transmit.payload, "another message under an old id");
+            assert_eq!(sent, payload, "another message under an old id");
             return;
         }
         let highest = self
@@ -184,7 +192,7 @@ impl End {
             };
             assert_eq!((header.message_id, number), next, "ids count up by one");
         }
-        self.requests.insert(key, transmit.payload.clone());
+        self.requests.insert(key, payload.to_vec());
     }
 
     /// IKE SAs that are established.

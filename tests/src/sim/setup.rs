@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use mifsec::crypto::{Secret, SeededEntropy};
 use mifsec::ids::{IfaceId, IfacePair, IkeId};
-use mifsec::ike::config::{ChildConfig, EngineConfig, PeerConfig, Require};
+use mifsec::ike::config::{ChildConfig, EngineConfig, Lifetime, PeerConfig, Require};
 use mifsec::ike::lease::PoolConfig;
 use mifsec::ike::mif::{IfaceState, InterfaceRecord, LinkClass, Maddr};
-use mifsec::ike::peer::PskSource;
+use mifsec::ike::peer::{LocalAuth, PskSource, RemoteAuth};
 use mifsec::ike::selector::TsSpec;
 use mifsec::ike::{Channel, Command, Engine};
 
@@ -43,14 +43,18 @@ pub fn user() -> EngineConfig {
             remote: vec![ip(GATEWAY_ADDRESS)],
             local_id: "laptop@example.org".parse().expect("an identity"),
             remote_id: "gw.example.org".parse().expect("a pattern"),
-            psk: psk("correct horse battery staple"),
+            local_auth: LocalAuth::Psk,
+            remote_auth: psk("correct horse battery staple"),
             request_v4: true,
             request_v6: true,
             pool: None,
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
             childless: false,
             children: vec![child(
                 "internet",
@@ -78,14 +82,18 @@ pub fn gateway() -> EngineConfig {
             remote: Vec::new(),
             local_id: "gw.example.org".parse().expect("an identity"),
             remote_id: "*@example.org".parse().expect("a pattern"),
-            psk: psk("correct horse battery staple"),
+            local_auth: LocalAuth::Psk,
+            remote_auth: psk("correct horse battery staple"),
             request_v4: false,
             request_v6: false,
             pool: Some("subscribers".into()),
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![Default::default()],
             esp_proposals: vec![Default::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
             childless: false,
             children: vec![child(
                 "internet",
@@ -99,8 +107,8 @@ pub fn gateway() -> EngineConfig {
 
 /// The same secret for everybody.
 #[must_use]
-pub fn psk(secret: &str) -> PskSource {
-    PskSource::One(Secret::new(secret.as_bytes().to_vec()))
+pub fn psk(secret: &str) -> RemoteAuth {
+    RemoteAuth::psk(PskSource::One(Secret::new(secret.as_bytes().to_vec())))
 }
 
 /// A bundle child; `None` is `dynamic`.

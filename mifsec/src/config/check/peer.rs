@@ -6,8 +6,9 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
-use super::{Checker, NOT_YET, Section};
-use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
+use super::rekey::What;
+use super::{Checker, NOT_YET, Section, mobility};
+use crate::ike::peer::{Identity, IdentityError, IdentityPattern, LocalAuth};
 
 /// How long all may be quiet before the peer is asked whether it is there.
 const DPD: Duration = Duration::from_secs(30);
@@ -64,15 +65,7 @@ impl Checker<'_> {
                     .mend("use psk_file"));
             }
         }
-        self.unsupported(section, "rekey", raw.rekey.is_some())?;
-        self.unsupported(section, "ike_rekey", raw.ike_rekey.is_some())?;
-        self.choose(
-            section,
-            "encapsulation",
-            raw.encapsulation.as_deref(),
-            "auto",
-            &[("auto", Some(())), ("udp", Some(())), ("native", None)],
-        )?;
+        let mobility = mobility::Words::of(&raw);
         let local_id = self.required(
             section,
             "local_id",
@@ -207,6 +200,7 @@ impl Checker<'_> {
                 .mend("add `remote`, or leave start out to accept"));
         }
         Ok(Peer {
+            mobility: self.mobility(section, &mobility)?,
             require: self.choose(
                 section,
                 "require",
@@ -215,7 +209,7 @@ impl Checker<'_> {
                 &[
                     ("any", Some(Require::Any)),
                     ("mif", Some(Require::Mif)),
-                    ("mobike", None),
+                    ("mobike", Some(Require::Mobike)),
                 ],
             )?,
             start: self.choose(
@@ -233,6 +227,8 @@ impl Checker<'_> {
                 None => Some(DPD),
                 given => self.duration(section, "dpd", given)?,
             },
+            rekey: self.rekey(section, What::Child, raw.rekey)?,
+            ike_rekey: self.rekey(section, What::Ike, raw.ike_rekey)?,
             ike: self.proposals(section, "ike", raw.ike)?,
             esp: self.proposals(section, "esp", raw.esp)?,
             pool: raw.pool,
@@ -240,7 +236,9 @@ impl Checker<'_> {
             remote,
             local_id,
             remote_id: pattern,
-            psk,
+            psk: Some(psk),
+            local_auth: LocalAuth::Psk,
+            ca: None,
             request_v4,
             request_v6,
             children,

@@ -208,7 +208,12 @@ impl Engine {
             }),
             Payload::Nonce(nr.clone()),
         ];
-        payloads.extend(natd::build(spis.0, spis.1, local, remote));
+        // Who it is shows later: forced if it may be one that is to be.
+        let forced = self.cx.peers.iter().any(|peer| {
+            peer.mobility.force_udp
+                && (peer.remote.is_empty() || peer.remote.contains(&remote.ip()))
+        });
+        payloads.extend(natd::build(spis.0, spis.1, local, remote, forced));
         payloads.extend(init::answer(offer.payloads));
         let header = Header {
             spi_r: spis.1,

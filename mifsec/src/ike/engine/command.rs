@@ -11,7 +11,7 @@ use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
 use crate::ike::task::update::{Update, maddr};
-use crate::ike::task::{Task, delete, interfaces};
+use crate::ike::task::{Task, interfaces, mobike};
 
 use super::{Context, Engine};
 
@@ -31,6 +31,7 @@ impl Engine {
                     let ids: Vec<_> = self.cx.sas.keys().copied().collect();
                     for id in ids {
                         self.step(id, interfaces::announce);
+                        self.step(id, mobike::announce);
                     }
                 }
             }
@@ -66,7 +67,12 @@ impl Engine {
             Command::UpdateAddresses { ike, .. } | Command::MoveChannel { ike, .. } => {
                 self.step(ike, |sa, cx| {
                     if sa.is_established() {
-                        move_away(sa, cx, command);
+                        match command {
+                            Command::MoveChannel { channel, .. } if sa.mif.is_none() => {
+                                mobike::move_channel(sa, cx, channel);
+                            }
+                            _ => move_away(sa, cx, command),
+                        }
                     }
                 });
             }
@@ -77,10 +83,18 @@ impl Engine {
                 };
                 sa.move_channel(channel, cx);
             }),
+            Command::FollowPeer { ike, observed } => {
+                self.step(ike, |sa, cx| mobike::follow(sa, cx, observed));
+            }
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }
-            Command::DeleteChild { child } => self.delete_child(child),
+            Command::DeleteChild { child } => {
+                self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
+            }
+            Command::SetPskTable { peer, table } => {
+                self.cx.psk_tables.insert(peer, table);
+            }
             Command::DeleteIke { ike } => {
                 self.step(ike, |sa, cx| sa.begin_closing(Failure::Deleted, cx));
             }
@@ -89,6 +103,17 @@ impl Engine {
                 if sa.is_established() && sa.outbound.is_empty() {
                     sa.submit(Task::Liveness, cx);
                 }
+            }),
+            Command::RekeyChild { child } => {
+                self.step_owner(child, |sa, cx| sa.rekey_child(child, cx));
+            }
+            Command::RekeyIke { ike } => self.step(ike, |sa, cx| sa.rekey_ike(cx)),
+            Command::ExpireChild { child } => {
+                self.step_owner(child, |sa, cx| sa.expire_child(child, cx));
+            }
+            Command::GiveUp { ike } => self.step(ike, |sa, cx| {
+                let remote = sa.channel.remote;
+                sa.close(Failure::Timeout { remote }, cx);
             }),
             Command::PeerAlive { ike } => self.step(ike, |sa, cx| sa.alive(cx)),
         }
@@ -124,21 +149,11 @@ impl Engine {
         });
     }
 
-    fn delete_child(&mut self, child: ChildId) {
-        let owner = self
-            .cx
-            .sas
-            .values()
-            .find(|sa| sa.children.contains_key(&child))
-            .map(|sa| sa.id);
-        if let Some(ike) = owner {
-            self.step(ike, |sa, cx| {
-                if let Some(child) = sa.children.get_mut(&child).filter(|c| !c.deleting) {
-                    child.deleting = true;
-                    let target = delete::Target::Child(child.id);
-                    sa.submit(Task::Delete(target), cx);
-                }
-            });
+    /// Lets the IKE SA that has this Child SA take a step.
+    fn step_owner(&mut self, child: ChildId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
+        let has = |sa: &&Box<IkeSa>| sa.children.contains_key(&child);
+        if let Some(ike) = self.cx.sas.values().find(has).map(|sa| sa.id) {
+            self.step(ike, step);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, ChildId, IfaceId, IkeId, IkeSpi, Spi};
@@ -12,6 +12,7 @@ use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::{Event, SaRequest, Transmit};
 use crate::ike::lease::{Pool, PoolError};
 use crate::ike::mif::{AddressPolicy, InterfaceRecord};
+use crate::ike::peer::PskTable;
 use crate::ike::redirect::History;
 use crate::ike::sa::IkeSa;
 use crate::ike::window::Datagrams;
@@ -38,6 +39,10 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) port: u16,
     pub(in crate::ike) ike_port: u16,
     pub(in crate::ike) pools: BTreeMap<String, Pool>,
+    /// Shared keys that replace those of the configuration, by peer.
+    pub(in crate::ike) psk_tables: BTreeMap<String, PskTable>,
+    /// The clock on the wall, and when it showed that.
+    pub(in crate::ike) wall: Option<(Duration, Instant)>,
     /// All IKE SAs but the one that takes the step.
     pub(in crate::ike) sas: BTreeMap<IkeId, Box<IkeSa>>,
     /// Our own interfaces, as announced.
@@ -74,6 +79,8 @@ impl Context {
             port: config.port,
             ike_port: config.ike_port,
             pools,
+            psk_tables: BTreeMap::new(),
+            wall: None,
             sas: BTreeMap::new(),
             ifaces: Vec::new(),
             epoch: 0,
@@ -99,6 +106,12 @@ impl Context {
     pub(in crate::ike) fn now(&self) -> Instant {
         self.now
             .expect("every input passes the time before anything runs")
+    }
+
+    /// What the clock on the wall shows now, since 1970; `None` while nobody said.
+    pub(in crate::ike) fn wall_clock(&self) -> Option<Duration> {
+        let (shown, at) = self.wall?;
+        Some(shown + self.now().saturating_duration_since(at))
     }
 
     /// The time of the last step while its output waits to be drained.
@@ -173,18 +186,37 @@ impl Context {
         nonce
     }
 
+    /// From 0 up to but not including 1.
+    pub(in crate::ike) fn unit(&mut self) -> f64 {
+        f64::from(self.entropy.u32()) / (f64::from(u32::MAX) + 1.0)
+    }
+
     pub(super) fn entropy(&mut self) -> &mut dyn Entropy {
         self.entropy.as_mut()
     }
 
     /// An IKE SPI of ours; 0 is no SPI.
-    pub(super) fn ike_spi(&mut self) -> IkeSpi {
+    pub(in crate::ike) fn ike_spi(&mut self) -> IkeSpi {
         loop {
             let spi = self.entropy.u64();
             if spi != 0 {
                 return IkeSpi(spi);
             }
         }
+    }
+
+    /// Lets another IKE SA take a step within this one's.
+    pub(in crate::ike) fn with<R>(
+        &mut self,
+        id: IkeId,
+        step: impl FnOnce(&mut IkeSa, &mut Self) -> R,
+    ) -> Option<R> {
+        let mut sa = self.sas.remove(&id)?;
+        let out = step(&mut sa, self);
+        sa.pump(self);
+        self.sas.insert(id, sa);
+        self.touched.push(id);
+        Some(out)
     }
 
     /// An inbound SPI no live SA has; values below 256 are reserved (RFC 4303 2.1).

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crate::crypto::{Secret, SeededEntropy};
 use crate::ids::{Arrival, IfaceId, Spi};
-use crate::ike::config::{ChildConfig, PeerConfig, Require};
+use crate::ike::config::{ChildConfig, Lifetime, PeerConfig, Require};
 use crate::ike::event::Channel;
 use crate::ike::message::{Config, ConfigType, Delete, Notify};
 use crate::ike::mif::{
     IfaceState, InterfaceRecord, Interfaces, LinkClass, Maddr, OuterAddrs, OuterFlags, UpdateAddrs,
     UpdateFlags, error as mif_error, status,
 };
-use crate::ike::peer::PskSource;
+use crate::ike::peer::{LocalAuth, PskSource, RemoteAuth};
 use crate::ike::proposal;
 use crate::ike::selector::{TsEntry, TsSpec};
 use crate::ike::timer::tests::some_instant;
@@ -34,14 +34,18 @@ fn config(local: &str, remote: &str, specs: [Vec<TsSpec>; 2]) -> EngineConfig {
             remote: Vec::new(),
             local_id: local.parse().unwrap(),
             remote_id: remote.parse().unwrap(),
-            psk: PskSource::One(Secret::new(b"secret".to_vec())),
+            local_auth: LocalAuth::Psk,
+            remote_auth: RemoteAuth::psk(PskSource::One(Secret::new(b"secret".to_vec()))),
             request_v4: false,
             request_v6: false,
             pool: None,
             require: Require::Any,
+            mobility: Default::default(),
             ike_proposals: vec![proposal::IkeProposal::default()],
             esp_proposals: vec![proposal::EspProposal::default()],
             dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
             childless: false,
             children: vec![ChildConfig {
                 name: "net".into(),
@@ -489,6 +493,7 @@ fn a_table_too_large_is_refused_whole() {
 
 /// The tables B was told, as addresses.
 mod bad_input;
+mod redirect;
 
 fn announced(two: &mut Two) -> Vec<Vec<String>> {
     let of = |event| match event {

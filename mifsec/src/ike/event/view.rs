@@ -40,6 +40,8 @@ pub struct IkeSaView {
     pub fragmentation: bool,
     /// What the peer is by its vendor ids, if we know it.
     pub vendor: Option<&'static str>,
+    /// Whether both ends have MOBIKE.
+    pub mobike: bool,
     /// Inner addresses, ours (initiator) or the peer's (responder).
     pub leases: Vec<IpAddr>,
     /// Where its messages go.

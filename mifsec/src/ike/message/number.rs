@@ -276,6 +276,8 @@ numbers! {
         COOKIE2 = 16401,
         /// NAT is forbidden (RFC 4555).
         NO_NATS_ALLOWED = 16402,
+        /// How long the responder lets our authentication count (RFC 4478).
+        AUTH_LIFETIME = 16403,
         /// A redirection would be followed (RFC 5685).
         REDIRECT_SUPPORTED = 16406,
         /// Another gateway (RFC 5685).

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use crate::ike::message::{Id, IdType};
 
+use super::dn::{DistinguishedName, DnPattern, has_star, looks_like_dn};
+
 /// Longest identity we accept.
 const MAX_LEN: usize = 1024;
 
@@ -23,8 +25,8 @@ pub enum Identity {
     V6(Ipv6Addr),
     /// Opaque octets.
     KeyId(Vec<u8>),
-    /// DER of a distinguished name, not looked into.
-    Dn(Vec<u8>),
+    /// A distinguished name.
+    Dn(DistinguishedName),
 }
 
 /// Why something is not an identity or a pattern.
@@ -47,10 +49,15 @@ pub enum IdentityError {
     #[error("identity type {0} is not supported")]
     Kind(IdType),
     /// Hexadecimal that is not.
-    #[error("\"{0}\": write key ids and distinguished names as keyid:<hex> and dn:<hex>")]
+    #[error("\"{0}\": write key ids and DER as keyid:<hex> and dn:<hex>")]
     Hex(String),
+    /// A distinguished name that is none.
+    #[error("not a distinguished name: write one as \"C=CH, O=Example, CN=gw\"")]
+    Dn,
     /// A star anywhere but in front.
-    #[error("\"{0}\": a pattern has one \"*\", at its beginning")]
+    #[error(
+        "\"{0}\": a pattern has one \"*\", at its beginning; of a distinguished name, for a whole value"
+    )]
     Pattern(String),
 }
 
@@ -64,7 +71,7 @@ impl Identity {
             Self::V4(ip) => (IdType::IPV4_ADDR, ip.octets().to_vec()),
             Self::V6(ip) => (IdType::IPV6_ADDR, ip.octets().to_vec()),
             Self::KeyId(octets) => (IdType::KEY_ID, octets.clone()),
-            Self::Dn(octets) => (IdType::DER_ASN1_DN, octets.clone()),
+            Self::Dn(name) => (IdType::DER_ASN1_DN, name.der().to_vec()),
         };
         Id {
             kind,
@@ -94,7 +101,7 @@ impl Identity {
                 .map(|octets| Self::V6(octets.into()))
                 .map_err(|_| IdentityError::Length),
             IdType::KEY_ID => Ok(Self::KeyId(id.data.clone())),
-            IdType::DER_ASN1_DN => Ok(Self::Dn(id.data.clone())),
+            IdType::DER_ASN1_DN => distinguished(&id.data),
             other => Err(IdentityError::Kind(other)),
         }
     }
@@ -111,6 +118,12 @@ fn named(octets: &[u8], kind: fn(String) -> Identity) -> Result<Identity, Identi
     }
 }
 
+fn distinguished(der: &[u8]) -> Result<Identity, IdentityError> {
+    DistinguishedName::from_der(der)
+        .map(Identity::Dn)
+        .map_err(|_| IdentityError::Dn)
+}
+
 /// Names compare without regard to case, so they are kept in lower case. Only
 /// printable ASCII: a name ends up in logs and as a key.
 fn name(octets: &[u8]) -> Result<String, IdentityError> {
@@ -124,8 +137,9 @@ fn name(octets: &[u8]) -> Result<String, IdentityError> {
 impl FromStr for Identity {
     type Err = IdentityError;
 
-    /// An address, `keyid:<hex>`, `dn:<hex>`, something with `@` (a leading `@`
-    /// marks a domain name, as in strongSwan), else a domain name.
+    /// An address, `keyid:<hex>`, `dn:<hex>`, `C=CH, O=Example, CN=gw`, something
+    /// with `@` (a leading `@` marks a domain name, as in strongSwan), else a
+    /// domain name.
     fn from_str(text: &str) -> Result<Self, IdentityError> {
         let text = text.trim();
         if text.len() > MAX_LEN {
@@ -141,7 +155,16 @@ impl FromStr for Identity {
             return unhex(digits).map(Self::KeyId);
         }
         if let Some(digits) = text.strip_prefix("dn:") {
-            return unhex(digits).map(Self::Dn);
+            return distinguished(&unhex(digits)?);
+        }
+        if looks_like_dn(text) {
+            let name = DistinguishedName::from_text(text).ok_or(IdentityError::Dn)?;
+            // Longer than the text of it by its framing.
+            return if name.der().len() > MAX_LEN {
+                Err(IdentityError::TooLong)
+            } else {
+                Ok(Self::Dn(name))
+            };
         }
         let name = name(text.strip_prefix('@').unwrap_or(text).as_bytes())?;
         if name.is_empty() {
@@ -162,7 +185,7 @@ impl fmt::Display for Identity {
             Self::V4(ip) => ip.fmt(f),
             Self::V6(ip) => ip.fmt(f),
             Self::KeyId(octets) => write!(f, "keyid:{}", hex(octets)),
-            Self::Dn(octets) => write!(f, "dn:{}", hex(octets)),
+            Self::Dn(name) => name.fmt(f),
         }
     }
 }
@@ -173,7 +196,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(super) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
@@ -193,11 +216,14 @@ fn unhex(digits: &str) -> Result<Vec<u8>, IdentityError> {
         .collect()
 }
 
-/// Which identities a peer may have: one, those that end in something, or any.
+/// Which identities a peer may have: one, those that end in something, those
+/// with some attributes, or any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityPattern {
     /// This one.
     Exact(Identity),
+    /// Distinguished names with these attributes.
+    Dn(DnPattern),
     /// `*suffix`: names of one or more characters before `suffix`.
     Suffix(String),
     /// `*`.
@@ -214,10 +240,12 @@ impl IdentityPattern {
             (Self::Suffix(suffix), Identity::Fqdn(name) | Identity::Rfc822(name)) => name
                 .strip_suffix(suffix.as_str())
                 .is_some_and(|front| !front.is_empty()),
+            (Self::Dn(pattern), Identity::Dn(name)) => pattern.matches(name),
             (
                 Self::Suffix(_),
                 Identity::V4(_) | Identity::V6(_) | Identity::KeyId(_) | Identity::Dn(_),
-            ) => false,
+            )
+            | (Self::Dn(_), _) => false,
         }
     }
 
@@ -234,7 +262,13 @@ impl FromStr for IdentityPattern {
     fn from_str(text: &str) -> Result<Self, IdentityError> {
         let text = text.trim();
         let Some(suffix) = text.strip_prefix('*') else {
-            if text.contains('*') {
+            if looks_like_dn(text) && has_star(text) {
+                let pattern = DnPattern::from_text(text);
+                return pattern
+                    .map(Self::Dn)
+                    .ok_or_else(|| IdentityError::Pattern(text.to_owned()));
+            }
+            if text.contains('*') && !looks_like_dn(text) {
                 return Err(IdentityError::Pattern(text.to_owned()));
             }
             return text.parse().map(Self::Exact);
@@ -253,6 +287,7 @@ impl fmt::Display for IdentityPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(identity) => identity.fmt(f),
+            Self::Dn(pattern) => pattern.fmt(f),
             Self::Suffix(suffix) => write!(f, "*{suffix}"),
             Self::Any => f.write_str("*"),
         }
@@ -294,7 +329,10 @@ mod tests {
             Identity::V6("2001:db8::1".parse().unwrap())
         );
         assert_eq!(id("keyid:00ff"), Identity::KeyId(vec![0, 255]));
-        assert_eq!(id("dn:3000"), Identity::Dn(vec![0x30, 0]));
+        assert_eq!(
+            id("dn:3000"),
+            Identity::Dn(DistinguishedName::from_der(&[0x30, 0]).unwrap())
+        );
     }
 
     #[test]
@@ -305,7 +343,7 @@ mod tests {
             ("192.0.2.1", 1, &[192, 0, 2, 1]),
             ("::1", 5, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
             ("keyid:0a", 11, &[10]),
-            ("dn:0b", 9, &[11]),
+            ("dn:3000", 9, &[0x30, 0]),
         ] {
             let wire = raw(IdType(kind), data);
             assert_eq!(id(text).to_id(), wire, "{text}");

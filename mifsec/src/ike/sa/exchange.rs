@@ -203,11 +203,13 @@ impl IkeSa {
         self.reassembly.forget(false, header.message_id);
         self.alive(cx);
         let refused = opened.is_err();
+        self.follow_request(header.exchange, arrival, cx);
         let response = match opened {
             Ok(payloads) => {
                 let received = Received {
                     payloads,
                     exchange: header.exchange,
+                    message_id: header.message_id,
                     arrival,
                 };
                 self.respond(&received, cx)
@@ -257,6 +259,10 @@ impl IkeSa {
             (Phase::Established | Phase::Closing { .. }, ExchangeType::INFORMATIONAL) => {
                 Some(informational::respond(self, cx, received))
             }
+            (
+                Phase::Replaced { successor },
+                ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL,
+            ) => Some(self.respond_replaced(*successor, received, cx)),
             _ => None,
         }
     }
@@ -318,9 +324,13 @@ impl IkeSa {
         let received = Received {
             payloads,
             exchange: header.exchange,
+            message_id: header.message_id,
             arrival,
         };
-        task.process(self, cx, &received);
+        match self.phase {
+            Phase::Replaced { successor } => self.process_replaced(successor, task, &received, cx),
+            _ => task.process(self, cx, &received),
+        }
     }
 
     /// The peer sealed a response that we cannot read. Whatever it did, it is told
@@ -339,6 +349,10 @@ impl IkeSa {
 
     /// Sends queued requests while the window is open.
     pub(in crate::ike) fn pump(&mut self, cx: &mut Context) {
+        // What waits is its successor's to ask.
+        if self.handover.is_some() {
+            return;
+        }
         while self.outbound.is_open() && !matches!(self.phase, Phase::Spent) {
             let Some(mut task) = self.queue.pop(self.outbound.tasks()) else {
                 break;
@@ -354,7 +368,10 @@ impl IkeSa {
             if let (Task::Init(init), [bytes]) = (&mut task, datagrams.as_slice()) {
                 init.sent(bytes);
             }
+            let home = task.elsewhere();
+            let home = home.map(|other| std::mem::replace(&mut self.channel, other));
             self.send(datagrams.clone(), cx);
+            self.channel = home.unwrap_or(self.channel);
             self.outbound
                 .sent(datagrams, task, &cx.retransmit, cx.now());
         }
@@ -402,7 +419,10 @@ impl IkeSa {
             let reason = match &mut self.phase {
                 Phase::Spent => return,
                 Phase::Connecting { refused } => refused.take(),
-                Phase::HalfOpen(_) | Phase::Established | Phase::Closing { .. } => None,
+                Phase::HalfOpen(_)
+                | Phase::Established
+                | Phase::Closing { .. }
+                | Phase::Replaced { .. } => None,
             };
             let remote = self.channel.remote;
             return self.close(reason.unwrap_or(Failure::Timeout { remote }), cx);
@@ -427,10 +447,16 @@ impl IkeSa {
         if dpd && self.is_established() && self.outbound.is_empty() {
             self.queue.push(Task::Liveness);
         }
+        self.age(cx);
         self.pump(cx);
     }
 
     fn retransmit(&mut self, cx: &mut Context) {
+        if let Phase::Replaced { successor } = self.phase
+            && let Some(sa) = cx.sas.get(&successor)
+        {
+            self.channel = sa.channel;
+        }
         for due in self.outbound.due(&cx.retransmit, cx.now()) {
             match due {
                 Due::Again { datagrams, tries } => {
@@ -466,7 +492,7 @@ impl IkeSa {
     ) -> Option<Vec<u8>> {
         let id = self.outbound.next_id();
         self.outbound.skip();
-        self.forge_message(exchange, id, false, payloads)
+        self.seal_now(exchange, id, false, payloads)
     }
 
     /// What the other end sealed.
@@ -491,11 +517,11 @@ impl IkeSa {
         first: u8,
         chain: &[u8],
     ) -> Option<Vec<u8>> {
-        let bytes = self.forge_message(ExchangeType::INFORMATIONAL, message_id, true, &[])?;
+        let bytes = self.seal_now(ExchangeType::INFORMATIONAL, message_id, true, &[])?;
         self.refill(bytes, first, chain)
     }
 
-    fn forge_message(
+    pub(in crate::ike) fn seal_now(
         &mut self,
         exchange: ExchangeType,
         message_id: u32,

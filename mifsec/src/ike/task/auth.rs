@@ -16,11 +16,11 @@ use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Event;
 use crate::ike::keymat::{shared_key_auth, signed_octets, verify_shared_key};
 use crate::ike::message::{Auth, AuthMethod, Notify, NotifyType, Payload};
-use crate::ike::peer::{Identity, IdentityPattern, authorise};
+use crate::ike::peer::{Identity, IdentityPattern, PskSource, authorise};
 use crate::ike::sa::{IkeSa, Phase};
 
 use super::child::{self, Create, Nonces};
-use super::{Payloads, Received, config, interfaces, redirect};
+use super::{Payloads, Received, config, interfaces, mobike, reauth, redirect};
 
 /// What IKE_SA_INIT left for AUTH to cover.
 pub(in crate::ike) struct Initial {
@@ -70,7 +70,7 @@ impl AuthTask {
     ) -> Option<Vec<Payload>> {
         let peer = sa.peer.clone()?;
         let id = peer.local_id.to_id();
-        let Some(secret) = initiator_secret(&peer) else {
+        let Some(secret) = initiator_secret(&peer, cx) else {
             let id = peer.remote_id.to_string();
             sa.close(Failure::NoSecret { id }, cx);
             return None;
@@ -103,7 +103,10 @@ impl AuthTask {
         if let Some(create) = &mut self.child {
             payloads.extend(create.offer(sa, cx, false));
         }
-        payloads.extend(interfaces::offer(self.probe_spi, cx));
+        if peer.mobility.mif {
+            payloads.extend(interfaces::offer(self.probe_spi, cx));
+        }
+        payloads.extend(mobike::offer(sa, cx));
         Some(payloads)
     }
 
@@ -124,7 +127,7 @@ impl AuthTask {
             child,
             probe_spi,
         } = *self;
-        if let Err(reason) = authenticate_responder(sa, &initial, payloads) {
+        if let Err(reason) = authenticate_responder(sa, cx, &initial, payloads) {
             cx.release_spi(probe_spi);
             if let Some(create) = child {
                 create.abandon(cx);
@@ -147,6 +150,7 @@ impl AuthTask {
         let (leases, dns) = payloads.config().map(config::read).unwrap_or_default();
         sa.leases = leases;
         interfaces::agree(sa, cx, payloads, probe_spi);
+        mobike::agree(sa, cx, payloads);
         if let Some(reason) = lacking(sa) {
             if let Some(create) = child {
                 create.abandon(cx);
@@ -154,6 +158,7 @@ impl AuthTask {
             return sa.begin_closing(reason, cx);
         }
         sa.establish(dns, cx);
+        reauth::receive(sa, cx, payloads);
         interfaces::receive_table(sa, cx, payloads);
         if let Some(create) = child {
             let nonces = Nonces {
@@ -176,16 +181,19 @@ pub(in crate::ike) fn respond(
     let Phase::HalfOpen(half_open) = std::mem::replace(&mut sa.phase, Phase::Spent) else {
         return Vec::new();
     };
-    let outcome = authenticate_initiator(sa, cx, &half_open.initial, &received.payloads);
+    let outcome = mobike::check_no_nats(&received.payloads, received.arrival)
+        .map_err(|_| Failure::UnexpectedNat)
+        .and_then(|()| authenticate_initiator(sa, cx, &half_open.initial, &received.payloads));
     let proof = match outcome {
         Ok(proof) => proof,
         Err(reason) => {
             cx.drop(DropReason::Authentication);
+            let refusal = mobike::refusal(&reason);
             sa.phase = Phase::HalfOpen(half_open);
             sa.close(reason, cx);
             // The same for an unknown identity and a wrong secret, so that
             // neither can be guessed (RFC 7296 2.21.2).
-            return vec![child::error(NotifyType::AUTHENTICATION_FAILED)];
+            return vec![child::error(refusal)];
         }
     };
     if received
@@ -234,6 +242,7 @@ pub(in crate::ike) fn respond(
         None => {}
     }
     response.extend(interfaces::answer(sa, cx));
+    response.extend(mobike::answer(sa, cx));
     response
 }
 
@@ -256,10 +265,8 @@ fn authenticate_initiator(
         .cloned()
         .ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
     sa.peer = Some(peer.clone());
-    let secret = peer
-        .psk
-        .lookup(&identity)
-        .ok_or_else(|| Failure::NoSecret { id: name.clone() })?;
+    let secret =
+        shared_key(&peer, &identity, cx).ok_or_else(|| Failure::NoSecret { id: name.clone() })?;
     let Some(keys) = &sa.keys else {
         return Err(Failure::Protocol { what: "IKE_AUTH" });
     };
@@ -286,6 +293,7 @@ fn authenticate_initiator(
     sa.remote_id = name;
     let probe_spi = cx.allocate_spi();
     interfaces::agree(sa, cx, payloads, probe_spi);
+    mobike::agree(sa, cx, payloads);
     if let Some(reason) = lacking(sa) {
         return Err(reason);
     }
@@ -295,6 +303,7 @@ fn authenticate_initiator(
 /// Checks IDr and AUTH.
 fn authenticate_responder(
     sa: &mut IkeSa,
+    cx: &Context,
     initial: &Initial,
     payloads: &Payloads,
 ) -> Result<(), Failure> {
@@ -322,7 +331,7 @@ fn authenticate_responder(
         sk_p: &keys.sk_pr,
         id_body: &id.body(),
     };
-    if !initiator_secret(peer).is_some_and(|secret| theirs.holds(secret, auth)) {
+    if !initiator_secret(peer, cx).is_some_and(|secret| theirs.holds(secret, auth)) {
         return Err(Failure::WrongSecret {
             id: identity.to_string(),
         });
@@ -334,15 +343,33 @@ fn authenticate_responder(
 /// What the configuration demands and the peer does not have.
 pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
     let require = sa.peer.as_ref().map_or(Require::Any, |peer| peer.require);
-    let lacks = matches!(require, Require::Mif | Require::Mobike) && sa.mif.is_none();
-    lacks.then_some(Failure::MifRequired)
+    match require {
+        Require::Mif if sa.mif.is_none() => Some(Failure::MifRequired),
+        Require::Mobike if sa.mif.is_none() && sa.mobike.is_none() => Some(Failure::MobikeRequired),
+        _ => None,
+    }
 }
 
 /// An initiator knows whom it calls, so a table is looked up by that name.
-fn initiator_secret(peer: &PeerConfig) -> Option<&Secret> {
+fn initiator_secret<'a>(peer: &'a PeerConfig, cx: &'a Context) -> Option<&'a Secret> {
     match &peer.remote_id {
-        IdentityPattern::Exact(identity) => peer.psk.lookup(identity),
-        IdentityPattern::Suffix(_) | IdentityPattern::Any => peer.psk.lookup(&peer.local_id),
+        IdentityPattern::Exact(identity) => shared_key(peer, identity, cx),
+        _ => shared_key(peer, &peer.local_id, cx),
+    }
+}
+
+/// The key shared with `identity`, from the newest table.
+fn shared_key<'a>(
+    peer: &'a PeerConfig,
+    identity: &Identity,
+    cx: &'a Context,
+) -> Option<&'a Secret> {
+    match (
+        peer.remote_auth.psk.as_ref()?,
+        cx.psk_tables.get(&peer.name),
+    ) {
+        (PskSource::Table(_), Some(newer)) => newer.get(identity),
+        (source, _) => source.lookup(identity),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{error, status};
 use crate::ike::sa::IkeSa;
 
-use super::{Received, delete, interfaces, redirect, update};
+use super::{Received, delete, interfaces, mobike, reauth, redirect, update};
 
 /// First and last of the extension's status notifies.
 const MIF_BLOCK: std::ops::RangeInclusive<u16> = 47104..=47135;
@@ -27,7 +27,8 @@ pub(in crate::ike) fn respond(
         sa.close(Failure::Refused, cx);
         return Vec::new();
     }
-    let mut response = Vec::new();
+    reauth::receive(sa, cx, &received.payloads);
+    let mut response = mobike::respond(sa, cx, received);
     for notify in received.payloads.notifies() {
         response.extend(answer(notify, sa, cx, received).map(Payload::Notify));
     }
@@ -49,7 +50,7 @@ fn answer(
             None
         }
         // Return routability of the sender (RFC 4555 3.7).
-        NotifyType::COOKIE2 => Some(notify.clone()),
+        NotifyType::COOKIE2 if (8..=64).contains(&notify.data.len()) => Some(notify.clone()),
         _ if sa.mif.is_none() => None,
         status::MIF_INTERFACES => interfaces::receive_table(sa, cx, &received.payloads),
         status::MIF_UPDATE_ADDRS => update::respond(notify, sa, cx, received.arrival),

@@ -97,7 +97,8 @@ impl Init {
         }));
         payloads.push(Payload::Nonce(self.nonce.clone()));
         let (local, remote) = (sa.channel.local, sa.channel.remote);
-        payloads.extend(natd::build(sa.spi_i, sa.spi_r, local, remote));
+        let forced = sa.peer.as_ref().is_some_and(|peer| peer.mobility.force_udp);
+        payloads.extend(natd::build(sa.spi_i, sa.spi_r, local, remote, forced));
         payloads.push(support(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED));
         payloads.push(redirect::offer(self.redirected_from));
         payloads

@@ -9,19 +9,31 @@ use crate::ike::message::{Notify, NotifyType, Payload};
 
 use super::Payloads;
 
-/// The two notifies of a message from `local` to `remote`.
+/// The two notifies of a message from `local` to `remote`. With `forced` the
+/// source is none that could ever be seen, as if it were translated: the peer
+/// then wraps its ESP in UDP.
 pub(in crate::ike) fn build(
     spi_i: IkeSpi,
     spi_r: IkeSpi,
     local: SocketAddr,
     remote: SocketAddr,
+    forced: bool,
 ) -> [Payload; 2] {
+    let source = if forced { nowhere(local) } else { local };
     let notify =
         |kind, address| Payload::Notify(Notify::new(kind, hash(spi_i, spi_r, address).to_vec()));
     [
-        notify(NotifyType::NAT_DETECTION_SOURCE_IP, local),
+        notify(NotifyType::NAT_DETECTION_SOURCE_IP, source),
         notify(NotifyType::NAT_DETECTION_DESTINATION_IP, remote),
     ]
+}
+
+/// No packet comes from here.
+fn nowhere(like: SocketAddr) -> SocketAddr {
+    match like {
+        SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
 }
 
 /// Compares what the peer wrote with where its message came from and went to.
@@ -83,6 +95,7 @@ mod tests {
                 SPIS.1,
                 "10.0.0.2:500".parse().unwrap(),
                 "203.0.113.1:500".parse().unwrap(),
+                false,
             )
             .to_vec()
         };
@@ -114,7 +127,7 @@ mod tests {
         let to = "203.0.113.1:500".parse().unwrap();
         let mut sent = Vec::new();
         for from in ["10.0.0.2:500", "10.9.0.2:500"] {
-            sent.extend(build(SPIS.0, SPIS.1, from.parse().unwrap(), to));
+            sent.extend(build(SPIS.0, SPIS.1, from.parse().unwrap(), to, false));
         }
         assert!(!detected(sent, "203.0.113.1:500", "10.9.0.2:500").remote);
     }

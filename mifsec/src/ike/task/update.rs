@@ -186,6 +186,7 @@ pub(super) fn respond(
         cx.event(Event::ChannelMoved {
             ike: sa.id,
             observed: arrival,
+            nat: sa.nat,
         });
     }
     None

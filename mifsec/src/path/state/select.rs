@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Active, MAX_LOCALS, Pair, Path};
 use crate::path::output::Output;
 use crate::path::probe::{Probe, ProbeKind};
-use crate::path::timing::{CHALLENGE_FIRST, FAILED_PAUSE, FAILED_PAUSE_HOME, GRACE, MAX_REMOTES};
+use crate::path::timing::{CHALLENGE_FIRST, FAILED_PAUSE, FAILED_PAUSE_HOME};
 use crate::path::types::{Event, Transmit, TransmitKind, Validation};
 
 impl Path {
@@ -80,12 +80,7 @@ impl Path {
         let arrival = self.arrival(local, pair.1);
         if let Some(old) = old.filter(|old| old.pair() != pair) {
             let gone = self.arrival(old.local, old.remote);
-            self.old_arrivals.push_back((now + GRACE, gone));
-            while self.old_arrivals.len() > MAX_REMOTES {
-                if let Some((_, oldest)) = self.old_arrivals.pop_front() {
-                    out.release(oldest, self.index);
-                }
-            }
+            self.outdate(gone, out, now);
         }
         self.old_arrivals.retain(|(_, old)| *old != arrival);
         out.claim(arrival, self.index);

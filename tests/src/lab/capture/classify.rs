@@ -27,6 +27,9 @@ pub enum Kind {
 const NAT_T: u16 = 4500;
 const IKE: u16 = 500;
 const ICMP: u8 = 1;
+const ICMP_V6: u8 = 58;
+/// Router and neighbour solicitation and advertisement, redirect (RFC 4861 4).
+const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 const UDP: u8 = 17;
 /// Destination unreachable, time exceeded, parameter problem.
 const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
@@ -103,8 +106,13 @@ impl<'a> Ip<'a> {
         }
     }
 
-    /// IPv6 between link-local addresses: neighbour discovery and group membership.
+    /// IPv6 between link-local addresses: neighbour discovery and group membership;
+    /// discovery between other addresses too.
     fn of_the_link(&self) -> bool {
+        let kind = self.payload.first().copied().unwrap_or(0);
+        if self.protocol == ICMP_V6 && DISCOVERY.contains(&kind) {
+            return true;
+        }
         let (IpAddr::V6(source), IpAddr::V6(destination)) = (self.source, self.destination) else {
             return false;
         };

@@ -1,0 +1,43 @@
+//! Doors for simulations and fuzzing (feature `testing`).
+
+use crate::ids::IkeId;
+use crate::ike::message::{self, Body, ExchangeType, Header, Payload};
+
+use super::Engine;
+
+impl Engine {
+    /// Header and payloads of a message of one of our IKE SAs, whichever end
+    /// sealed it; `None` without the keys.
+    #[must_use]
+    pub fn reveal(&self, bytes: &[u8]) -> Option<(Header, Vec<Payload>)> {
+        let (header, body) = message::decode(bytes).ok()?;
+        let payloads = match body {
+            Body::Clear(payloads) => payloads,
+            // A part says nothing alone.
+            Body::Fragment(_) => return None,
+            Body::Protected(sealed) => {
+                let ids = [header.spi_i, header.spi_r].map(|spi| self.by_spi.get(&spi));
+                ids.into_iter()
+                    .flatten()
+                    .filter_map(|id| self.cx.sas.get(id))
+                    .find_map(|sa| sa.reveal(&sealed))?
+            }
+        };
+        Some((header, payloads))
+    }
+
+    /// A message the peer of `ike` will take for ours: what a peer that holds
+    /// the keys and keeps no rule could send. Without `message_id` it is the
+    /// next request.
+    pub fn forge(
+        &mut self,
+        ike: IkeId,
+        exchange: ExchangeType,
+        message_id: Option<u32>,
+        response: bool,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        let sa = self.cx.sas.get_mut(&ike)?;
+        sa.forge_message(exchange, message_id, response, payloads)
+    }
+}

@@ -1,0 +1,221 @@
+//! IKE messages, the payloads behind the keys, and the MIF notifies.
+
+use std::net::IpAddr;
+
+use mifsec::crypto::{Aead, AeadAlgorithm};
+use mifsec::ids::IkeSpi;
+use mifsec::ike::message::{
+    self, Body, HEADER_LEN, Header, MAX_PAYLOADS, Notify, NotifyType, OpenError, Payload,
+    PayloadType,
+};
+use mifsec::ike::mif::{
+    AddressPolicy, Interfaces, MAX_RECORDS, OuterAddrs, Supported, UpdateAddrs,
+};
+use mifsec::ike::peer::Identity;
+use mifsec::ike::selector;
+
+use super::input::Input;
+
+/// A datagram as anybody may send it.
+///
+/// # Panics
+/// When a property does not hold.
+pub fn message(data: &[u8]) {
+    let Ok((header, body)) = message::decode(data) else {
+        return;
+    };
+    let Body::Clear(payloads) = body else {
+        return;
+    };
+    bounded(&payloads, data.len());
+    let encoded = message::encode_clear(&header, &payloads);
+    let (again, body) = message::decode(&encoded).expect("our own message");
+    assert_eq!(again, header);
+    let Body::Clear(again) = body else {
+        panic!("what was in clear is in clear");
+    };
+    assert_eq!(message::encode_clear(&header, &again), encoded);
+    look_into(&again);
+}
+
+/// The chain behind the keys: its first type, then its octets with padding.
+///
+/// # Panics
+/// When a property does not hold.
+pub fn payloads(data: &[u8]) {
+    let mut input = Input::new(data);
+    let first = PayloadType(input.u8());
+    let bytes = sealed(first, input.rest());
+    let Ok((header, Body::Protected(encrypted))) = message::decode(&bytes) else {
+        assert!(bytes.len() > message::MAX_MESSAGE);
+        return;
+    };
+    let payloads = match encrypted.open(&key()) {
+        Ok(payloads) => payloads,
+        Err(OpenError::Integrity) => panic!("sealed with the same key"),
+        Err(OpenError::Content(error)) => {
+            // The answer to it can be sent.
+            let answer = [Payload::Notify(error.notify())];
+            let _ = message::seal(&header, &answer, &key(), 2);
+            return;
+        }
+    };
+    bounded(&payloads, data.len());
+    let encoded = message::seal(&header, &payloads, &key(), 3);
+    let Ok((_, Body::Protected(encrypted))) = message::decode(&encoded) else {
+        panic!("our own message");
+    };
+    let again = encrypted.open(&key()).expect("our own message");
+    assert_eq!(message::seal(&header, &again, &key(), 3), encoded);
+    look_into(&again);
+}
+
+/// A MIF notify's data, for each codec: which is chosen by the first octet.
+///
+/// # Panics
+/// When a property does not hold.
+pub fn mif_notifies(data: &[u8]) {
+    let mut input = Input::new(data);
+    let which = input.u8();
+    let policy = AddressPolicy {
+        loopback: which & 0x80 != 0,
+        link_local: which & 0x40 != 0,
+        own: vec![IpAddr::from([192, 0, 2, 1])],
+        ..AddressPolicy::default()
+    };
+    let data = input.rest();
+    match which % 4 {
+        0 => {
+            if let Ok(read) = Supported::decode(data) {
+                let again = Supported::decode(&read.notify().data).expect("our own notify");
+                assert_eq!(again, read);
+            }
+        }
+        1 => {
+            if let Ok((read, _)) = Interfaces::decode(data, &policy) {
+                assert!(read.records.len() <= MAX_RECORDS);
+                let written = read.notify();
+                assert!(written.data.len() <= data.len());
+                assert_eq!(
+                    Interfaces::decode(&written.data, &policy),
+                    Ok((read.clone(), 0))
+                );
+                let mut fitted = read;
+                fitted.fit(which);
+                assert!(fitted.records.len() <= usize::from(which));
+                let _ = Interfaces::decode(&fitted.notify().data, &policy).expect("our own table");
+            }
+        }
+        2 => {
+            let from_initiator = which & 0x20 != 0;
+            if let Ok(read) = OuterAddrs::decode(data, &policy, from_initiator) {
+                let written = read.notify();
+                let again = OuterAddrs::decode(&written.data, &policy, from_initiator);
+                assert_eq!(again, Ok(read));
+            }
+        }
+        _ => {
+            if let Ok(read) = UpdateAddrs::decode(data, &policy) {
+                let again = UpdateAddrs::decode(&read.notify().data, &policy);
+                assert_eq!(again, Ok(read));
+            }
+        }
+    }
+}
+
+/// What is kept is not more than what came.
+fn bounded(payloads: &[Payload], octets: usize) {
+    assert!(payloads.len() <= MAX_PAYLOADS);
+    let kept: usize = payloads
+        .iter()
+        .map(|payload| match payload {
+            Payload::Sa(proposals) => proposals
+                .iter()
+                .map(|p| p.spi.len() + p.transforms.len() * 8)
+                .sum(),
+            Payload::Ke(ke) => ke.data.len(),
+            Payload::IdI(id) | Payload::IdR(id) => id.data.len(),
+            Payload::Auth(auth) => auth.data.len(),
+            Payload::Notify(notify) => notify.spi.len() + notify.data.len(),
+            Payload::Delete(message::Delete::Esp(spis)) => spis.len() * 4,
+            Payload::Delete(_) => 0,
+            Payload::TsI(entries) | Payload::TsR(entries) => entries.len() * 4,
+            Payload::Config(config) => config.attributes.iter().map(|a| 4 + a.value.len()).sum(),
+            Payload::Cert(data)
+            | Payload::CertReq(data)
+            | Payload::Nonce(data)
+            | Payload::VendorId(data)
+            | Payload::Eap(data)
+            | Payload::Unknown(_, data) => data.len(),
+        })
+        .sum();
+    assert!(kept <= octets, "{kept} octets kept of {octets}");
+}
+
+/// The parsers that run on payloads when their meaning is asked for.
+fn look_into(payloads: &[Payload]) {
+    for payload in payloads {
+        match payload {
+            Payload::IdI(id) | Payload::IdR(id) => {
+                if let Ok(identity) = Identity::from_id(id) {
+                    let again = Identity::from_id(&identity.to_id()).expect("our own identity");
+                    assert_eq!(again, identity);
+                    let _ = identity.to_string();
+                }
+            }
+            Payload::TsI(entries) | Payload::TsR(entries) => {
+                let selectors = selector::from_entries(entries);
+                let again = selector::from_entries(&selector::to_entries(&selectors));
+                assert_eq!(again, selectors);
+            }
+            Payload::Notify(notify) => {
+                let _ = notify.esp_spi();
+                let _ = notify.kind.is_error();
+            }
+            _ => {}
+        }
+    }
+}
+
+fn key() -> Aead {
+    let algorithm = AeadAlgorithm::Aes128Gcm16;
+    Aead::new(algorithm, &vec![7; algorithm.keymat_len()]).expect("of the right length")
+}
+
+/// A protected message around any octets, as a peer with the key could send it.
+fn sealed(first: PayloadType, chain: &[u8]) -> Vec<u8> {
+    // A chain of one payload without a name gives header, length and ICV; what
+    // is inside is then replaced.
+    let header = Header {
+        spi_i: IkeSpi(1),
+        spi_r: IkeSpi(2),
+        exchange: message::ExchangeType::INFORMATIONAL,
+        response: false,
+        initiator: true,
+        higher_version: false,
+        message_id: 1,
+    };
+    const GENERIC: usize = 4;
+    const IV: usize = 8;
+    const ICV: usize = 16;
+    let template = message::seal(
+        &header,
+        &[Payload::Notify(Notify::new(NotifyType::COOKIE, Vec::new()))],
+        &key(),
+        1,
+    );
+    let total = HEADER_LEN + GENERIC + IV + chain.len() + ICV;
+    let mut out = template[..HEADER_LEN + GENERIC].to_vec();
+    let octets = u32::try_from(total).unwrap_or(u32::MAX).to_be_bytes();
+    out[24..28].copy_from_slice(&octets);
+    out[HEADER_LEN] = first.0;
+    let octets = u16::try_from(total - HEADER_LEN).unwrap_or(u16::MAX);
+    out[HEADER_LEN + 2..HEADER_LEN + 4].copy_from_slice(&octets.to_be_bytes());
+    let (mut iv, mut icv) = ([0; IV], [0; ICV]);
+    let mut text = chain.to_vec();
+    key().seal(1, &out, None, &mut iv, &mut text, &mut icv);
+    out.extend(iv);
+    out.extend(text);
+    out.extend(icv);
+    out
+}

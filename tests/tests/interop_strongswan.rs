@@ -1,0 +1,11 @@
+//! Against Debian's strongSwan 5.9.8, both roles; see `mifsec_tests::interop`.
+//!
+//! Needs root, strongSwan and the built agent; `cargo xtask test interop` sees to
+//! all three. Nothing here is skipped.
+
+#[path = "interop_strongswan/connect.rs"]
+mod connect;
+#[path = "interop_strongswan/ending.rs"]
+mod ending;
+#[path = "interop_strongswan/refusals.rs"]
+mod refusals;
