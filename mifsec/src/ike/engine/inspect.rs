@@ -13,6 +13,7 @@ impl Engine {
         let (header, body) = message::decode(bytes).ok()?;
         let payloads = match body {
             Body::Clear(payloads) => payloads,
+            // A part says nothing alone.
             Body::Fragment(_) => return None,
             Body::Protected(sealed) => {
                 let ids = [header.spi_i, header.spi_r].map(|spi| self.by_spi.get(&spi));

@@ -515,6 +515,7 @@ fn a_table_too_large_is_refused_whole() {
 
 /// The tables B was told, as addresses.
 mod bad_input;
+mod redirect;
 
 fn announced(two: &mut Two) -> Vec<Vec<String>> {
     let of = |event| match event {

@@ -278,7 +278,12 @@ fn table(mif: &mut Mif, cx: &mut Context) -> Option<Notify> {
         epoch: cx.epoch,
         records: cx.ifaces.clone(),
     };
-    if table.fit(mif.peer_max_ifaces, mif.fragments) {
+    let most = mif.peer_max_ifaces;
+    let trimmed = match mif.fragments {
+        true => table.limit(most),
+        false => table.fit(most),
+    };
+    if trimmed {
         cx.count("mif_table_trimmed");
     }
     Some(table.notify())
