@@ -5,6 +5,8 @@
 
 #[path = "interop_strongswan/algorithms.rs"]
 mod algorithms;
+#[path = "interop_strongswan/certificates.rs"]
+mod certificates;
 #[path = "interop_strongswan/connect.rs"]
 mod connect;
 #[path = "interop_strongswan/ending.rs"]
