@@ -139,7 +139,7 @@ impl ProbeSa {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{AeadAlgorithm, Secret};
+    use crate::crypto::{AeadAlgorithm, AesKey, Integrity, Secret};
 
     /// One end's keys; the other has them the other way round.
     fn keys(ours: u32, peers: u32) -> ProbeKeys {
@@ -189,5 +189,36 @@ mod tests {
             .map(|n| sas.add(&keys(1000 + n, 2000 + n), now).unwrap().len())
             .sum();
         assert_eq!((gone, sas.spis_in().count()), (100 - MOST, MOST));
+    }
+
+    #[test]
+    fn probes_are_sealed_as_the_ike_sa_is() {
+        for algorithm in [
+            AeadAlgorithm::Aes256Gcm16,
+            AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha256_128),
+        ] {
+            let keymat = |fill| Secret::new(vec![fill; algorithm.keymat_len()]);
+            let now = Instant::now();
+            let sas = |out, inbound| {
+                let keys = ProbeKeys {
+                    algorithm,
+                    spi_out: Spi(0x1000 + u32::from(out)),
+                    spi_in: Spi(0x1000 + u32::from(inbound)),
+                    keymat_out: keymat(out),
+                    keymat_in: keymat(inbound),
+                };
+                ProbeSas::new(&keys, now).unwrap()
+            };
+            let (ours, mut theirs) = (sas(1, 2), sas(2, 1));
+            for len in 0..100 {
+                let plaintext = vec![len; usize::from(len)];
+                let mut packet = ours.seal(&plaintext, now).unwrap();
+                let sequence = u64::from(len) + 1;
+                assert_eq!(
+                    theirs.open(Spi(0x1001), &mut packet, now),
+                    Ok((sequence, &plaintext[..]))
+                );
+            }
+        }
     }
 }

@@ -139,15 +139,17 @@ fn together(inbound: &InboundSa, run: &[Vec<u8>], accepted: &BTreeSet<u64>) {
 }
 
 fn sequence(input: &mut Input<'_>, newest: u64, esn: bool) -> u64 {
-    let near = newest
-        .wrapping_add(u64::from(input.u16()))
-        .wrapping_sub(16);
+    let near = newest.wrapping_add(u64::from(input.u16())).wrapping_sub(16);
     let sequence = match input.u8() % 4 {
         0 | 1 => near,
         2 => u64::from(input.u32()),
         _ => near.wrapping_add(1 << 31),
     };
-    if esn { sequence } else { sequence & 0xffff_ffff }
+    if esn {
+        sequence
+    } else {
+        sequence & 0xffff_ffff
+    }
 }
 
 /// An authentic packet around any text: padding is the fuzzer's.

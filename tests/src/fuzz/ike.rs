@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use mifsec::crypto::{Aead, AeadAlgorithm, AesKey, Integrity};
+use mifsec::ids::IkeSpi;
 use mifsec::ike::message::{
     self, Body, HEADER_LEN, Header, MAX_PAYLOADS, OpenError, Payload, PayloadType,
 };
@@ -11,7 +12,6 @@ use mifsec::ike::mif::{
 };
 use mifsec::ike::peer::Identity;
 use mifsec::ike::selector;
-use mifsec::ids::IkeSpi;
 
 use super::input::Input;
 
@@ -102,7 +102,7 @@ pub fn mif_notifies(data: &[u8]) {
                     Ok((read.clone(), 0))
                 );
                 let mut fitted = read;
-                fitted.fit(which);
+                fitted.fit(which, which & 0x40 != 0);
                 assert!(fitted.records.len() <= usize::from(which));
                 let _ = Interfaces::decode(&fitted.notify().data, &policy).expect("our own table");
             }

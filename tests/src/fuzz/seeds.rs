@@ -117,7 +117,12 @@ fn notifies(seeds: &mut Vec<Seed>) {
 
 fn packets(seeds: &mut Vec<Seed>) {
     // Sealed, repeated, flipped, authentic with text of its own; with and without ESN.
-    for (name, setup) in [("aes128", 0u8), ("aes256-esn", 0x81), ("chacha-wide", 0x42), ("aes256-cbc-esn", 0x83)] {
+    for (name, setup) in [
+        ("aes128", 0u8),
+        ("aes256-esn", 0x81),
+        ("chacha-wide", 0x42),
+        ("aes256-cbc-esn", 0x83),
+    ] {
         let text = [0x45, 0, 0, 24, 0, 0, 0, 0, 64, 17];
         let mut data = vec![setup];
         for op in [2, 2, 0x82, 0x83] {
