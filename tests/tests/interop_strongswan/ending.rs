@@ -64,7 +64,7 @@ fn our_gateway_stops_and_strongswan_hears_of_it() {
             strongswan_client(net, &AgentConfig::gateway(), &Connection::client())?;
         both_ways(net, client)?;
         // A clean stop takes the guard along.
-        net.expect_clear();
+        net.expect_clear(End::Gateway);
         agent.stop()?;
         charon.wait_for(0, 0)?;
         Ok(String::new())
@@ -108,8 +108,6 @@ fn our_killed_client_that_starts_again_replaces_its_old_state_at_strongswan() {
             let (mut agent, charon, client) = our_client(net, &ours, &Connection::gateway())?;
             both_ways(net, client)?;
             agent.kill();
-            // A strongSwan client sends in clear until it has made the tunnel anew.
-            net.expect_clear();
             agent.run(&ours)?;
             agent.wait_for(1, 1)?;
             charon.wait_for(1, 1)?;
@@ -136,7 +134,7 @@ fn our_gateway_started_again_serves_a_strongswan_client_that_comes_back() {
             both_ways(net, lease(&agent)?)?;
             agent.kill();
             // A strongSwan client sends in clear until it has made the tunnel anew.
-            net.expect_clear();
+            net.expect_clear(End::Client);
             agent.run(&ours)?;
             agent.wait_for(1, 1)?;
             both_ways(net, lease(&agent)?)?;
@@ -154,7 +152,7 @@ fn our_client_comes_back_to_a_strongswan_gateway_that_was_killed() {
         both_ways(net, client)?;
         charon.kill();
         // Its host forwards in clear what its daemon does not protect any more.
-        net.expect_clear();
+        net.expect_clear(End::Gateway);
         wait_for(Duration::from_secs(100), "that the peer is missed", || {
             Ok(agent.established()?.is_empty().then_some(()))
         })?;
