@@ -13,10 +13,10 @@ mod connect;
 mod ending;
 #[path = "interop_strongswan/load.rs"]
 mod load;
-#[path = "interop_strongswan/moves.rs"]
-mod moves;
 #[path = "interop_strongswan/mobike.rs"]
 mod mobike;
+#[path = "interop_strongswan/moves.rs"]
+mod moves;
 #[path = "interop_strongswan/refusals.rs"]
 mod refusals;
 #[path = "interop_strongswan/rekey.rs"]
