@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
 use mifsec_tests::interop::traffic::{both_ways, lease};
 use mifsec_tests::interop::{
     Agent, AgentConfig, Charon, Connection, End, scenario, wait, wait_for,
