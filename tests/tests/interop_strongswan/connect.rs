@@ -353,6 +353,8 @@ fn our_client_takes_a_strongswan_gateway_when_anything_or_mobike_is_asked_for() 
             let ours = AgentConfig::client(&[Access::Ran]).peer("require", require);
             let (agent, charon, client) = our_client(net, &ours, &Connection::gateway())?;
             both_ways(net, client)?;
+            // Its host forwards in clear what the tunnel is gone for.
+            net.expect_clear(End::Gateway);
             agent.stop()?;
             charon.stop()?;
         }
