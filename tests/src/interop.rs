@@ -12,6 +12,7 @@
 
 pub mod agent;
 pub mod charon;
+pub mod flood;
 pub mod moves;
 pub mod net;
 pub mod traffic;
@@ -110,6 +111,8 @@ fn ready() -> Result<()> {
         sys::is_root(),
         "needs root: run `cargo xtask test interop`, which asks for it"
     );
+    // What a run left that was killed.
+    crate::lab::cleanup::stale();
     charon::installed()?;
     agent::binary().map(drop)
 }

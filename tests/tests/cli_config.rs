@@ -453,6 +453,16 @@ fn proposals_and_durations_are_checked() {
     let files = Files::new("proposals");
     let error = with(&files, LAPTOP, "psk_file", "ike = [\"rot13\"]\npsk_file");
     assert!(error.contains("ike: \"rot13\": "), "{error}");
+    let error = with(
+        &files,
+        LAPTOP,
+        "psk_file",
+        "esp = [\"aes128gcm16-aes128-sha256\"]\npsk_file",
+    );
+    assert!(
+        error.contains("esp: ") && error.contains("write two"),
+        "{error}"
+    );
     let error = with(&files, LAPTOP, "psk_file", "dpd = \"often\"\npsk_file");
     assert!(
         error.contains("dpd: ") && error.contains("is not a duration"),
@@ -517,6 +527,29 @@ fn lifetimes_are_a_time_a_table_or_never() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn what_the_default_offer_lacks_is_turned_on_by_one_word() {
+    use mifsec::ike::proposal::{IkeProposal, Named as _};
+    let files = Files::new("legacy");
+    let peer = |lines: &str| {
+        let text = LAPTOP.replacen("psk_file", &format!("{lines}\npsk_file"), 1);
+        let config = files.load(&text).unwrap();
+        let peer = &config.peers[0];
+        (peer.ike.clone(), peer.esp.clone())
+    };
+    assert_eq!(
+        peer(""),
+        (vec![Default::default()], vec![Default::default()])
+    );
+    let (ike, esp) = peer("ike = [\"default\", \"legacy\"]\nesp = [\"default\", \"legacy\"]");
+    let expected = [vec![IkeProposal::default()], IkeProposal::legacy()].concat();
+    assert_eq!(ike, expected);
+    assert_eq!(esp.len(), 2);
+    let (ike, esp) = peer("ike = [\"aes256-sha256-modp2048\"]\nesp = [\"aes128-sha256\"]");
+    assert_eq!(ike[0].to_string(), "aes256-sha256-prfsha256-modp2048");
+    assert_eq!(esp[0].to_string(), "aes128-sha256-esn-noesn");
 }
 
 /// The binary `cargo xtask test` has built, or the one beside the test's own.

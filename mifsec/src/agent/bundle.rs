@@ -129,7 +129,7 @@ impl Agent {
                 }
             }
             SaRequest::Retire { child } => self.retire(child),
-            SaRequest::Remove { child } => self.remove_child(child, now),
+            SaRequest::Remove { child } => self.remove_child(child),
         }
         self.changed = true;
     }
@@ -199,6 +199,7 @@ impl Agent {
             sa.algorithm,
             sa.esn,
             &mut self.entropy,
+            now,
         );
         let pair = self.only_path(sa.ike).map_or(sa.pair, |view| view.pair);
         self.children.insert(
@@ -276,7 +277,6 @@ impl Agent {
                 }
             }
         }
-        self.linger_no_more_of(ike);
     }
 
     /// Takes an SA out of the maps.
@@ -396,8 +396,7 @@ impl Agent {
         }
         ranked.sort_by_key(|(rank, _)| *rank);
         snapshot.bundles = ranked.into_iter().map(|(_, bundle)| bundle).collect();
-        let lingering = self.lingering.iter().map(|l| &l.child);
-        for child in self.children.values().chain(lingering) {
+        for child in self.children.values() {
             let path = home(views, child.ike, child.pair)
                 .current()
                 .map_or(crate::path::NO_PATH, |v| v.path);

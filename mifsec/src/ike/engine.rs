@@ -24,11 +24,12 @@ use crate::crypto::Entropy;
 use crate::ids::{Arrival, IkeId, IkeSpi, Spi};
 
 use super::config::EngineConfig;
-use super::error::DropReason;
+use super::error::{DropReason, Failure};
 use super::event::{Command, Event, IkeSaView, SaRequest, Transmit};
 use super::lease::PoolError;
 use super::message::{self, Body, DecodeError, ExchangeType, Header, NotifyType, Payload};
-use super::sa::IkeSa;
+use super::sa::{Handover, IkeSa, OldIkeSa, handed_over};
+use super::task::{Task, delete};
 use super::timer::TimerKind;
 
 pub(in crate::ike) use context::Context;
@@ -91,7 +92,7 @@ impl Engine {
         if header.exchange == ExchangeType::IKE_SA_INIT && !header.response {
             return match body {
                 Body::Clear(payloads) => self.accept(&header, payloads, bytes, arrival),
-                Body::Protected(_) => self.cx.drop(DropReason::Unexpected),
+                Body::Protected(_) | Body::Fragment(_) => self.cx.drop(DropReason::Unexpected),
             };
         }
         let (own, peers) = if header.initiator {
@@ -182,12 +183,42 @@ impl Engine {
     fn step(&mut self, id: IkeId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
         if let Some(mut sa) = self.cx.sas.remove(&id) {
             step(&mut sa, &mut self.cx);
+            let handover = sa.handover.take();
             self.cx.sas.insert(id, sa);
-            self.settle(id);
+            match handover {
+                Some(handover) => self.hand_over(id, *handover),
+                None => self.settle(id),
+            }
         }
         for other in self.cx.take_touched() {
             self.settle(other);
         }
+    }
+
+    /// A rekey ended: the successor takes the handle, the old IKE SA and, if both
+    /// ends rekeyed, the loser get one of their own until they are deleted.
+    fn hand_over(&mut self, id: IkeId, handover: Handover) {
+        let Some(mut old) = self.cx.sas.remove(&id) else {
+            return;
+        };
+        let (shell_id, loser_id) = (self.next_id(), self.next_id());
+        let end_old = handover.old;
+        let (next, loser) = old.hand_over(handover, shell_id, loser_id, &mut self.cx);
+        for sa in [next, old].into_iter().chain(loser) {
+            self.by_spi.insert(sa.own_spi(), sa.id);
+            self.cx.sas.insert(sa.id, sa);
+        }
+        self.step(shell_id, |sa, cx| match end_old {
+            OldIkeSa::Delete => sa.submit(Task::Delete(delete::Target::Ike), cx),
+            OldIkeSa::Await => {}
+            OldIkeSa::Gone => sa.close(Failure::DeletedByPeer, cx),
+        });
+        self.step(loser_id, |sa, cx| {
+            if sa.initiator {
+                sa.submit(Task::Delete(delete::Target::Ike), cx);
+            }
+        });
+        self.step(id, handed_over);
     }
 
     /// Keeps the indices true to what an IKE SA is now.
@@ -245,7 +276,9 @@ impl Engine {
     /// anybody can write it.
     fn stray(&mut self, header: &Header, body: &Body, arrival: Arrival) {
         self.cx.drop(DropReason::UnknownSpi);
-        if header.response {
+        // One of ours that came back names us as the peer.
+        let ours = |spi| self.by_spi.contains_key(spi);
+        if header.response || ours(&header.spi_i) || ours(&header.spi_r) {
             return;
         }
         let Body::Clear(payloads) = body else {

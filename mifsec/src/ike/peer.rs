@@ -130,20 +130,23 @@ pub trait PadEntry {
     fn remote_id(&self) -> &IdentityPattern;
 }
 
-/// The entry for the peer an initiator claims to be, before it has proved it:
-/// an exact match of IDi before a pattern, then the first. With IDr only those
-/// entries count where we are who it asks for (RFC 7296 3.5).
+/// The entry for the peer an initiator claims to be, before it has proved it: an
+/// exact match of IDi before a pattern, whatever else; among patterns the one of
+/// least `rank`, then the first. With IDr only those entries count where we are
+/// who it asks for (RFC 7296 3.5).
 #[must_use]
-pub fn authorise<'a, E: PadEntry>(
+pub fn authorise<'a, E: PadEntry, R: Ord>(
     entries: &'a [E],
     idi: &Identity,
     idr: Option<&Identity>,
+    rank: impl Fn(&E) -> R,
 ) -> Option<&'a E> {
-    let mut candidates = entries.iter().filter(|entry| {
-        entry.remote_id().matches(idi) && idr.is_none_or(|idr| idr == entry.local_id())
-    });
-    let exact = |entry: &&E| entry.remote_id().is_exact();
-    candidates.clone().find(exact).or_else(|| candidates.next())
+    entries
+        .iter()
+        .filter(|entry| {
+            entry.remote_id().matches(idi) && idr.is_none_or(|idr| idr == entry.local_id())
+        })
+        .min_by_key(|entry| (!entry.remote_id().is_exact(), rank(entry)))
 }
 
 #[cfg(test)]
@@ -166,9 +169,19 @@ mod tests {
         Entry(name, local.parse().unwrap(), remote.parse().unwrap())
     }
 
-    fn find(entries: &[Entry], idi: &str, idr: Option<&str>) -> Option<&'static str> {
+    fn find_preferring(
+        preferred: &str,
+        entries: &[Entry],
+        idi: &str,
+        idr: Option<&str>,
+    ) -> Option<&'static str> {
         let idr = idr.map(|idr| idr.parse().unwrap());
-        authorise(entries, &idi.parse().unwrap(), idr.as_ref()).map(|entry| entry.0)
+        let rank = |entry: &Entry| entry.0 != preferred;
+        authorise(entries, &idi.parse().unwrap(), idr.as_ref(), rank).map(|entry| entry.0)
+    }
+
+    fn find(entries: &[Entry], idi: &str, idr: Option<&str>) -> Option<&'static str> {
+        find_preferring("", entries, idi, idr)
     }
 
     #[test]
@@ -181,6 +194,18 @@ mod tests {
         assert_eq!(find(&entries, "alice@example.org", None), Some("alice"));
         assert_eq!(find(&entries, "bob@example.org", None), Some("all"));
         assert_eq!(find(&entries, "bob@example.net", None), None);
+    }
+
+    #[test]
+    fn preference_decides_among_patterns_and_never_over_an_exact_entry() {
+        let entries = [
+            entry("all", "gw.example.org", "*@example.org"),
+            entry("later", "gw.example.org", "*"),
+            entry("alice", "gw.example.org", "alice@example.org"),
+        ];
+        let find = |idi| find_preferring("later", &entries, idi, None);
+        assert_eq!(find("bob@example.org"), Some("later"));
+        assert_eq!(find("alice@example.org"), Some("alice"));
     }
 
     #[test]

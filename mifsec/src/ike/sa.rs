@@ -4,13 +4,16 @@
 //! ```text
 //!  initiator  Connecting ─ IKE_SA_INIT ─ IKE_AUTH ─► Established ─ Delete ─► gone
 //!  responder  HalfOpen ─── IKE_AUTH ───────────────► Established ─ Delete ─► Spent
-//!                 └─ refused ─► Spent
+//!                 └─ refused ─► Spent                     └─ rekey ─► Replaced ─► Spent
 //! ```
 //! A `Spent` IKE SA only repeats its responses for a while, so that a peer whose
 //! copy got lost learns the outcome.
 
+mod ageing;
 mod children;
 mod exchange;
+mod fragment;
+mod handover;
 #[cfg(feature = "testing")]
 mod inspect;
 
@@ -22,7 +25,7 @@ use std::time::{Duration, Instant};
 use crate::crypto::Aead;
 use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi, Spi};
 
-use super::config::PeerConfig;
+use super::config::{Lifetime, PeerConfig};
 use super::engine::Context;
 use super::error::Failure;
 use super::event::{Channel, ChildView, Event, IkeSaView, IkeState, Nat, SaRequest, Transmit};
@@ -30,12 +33,14 @@ use super::keymat::IkeKeys;
 use super::message::NotifyType;
 use super::mif::Maddr;
 use super::task::config::Resolvers;
-use super::task::{Payloads, Queue, Task, auth, delete, interfaces, mobike};
+use super::task::{Payloads, Queue, Task, auth, child, delete, interfaces, mobike};
 use super::timer::{TimerKind, TimerTable};
 use super::vendor;
-use super::window::{Inbound, Outbound};
+use super::window::{Datagrams, Inbound, Outbound};
 
+pub(super) use ageing::{Ageing, Lingering};
 pub(super) use children::{Child, Installation};
+pub(super) use handover::{Handover, OldIkeSa, Successor, begin as handed_over};
 
 /// How long a [`Phase::Spent`] IKE SA answers duplicates: longer than a peer
 /// with default timing needs to retransmit three times.
@@ -49,8 +54,13 @@ const MAX_POSTPONED: u32 = 6;
 /// Shell of all phases, kept over their changes.
 pub(super) struct IkeSa {
     pub(super) id: IkeId,
-    /// We sent the first message.
+    /// We sent its first message: the request that rekeyed another one, or
+    /// IKE_SA_INIT.
     pub(super) initiator: bool,
+    /// We sent the IKE_SA_INIT of the first of its line. It says who leases, and
+    /// who is the initiator in the numbers and keys of the multiple-interface
+    /// extension: neither changes when the other end rekeys.
+    pub(super) caller: bool,
     pub(super) spi_i: IkeSpi,
     /// 0 until the responder chose it.
     pub(super) spi_r: IkeSpi,
@@ -79,12 +89,26 @@ pub(super) struct IkeSa {
     told_outside: Option<Instant>,
     /// Both ends take fragments (RFC 7383).
     pub(super) fragmentation: bool,
+    /// The peer's messages of which fragments are missing.
+    reassembly: fragment::Reassembly,
     /// What the peer is by its vendor ids, if we know it.
     pub(super) vendor: Option<&'static str>,
     /// Both ends have MOBIKE; beside MIF it only answers.
     pub(super) mobike: Option<mobike::Mobike>,
     /// Ours (initiator) or the peer's (responder).
     pub(super) leases: Vec<IpAddr>,
+    /// When it is too old.
+    pub(super) ageing: Ageing,
+    /// When the peer's authentication of us runs out (RFC 4478), with time to spare.
+    pub(super) reauth_at: Option<Instant>,
+    /// Child SAs both ends are rekeying, and what the peer's request made.
+    pub(super) child_rivals: BTreeMap<ChildId, child::Rival>,
+    /// The peer's rekey of this IKE SA, accepted while ours is under way.
+    pub(super) rival: Option<Box<Successor>>,
+    /// What takes its place at the end of this step.
+    pub(super) handover: Option<Box<Handover>>,
+    /// What receives a while longer.
+    pub(super) lingering: Vec<Lingering>,
 }
 
 /// How far an IKE SA is.
@@ -98,6 +122,9 @@ pub(super) enum Phase {
     Established,
     /// Our Delete is on its way; `announced` unless it never got established.
     Closing { reason: Failure, announced: bool },
+    /// A rekey replaced it. It answers duplicates, passes on what was asked under
+    /// its keys, and goes with the Delete of the rekey's initiator.
+    Replaced { successor: IkeId },
     /// Only repeats responses. Without an authenticated peer it counts against
     /// the bound on half-open ones.
     Spent,
@@ -144,6 +171,7 @@ impl IkeSa {
         Self {
             id,
             initiator,
+            caller: initiator,
             spi_i,
             spi_r,
             peer: None,
@@ -163,9 +191,16 @@ impl IkeSa {
             mif: None,
             told_outside: None,
             fragmentation: false,
+            reassembly: fragment::Reassembly::default(),
             vendor: None,
             mobike: None,
             leases: Vec::new(),
+            ageing: Ageing::default(),
+            reauth_at: None,
+            child_rivals: BTreeMap::new(),
+            rival: None,
+            handover: None,
+            lingering: Vec::new(),
         }
     }
 
@@ -210,10 +245,12 @@ impl IkeSa {
     /// Whether what was refused for the moment may be asked again after so many
     /// attempts (RFC 7296 2.25); if so the time for what is
     /// [`postponed`](Self::postponed) is set.
-    pub(super) fn postpone(&mut self, attempts: u32, cx: &Context) -> bool {
+    ///
+    /// The wait is drawn at random: both ends may have refused each other.
+    pub(super) fn postpone(&mut self, attempts: u32, cx: &mut Context) -> bool {
         let again = attempts < MAX_POSTPONED;
         if again {
-            let wait = RETRY_AFTER * 2u32.pow(attempts);
+            let wait = (RETRY_AFTER * 2u32.pow(attempts)).mul_f64(0.5 + cx.unit());
             self.timers.hasten(TimerKind::Retry, cx.now() + wait);
         }
         again
@@ -228,14 +265,16 @@ impl IkeSa {
         }
     }
 
-    /// Sends `bytes` on the channel.
-    pub(super) fn send(&self, bytes: Vec<u8>, cx: &mut Context) {
-        cx.transmit(Transmit {
-            ifindex: self.channel.ifindex,
-            local: self.channel.local,
-            remote: self.channel.remote,
-            payload: bytes,
-        });
+    /// Sends a message on the channel.
+    pub(super) fn send(&self, datagrams: Datagrams, cx: &mut Context) {
+        for payload in datagrams {
+            cx.transmit(Transmit {
+                ifindex: self.channel.ifindex,
+                local: self.channel.local,
+                remote: self.channel.remote,
+                payload,
+            });
+        }
     }
 
     /// The IKE SA lives: both ends proved who they are.
@@ -243,6 +282,8 @@ impl IkeSa {
         self.phase = Phase::Established;
         self.timers.set(TimerKind::Expire, None);
         self.alive(cx);
+        let lifetime = self.peer.as_ref().map(|peer| peer.ike_rekey);
+        self.ageing = Ageing::start(lifetime.unwrap_or(Lifetime::NEVER), cx);
         let mif = self.mif_session();
         cx.event(Event::Established {
             ike: self.id,
@@ -275,8 +316,8 @@ impl IkeSa {
     /// there at once, same octets (protocol 3.8).
     pub(super) fn move_channel(&mut self, channel: Channel, cx: &mut Context) {
         self.channel = channel;
-        for bytes in self.outbound.resend(&cx.retransmit, cx.now()) {
-            self.send(bytes, cx);
+        for datagrams in self.outbound.resend(&cx.retransmit, cx.now()) {
+            self.send(datagrams, cx);
         }
     }
 
@@ -335,14 +376,26 @@ impl IkeSa {
         for child in std::mem::take(&mut self.children).into_values() {
             child.remove(cx);
         }
+        for lingering in self.lingering.drain(..) {
+            lingering.end(cx);
+        }
+        if let Some(rival) = self.rival.take() {
+            rival.abandon(cx);
+        }
         let waiting = self.queue.take().chain(self.postponed.drain(..));
-        for task in self.outbound.abandon().chain(waiting) {
-            task.abandon(cx);
+        let tasks: Vec<_> = self.outbound.abandon().chain(waiting).collect();
+        if let Phase::Replaced { successor } = was {
+            handover::ask_again(successor, tasks, cx);
+        } else {
+            for task in tasks {
+                task.abandon(cx);
+            }
         }
         if let Some(mif) = self.mif.take() {
             cx.release_spi(mif.probe_in);
         }
         self.release_leases(cx);
+        self.reassembly = fragment::Reassembly::default();
         self.timers = TimerTable::default();
         // Without keys there is no response that could be repeated; after a
         // timeout nobody is there to ask for one.
@@ -366,7 +419,7 @@ impl IkeSa {
                     reason,
                 });
             }
-            Phase::Spent => {}
+            Phase::Replaced { .. } | Phase::Spent => {}
         }
     }
 
@@ -376,7 +429,7 @@ impl IkeSa {
             Phase::Established => true,
             Phase::Connecting { .. } if self.keys.is_some() => false,
             Phase::Connecting { .. } | Phase::HalfOpen(_) => return self.close(reason, cx),
-            Phase::Closing { .. } | Phase::Spent => return,
+            Phase::Closing { .. } | Phase::Replaced { .. } | Phase::Spent => return,
         };
         self.phase = Phase::Closing { reason, announced };
         self.submit(Task::Delete(delete::Target::Ike), cx);
@@ -390,7 +443,7 @@ impl IkeSa {
     /// Gives the peer's addresses back to the pool.
     fn release_leases(&mut self, cx: &mut Context) {
         let leased = std::mem::take(&mut self.leases);
-        if self.initiator {
+        if self.caller {
             return;
         }
         let pool = self.peer.as_ref().and_then(|peer| peer.pool.as_ref());
@@ -403,7 +456,8 @@ impl IkeSa {
 
     /// When it has to act next.
     pub(super) fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
-        self.timers.next()
+        let aged = self.next_aged().map(|at| (at, TimerKind::Lifetime));
+        self.timers.next().into_iter().chain(aged).min()
     }
 
     /// For `mifsec status`.
@@ -412,13 +466,13 @@ impl IkeSa {
             Phase::Connecting { .. } | Phase::HalfOpen(_) => IkeState::Connecting,
             Phase::Established => IkeState::Established,
             Phase::Closing { .. } => IkeState::Closing,
-            Phase::Spent => return None,
+            Phase::Replaced { .. } | Phase::Spent => return None,
         };
         Some(IkeSaView {
             ike: self.id,
             peer: self.peer_name(),
             remote_id: self.remote_id.clone(),
-            initiator: self.initiator,
+            initiator: self.caller,
             state,
             spi_i: self.spi_i,
             spi_r: self.spi_r,

@@ -10,6 +10,7 @@
 //! | `auth`       | IKE_AUTH                                  | 1.2, 2.15      |
 //! | `config`     | inner addresses within it                 | 2.19, 3.15     |
 //! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
+//! | `rekey`      | IKE SAs, in CREATE_CHILD_SA               | 1.3.2, 2.18    |
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
 //! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
@@ -26,12 +27,14 @@ pub(super) mod interfaces;
 pub(super) mod mobike;
 pub(super) mod natd;
 pub(super) mod payloads;
+pub(super) mod reauth;
 pub(super) mod redirect;
+pub(super) mod rekey;
 pub(super) mod update;
 
 use std::collections::VecDeque;
 
-use crate::ids::Arrival;
+use crate::ids::{Arrival, ChildId};
 
 use super::engine::Context;
 use super::event::Channel;
@@ -58,8 +61,10 @@ pub(super) enum Task {
     Init(Box<init::Init>),
     /// IKE_AUTH.
     Auth(Box<auth::AuthTask>),
-    /// CREATE_CHILD_SA.
+    /// CREATE_CHILD_SA of a Child SA.
     Child(Box<child::Create>),
+    /// CREATE_CHILD_SA of an IKE SA in place of this one.
+    RekeyIke(Box<rekey::Rekey>),
     /// Delete of a Child SA or the IKE SA.
     Delete(delete::Target),
     /// MIF_INTERFACES, the first time with SET_WINDOW_SIZE; of this epoch once sent.
@@ -80,7 +85,7 @@ impl Task {
         match self {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
-            Self::Child(_) => ExchangeType::CREATE_CHILD_SA,
+            Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
             Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
@@ -98,7 +103,11 @@ impl Task {
             Self::Update(_) => 1,
             Self::Mobike(ask) => ask.priority(),
             Self::Delete(_) => 2,
-            Self::Announce(_) | Self::Child(_) | Self::Tell(_) | Self::Liveness => 3,
+            Self::Announce(_)
+            | Self::Child(_)
+            | Self::RekeyIke(_)
+            | Self::Tell(_)
+            | Self::Liveness => 3,
         }
     }
 
@@ -108,6 +117,7 @@ impl Task {
             Self::Init(init) => Some(init.build(sa)),
             Self::Auth(auth) => auth.build(sa, cx),
             Self::Child(create) => create.build(sa, cx),
+            Self::RekeyIke(rekey) => rekey.build(sa, cx),
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
@@ -124,11 +134,13 @@ impl Task {
             Self::Init(_) => {}
             Self::Auth(auth) => auth.process(sa, cx, received),
             Self::Child(create) => create.process(sa, cx, received),
+            Self::RekeyIke(rekey) => rekey.process(sa, cx, received),
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
-            Self::Tell(_) | Self::Liveness => {}
             Self::Mobike(ask) => ask.process(sa, cx, received),
+            Self::Tell(_) => {}
+            Self::Liveness => cx.count("ike_liveness_answered"),
         }
     }
 
@@ -142,6 +154,7 @@ impl Task {
         match self {
             Self::Auth(auth) => auth.abandon(cx),
             Self::Child(create) => create.abandon(cx),
+            Self::RekeyIke(rekey) => rekey.abandon(cx),
             Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
             Self::Init(_)
             | Self::Delete(_)
@@ -169,8 +182,23 @@ impl Task {
             (Self::Announce(_), Self::Announce(_))
             | (Self::Mobike(_), Self::Mobike(_))
             | (Self::Liveness, Self::Liveness) => true,
+            // The IKE SA is rekeyed while nothing happens to Child SAs, and the
+            // other way round (RFC 7296 2.25).
+            (Self::RekeyIke(_), other) => other.changes_sas(),
+            (this, Self::RekeyIke(_)) => this.changes_sas(),
+            (Self::Delete(delete::Target::Child(child)), other) => other.rekeys_child(*child),
             _ => false,
         }
+    }
+
+    /// Whether it makes or deletes an SA.
+    pub(super) const fn changes_sas(&self) -> bool {
+        matches!(self, Self::Child(_) | Self::RekeyIke(_) | Self::Delete(_))
+    }
+
+    /// Whether it asks for a Child SA in place of this one.
+    pub(super) fn rekeys_child(&self, child: ChildId) -> bool {
+        matches!(self, Self::Child(create) if create.rekeys() == Some(child))
     }
 }
 
@@ -198,10 +226,15 @@ impl Queue {
         &mut self,
         in_flight: impl Iterator<Item = &'a Task> + Clone,
     ) -> Option<Task> {
+        // Those that come after it would keep a rekey of the IKE SA waiting for ever.
+        let rekey = self.0.iter().position(|t| matches!(t, Task::RekeyIke(_)));
+        let yields =
+            |index, task: &Task| task.changes_sas() && rekey.is_some_and(|rekey| rekey < index);
         let (index, _) = self
             .0
             .iter()
             .enumerate()
+            .filter(|(index, task)| !yields(*index, task))
             .filter(|(_, task)| !in_flight.clone().any(|other| task.waits_for(other)))
             .min_by_key(|(index, task)| (task.priority(), *index))?;
         self.0.remove(index)

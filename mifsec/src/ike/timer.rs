@@ -17,11 +17,22 @@ pub enum TimerKind {
     Dpd,
     /// Try again what the peer refused with TEMPORARY_FAILURE (RFC 7296 2.25).
     Retry,
+    /// Rekey, give up or forget an SA that has aged (RFC 7296 2.8).
+    Lifetime,
+    /// Forget fragments whose rest does not come (RFC 7383 2.6).
+    Reassembly,
 }
 
 impl TimerKind {
     /// Those an IKE SA owns.
-    pub(super) const OF_SA: [Self; 4] = [Self::Retransmit, Self::Expire, Self::Dpd, Self::Retry];
+    pub(super) const OF_SA: [Self; 6] = [
+        Self::Retransmit,
+        Self::Expire,
+        Self::Dpd,
+        Self::Retry,
+        Self::Lifetime,
+        Self::Reassembly,
+    ];
 
     const fn slot(self) -> usize {
         match self {
@@ -30,13 +41,15 @@ impl TimerKind {
             Self::Expire => 2,
             Self::Dpd => 3,
             Self::Retry => 4,
+            Self::Lifetime => 5,
+            Self::Reassembly => 6,
         }
     }
 }
 
 /// At most one deadline per [`TimerKind`].
 #[derive(Debug, Default)]
-pub(super) struct TimerTable([Option<Instant>; 5]);
+pub(super) struct TimerTable([Option<Instant>; 7]);
 
 impl TimerTable {
     /// Sets or clears one deadline.

@@ -33,6 +33,19 @@ pub struct Agent {
     pid: u32,
 }
 
+/// What a test wants beside the lab's own configuration.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Lines for the end user's `[[peer]]`.
+    pub eu_peer: String,
+    /// Lines for the gateway's `[[peer]]`.
+    pub gw_peer: String,
+    /// Lines for the gateway's `[[pool]]`.
+    pub gw_pool: String,
+    /// Environment of both.
+    pub env: Vec<(String, String)>,
+}
+
 /// Both.
 #[derive(Debug)]
 pub struct Agents {
@@ -78,6 +91,21 @@ impl Agents {
     /// # Errors
     /// When a file cannot be written or an agent does not start.
     pub fn start(topology: &Topology, binary: &Path, fault: Option<&str>) -> Result<Self> {
+        let extra = Extra {
+            env: fault
+                .map(|fault| ("MIFSEC_SABOTAGE".into(), fault.into()))
+                .into_iter()
+                .collect(),
+            ..Extra::default()
+        };
+        Self::start_with(topology, binary, &extra)
+    }
+
+    /// As [`start`](Self::start), with more in the files than the lab needs.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(topology: &Topology, binary: &Path, extra: &Extra) -> Result<Self> {
         ensure!(
             binary.is_file(),
             "there is no agent at {}: build it with `cargo build --release`",
@@ -88,12 +116,12 @@ impl Agents {
         let psk = format!("lab-{}-{}", topology.tag, super::sys::now_ns());
         private(&secrets, &format!("{} = {psk}\n", config::IDENTITY))?;
         private(&secret, &format!("{psk}\n"))?;
-        let gw = Agent::start(topology, &topology.gw, "gw", binary, fault, |names| {
-            config::gateway(names, &secrets)
+        let gw = Agent::start(topology, &topology.gw, "gw", binary, extra, |names| {
+            config::gateway(names, &secrets, extra)
         })?;
         gw.wait_for_control(topology)?;
-        let eu = Agent::start(topology, &topology.eu, "eu", binary, fault, |names| {
-            config::end_user(names, &secret)
+        let eu = Agent::start(topology, &topology.eu, "eu", binary, extra, |names| {
+            config::end_user(names, &secret, extra)
         })?;
         eu.wait_for_control(topology)?;
         Ok(Self { eu, gw })
@@ -156,7 +184,7 @@ impl Agent {
         namespace: &Netns,
         role: &'static str,
         binary: &Path,
-        fault: Option<&str>,
+        extra: &Extra,
         config: impl FnOnce(&config::Names) -> String,
     ) -> Result<Self> {
         let names = config::Names::new(&topology.tag, role, &topology.dir);
@@ -170,10 +198,8 @@ impl Agent {
         let mut command = namespace.command(binary);
         command.arg("agent").arg("--config").arg(&path);
         command.stdout(file.try_clone()?).stderr(file);
-        match fault {
-            Some(fault) => command.env("MIFSEC_SABOTAGE", fault),
-            None => command.env_remove("MIFSEC_SABOTAGE"),
-        };
+        command.env_remove("MIFSEC_SABOTAGE");
+        command.envs(extra.env.iter().map(|(name, value)| (name, value)));
         let pid = topology.scope().spawn(&mut command)?;
         Ok(Self {
             role,

@@ -11,7 +11,7 @@ use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
 use crate::ike::task::update::{Update, maddr};
-use crate::ike::task::{Task, delete, interfaces, mobike};
+use crate::ike::task::{Task, interfaces, mobike};
 
 use super::{Context, Engine};
 
@@ -89,10 +89,12 @@ impl Engine {
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }
+            Command::DeleteChild { child } => {
+                self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
+            }
             Command::SetPskTable { peer, table } => {
                 self.cx.psk_tables.insert(peer, table);
             }
-            Command::DeleteChild { child } => self.delete_child(child),
             Command::DeleteIke { ike } => {
                 self.step(ike, |sa, cx| sa.begin_closing(Failure::Deleted, cx));
             }
@@ -102,7 +104,12 @@ impl Engine {
                     sa.submit(Task::Liveness, cx);
                 }
             }),
-            Command::RekeyChild { .. } | Command::RekeyIke { .. } | Command::ExpireChild { .. } => {
+            Command::RekeyChild { child } => {
+                self.step_owner(child, |sa, cx| sa.rekey_child(child, cx));
+            }
+            Command::RekeyIke { ike } => self.step(ike, |sa, cx| sa.rekey_ike(cx)),
+            Command::ExpireChild { child } => {
+                self.step_owner(child, |sa, cx| sa.expire_child(child, cx));
             }
             Command::GiveUp { ike } => self.step(ike, |sa, cx| {
                 let remote = sa.channel.remote;
@@ -142,21 +149,11 @@ impl Engine {
         });
     }
 
-    fn delete_child(&mut self, child: ChildId) {
-        let owner = self
-            .cx
-            .sas
-            .values()
-            .find(|sa| sa.children.contains_key(&child))
-            .map(|sa| sa.id);
-        if let Some(ike) = owner {
-            self.step(ike, |sa, cx| {
-                if let Some(child) = sa.children.get_mut(&child).filter(|c| !c.deleting) {
-                    child.deleting = true;
-                    let target = delete::Target::Child(child.id);
-                    sa.submit(Task::Delete(target), cx);
-                }
-            });
+    /// Lets the IKE SA that has this Child SA take a step.
+    fn step_owner(&mut self, child: ChildId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
+        let has = |sa: &&Box<IkeSa>| sa.children.contains_key(&child);
+        if let Some(ike) = self.cx.sas.values().find(has).map(|sa| sa.id) {
+            self.step(ike, step);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::ike::mif::{AddressPolicy, InterfaceRecord};
 use crate::ike::peer::PskTable;
 use crate::ike::redirect::History;
 use crate::ike::sa::IkeSa;
+use crate::ike::window::Datagrams;
 
 /// Octets of our nonces: half the key of the largest PRF is the least
 /// (RFC 7296 2.10).
@@ -137,6 +138,13 @@ impl Context {
         });
     }
 
+    /// The same of a message that may be in fragments.
+    pub(in crate::ike) fn reply_all(&mut self, arrival: Arrival, datagrams: Datagrams) {
+        for datagram in datagrams {
+            self.reply(arrival, datagram);
+        }
+    }
+
     pub(in crate::ike) fn request(&mut self, request: SaRequest) {
         self.requests.push_back(request);
     }
@@ -178,18 +186,37 @@ impl Context {
         nonce
     }
 
+    /// From 0 up to but not including 1.
+    pub(in crate::ike) fn unit(&mut self) -> f64 {
+        f64::from(self.entropy.u32()) / (f64::from(u32::MAX) + 1.0)
+    }
+
     pub(super) fn entropy(&mut self) -> &mut dyn Entropy {
         self.entropy.as_mut()
     }
 
     /// An IKE SPI of ours; 0 is no SPI.
-    pub(super) fn ike_spi(&mut self) -> IkeSpi {
+    pub(in crate::ike) fn ike_spi(&mut self) -> IkeSpi {
         loop {
             let spi = self.entropy.u64();
             if spi != 0 {
                 return IkeSpi(spi);
             }
         }
+    }
+
+    /// Lets another IKE SA take a step within this one's.
+    pub(in crate::ike) fn with<R>(
+        &mut self,
+        id: IkeId,
+        step: impl FnOnce(&mut IkeSa, &mut Self) -> R,
+    ) -> Option<R> {
+        let mut sa = self.sas.remove(&id)?;
+        let out = step(&mut sa, self);
+        sa.pump(self);
+        self.sas.insert(id, sa);
+        self.touched.push(id);
+        Some(out)
     }
 
     /// An inbound SPI no live SA has; values below 256 are reserved (RFC 4303 2.1).
@@ -200,6 +227,12 @@ impl Context {
                 return spi;
             }
         }
+    }
+
+    /// Inbound SPIs that are not free.
+    #[cfg(feature = "testing")]
+    pub(super) fn taken_spis(&self) -> usize {
+        self.spis.len()
     }
 
     /// Gives an inbound SPI back.

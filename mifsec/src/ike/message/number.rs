@@ -132,6 +132,10 @@ numbers! {
         RSA = 1,
         /// Shared key message integrity code.
         SHARED_KEY = 2,
+        /// ECDSA with SHA-256 on P-256 (RFC 4754).
+        ECDSA_256 = 9,
+        /// ECDSA with SHA-384 on P-384 (RFC 4754).
+        ECDSA_384 = 10,
         /// Digital signature (RFC 7427).
         SIGNATURE = 14,
     }
@@ -276,6 +280,8 @@ numbers! {
         COOKIE2 = 16401,
         /// NAT is forbidden (RFC 4555).
         NO_NATS_ALLOWED = 16402,
+        /// How long the responder lets our authentication count (RFC 4478).
+        AUTH_LIFETIME = 16403,
         /// A redirection would be followed (RFC 5685).
         REDIRECT_SUPPORTED = 16406,
         /// Another gateway (RFC 5685).

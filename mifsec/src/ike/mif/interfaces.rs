@@ -138,13 +138,14 @@ impl Interfaces {
     /// Leaves out what a peer that keeps `most` interfaces would refuse, and as many
     /// of the worst addresses as it takes to fit one packet: of the interfaces with
     /// most of them first, so that each keeps its best. Whether anything was.
-    pub fn fit(&mut self, most: u8) -> bool {
+    pub fn fit(&mut self, most: u8, any_length: bool) -> bool {
         let before = (self.records.len(), self.addresses());
         self.records.truncate(usize::from(most));
         for record in &mut self.records {
             record.addresses.truncate(usize::from(MAX_ADDRESSES));
         }
-        while self.len() > ROOM
+        while !any_length
+            && self.len() > ROOM
             && let Some(longest) = self
                 .records
                 .iter_mut()

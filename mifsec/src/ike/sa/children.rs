@@ -1,13 +1,16 @@
 //! Child SAs as the IKE SA keeps them: negotiation state only; keys and counters
 //! belong to the data plane.
 
+use std::time::Instant;
+
 use crate::crypto::{AeadAlgorithm, Secret};
 use crate::ids::{ChildId, IfacePair, Spi};
+use crate::ike::config::Lifetime;
 use crate::ike::engine::Context;
 use crate::ike::event::{ChildSa, SaRequest};
 use crate::ike::selector::{self, TrafficSelector};
 
-use super::IkeSa;
+use super::{Ageing, IkeSa};
 
 /// One Child SA.
 pub(in crate::ike) struct Child {
@@ -20,6 +23,18 @@ pub(in crate::ike) struct Child {
     pub(in crate::ike) pair: IfacePair,
     /// Our Delete of it is queued or on its way.
     pub(in crate::ike) deleting: bool,
+    /// Whether equal ones may exist on other paths.
+    pub(in crate::ike) bundle: bool,
+    /// We asked for it, or for the first one of its line.
+    pub(in crate::ike) ours: bool,
+    /// When it is too old.
+    pub(in crate::ike) ageing: Ageing,
+    /// The one a rekey made in its place.
+    pub(in crate::ike) replaced_by: Option<ChildId>,
+    /// We rekeyed it, so we delete it, at this time.
+    pub(in crate::ike) delete_at: Option<Instant>,
+    /// Once it is deleted another one is asked for.
+    pub(in crate::ike) recreate: bool,
 }
 
 /// What negotiation came to.
@@ -37,9 +52,20 @@ pub(in crate::ike) struct Installation {
     pub(in crate::ike) bundle: bool,
     pub(in crate::ike) hold_outbound: bool,
     pub(in crate::ike) replay_window: u32,
+    /// We asked for it, or for the first one of its line.
+    pub(in crate::ike) ours: bool,
+    /// The one it takes over from.
+    pub(in crate::ike) replaces: Option<ChildId>,
+    /// It lost a simultaneous rekey to this one.
+    pub(in crate::ike) lost_to: Option<ChildId>,
 }
 
 impl Child {
+    /// Whether it is in use and nothing is to take its place.
+    pub(in crate::ike) fn is_current(&self) -> bool {
+        !self.deleting && self.replaced_by.is_none()
+    }
+
     /// Removes both directions and gives the SPI back.
     pub(in crate::ike) fn remove(self, cx: &mut Context) {
         cx.request(SaRequest::Remove { child: self.id });
@@ -58,8 +84,10 @@ impl Child {
 
 impl IkeSa {
     /// Keeps a Child SA and hands it to the data plane.
-    pub(in crate::ike) fn install(&mut self, new: Installation, cx: &mut Context) {
+    pub(in crate::ike) fn install(&mut self, new: Installation, cx: &mut Context) -> ChildId {
         let id = cx.child_id();
+        let lifetime = self.peer.as_ref().map(|peer| peer.rekey);
+        let ageing = Ageing::start(lifetime.unwrap_or(Lifetime::NEVER), cx);
         self.children.insert(
             id,
             Child {
@@ -71,6 +99,12 @@ impl IkeSa {
                 ts_remote: new.ts_remote.clone(),
                 pair: new.pair,
                 deleting: false,
+                bundle: new.bundle,
+                ours: new.ours,
+                ageing,
+                replaced_by: new.lost_to,
+                delete_at: None,
+                recreate: false,
             },
         );
         cx.request(SaRequest::Install(Box::new(ChildSa {
@@ -89,9 +123,10 @@ impl IkeSa {
             bundle: new.bundle,
             hold_outbound: new.hold_outbound,
             replay_window: new.replay_window,
-            replaces: None,
-            redundant: false,
+            replaces: new.replaces,
+            redundant: new.lost_to.is_some(),
         })));
+        id
     }
 
     /// Binds every Child SA that `matches` to another interface.

@@ -10,25 +10,29 @@
 
 mod accept;
 mod path;
+mod rekey;
 
 use std::net::IpAddr;
 
 use crate::crypto::{KeGroup, PrivateKey, Secret};
-use crate::ids::{IfacePair, Spi};
+use crate::ids::{ChildId, IfacePair, Spi};
 use crate::ike::config::ChildConfig;
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{Event, SaRequest};
 use crate::ike::message::{Ke, Notify, NotifyType, Payload};
-use crate::ike::mif::{Features, OuterAddrs, OuterFlags, error as mif_error, status};
+use crate::ike::mif::{
+    Features, InterfaceRecord, OuterAddrs, OuterFlags, error as mif_error, status,
+};
 use crate::ike::proposal;
-use crate::ike::sa::{IkeSa, Installation};
+use crate::ike::sa::{Child, IkeSa, Installation};
 use crate::ike::selector::{self, TrafficSelector, TsSpec};
 
 use super::{Payloads, Received, Task, delete};
 
 pub(in crate::ike) use accept::{accept, respond};
 use path::{outer_addrs, outer_pair};
+pub(in crate::ike) use rekey::{Rival, deleted};
 
 /// Nonces of the exchange that makes a Child SA.
 pub(in crate::ike) struct Nonces<'a> {
@@ -53,6 +57,8 @@ pub(in crate::ike) struct Create {
     /// Our and the peer's selectors as offered.
     offered: (Vec<TrafficSelector>, Vec<TrafficSelector>),
     attempts: u32,
+    /// The Child SA it is to replace.
+    rekeys: Option<ChildId>,
 }
 
 impl Create {
@@ -68,6 +74,7 @@ impl Create {
             private: None,
             offered: (Vec::new(), Vec::new()),
             attempts: 0,
+            rekeys: None,
         }
     }
 
@@ -83,6 +90,24 @@ impl Create {
             outer: Some(outer),
             ..Self::on_channel(config, sa)
         }
+    }
+
+    /// The same Child SA anew, on the path it was on.
+    fn again(child: &Child, sa: &IkeSa, cx: &Context) -> Option<Self> {
+        let peer = sa.peer.as_ref()?;
+        let config = peer.children.iter().find(|c| c.name == child.name)?.clone();
+        let first = |ifaces: &[InterfaceRecord], id| {
+            let record = ifaces.iter().find(|record| record.id == id);
+            record.and_then(|record| record.addresses.first().map(|maddr| maddr.ip))
+        };
+        let outer = sa.mif.as_ref().and_then(|mif| {
+            let local = first(&cx.ifaces, child.pair.local)?;
+            Some((local, first(&mif.peer_ifaces, child.pair.remote)?))
+        });
+        Some(match outer {
+            Some(outer) => Self::on_path(config, sa, child.pair, outer),
+            None => Self::on_channel(config, sa),
+        })
     }
 
     /// Whether it is the Child SA of this name on this path.
@@ -107,6 +132,12 @@ impl Create {
             });
             return None;
         }
+        let rekey = match self.rekeys.map(|old| Self::rekey_notify(old, sa)) {
+            // Deleted or replaced while this waited.
+            Some(None) => return None,
+            Some(notify) => notify,
+            None => None,
+        };
         self.nonce = cx.nonce();
         let mut payloads = self.offer(sa, cx, true);
         payloads.insert(1, Payload::Nonce(self.nonce.clone()));
@@ -118,7 +149,8 @@ impl Create {
             payloads.insert(2, Payload::Ke(ke));
         }
         payloads.extend(self.outer_addrs(sa).map(|o| Payload::Notify(o.notify())));
-        Some(payloads)
+        let rekey = rekey.map(Payload::Notify);
+        Some(rekey.into_iter().chain(payloads).collect())
     }
 
     /// SA, TSi and TSr, with a fresh inbound SPI the first time.
@@ -142,12 +174,18 @@ impl Create {
                 .and_then(|group| PrivateKey::generate(group).ok());
         }
         let asks = !with_ke && (peer.request_v4 || peer.request_v6);
-        let local = if asks {
+        let old = self.rekeys.and_then(|old| sa.children.get(&old));
+        let local = if let Some(old) = old {
+            old.ts_local.clone()
+        } else if asks {
             TsSpec::offer(&self.config.local_ts, peer.request_v4, peer.request_v6)
         } else {
             TsSpec::resolve(&self.config.local_ts, &sa.local_dynamic())
         };
-        let remote = TsSpec::resolve(&self.config.remote_ts, &sa.remote_dynamic());
+        let remote = match old {
+            Some(old) => old.ts_remote.clone(),
+            None => TsSpec::resolve(&self.config.remote_ts, &sa.remote_dynamic()),
+        };
         let payloads = vec![
             Payload::Sa(proposal::offer_esp(&peer.esp_proposals, spi, with_ke)),
             Payload::TsI(selector::to_entries(&local)),
@@ -186,6 +224,9 @@ impl Create {
         received: &Received,
     ) {
         let payloads = &received.payloads;
+        if let (Some(old), Some(error)) = (self.rekeys, payloads.error()) {
+            return self.rekey_refused(old, error, sa, cx);
+        }
         if let Some(error) = payloads.error() {
             // Our table, or a Delete of the path's former member, may still be on
             // its way to the peer.
@@ -245,11 +286,25 @@ impl Create {
             }),
             false => Ok(new),
         });
+        // What it was to replace is deleted by command: so is the new one.
+        let unwanted = self.rekeys.and_then(|old| sa.children.get(&old));
+        let outcome = outcome.and_then(|new| match unwanted.is_some_and(|old| old.deleting) {
+            true => Err(Refusal {
+                reason: Failure::Deleted,
+                installed: true,
+            }),
+            false => Ok(new),
+        });
         if !sa.outbound.tasks().any(Task::makes_child) {
             sa.early_deletes.clear();
         }
         match outcome {
-            Ok(new) => sa.install(new, cx),
+            Ok(new) => match self.rekeys {
+                Some(old) => Self::replace(old, new, nonces, sa, cx),
+                None => {
+                    sa.install(new, cx);
+                }
+            },
             Err(refusal) => {
                 let selectors = Failure::SelectorsExist;
                 let moot = refusal.reason == selectors && self.exists(sa);
@@ -260,7 +315,13 @@ impl Create {
                     cx.request(SaRequest::LarvalGone { spi });
                     sa.queue.push(Task::Delete(delete::Target::Orphan(spi)));
                 }
-                if !moot {
+                if let Some(old) = self.rekeys {
+                    match refusal.reason {
+                        // The peer ended all of it.
+                        Failure::DeletedByPeer => sa.delete_child(old, cx),
+                        _ => Self::rekey_failed(old, sa, cx),
+                    }
+                } else if !moot {
                     cx.event(Event::ChildFailed {
                         ike: sa.id,
                         child: self.config.name.clone(),
@@ -350,6 +411,9 @@ impl Create {
             bundle: self.config.bundle,
             hold_outbound: false,
             replay_window: self.config.replay_window,
+            ours: true,
+            replaces: None,
+            lost_to: None,
         })
     }
 
@@ -367,7 +431,7 @@ impl Create {
         }
         let echo = payloads
             .notify(status::MIF_OUTER_ADDRS)
-            .and_then(|n| OuterAddrs::decode(&n.data, &accept::any_address(), !sa.initiator).ok());
+            .and_then(|n| OuterAddrs::decode(&n.data, &accept::any_address(), !sa.caller).ok());
         match echo {
             Some(echo) => IfacePair {
                 local: self.pair.local,
@@ -386,6 +450,6 @@ struct Refusal {
 }
 
 /// An error notify.
-pub(super) fn error(kind: NotifyType) -> Payload {
+pub(in crate::ike) fn error(kind: NotifyType) -> Payload {
     Payload::Notify(Notify::new(kind, Vec::new()))
 }

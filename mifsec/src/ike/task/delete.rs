@@ -4,9 +4,9 @@ use crate::ids::{ChildId, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::message::{Delete, Payload};
-use crate::ike::sa::{IkeSa, Phase};
+use crate::ike::sa::{IkeSa, OldIkeSa, Phase};
 
-use super::{Received, Task};
+use super::{Received, Task, auth, child, rekey};
 
 /// What our Delete is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,10 @@ pub(super) fn build(target: Target, sa: &IkeSa) -> Option<Vec<Payload>> {
         Target::Orphan(spi) => Delete::Esp(vec![spi]),
         Target::Ike => Delete::Ike,
     };
-    Some(vec![Payload::Delete(delete)])
+    let why = (target == Target::Ike)
+        .then(|| auth::rejection(sa))
+        .flatten();
+    Some(why.into_iter().chain([Payload::Delete(delete)]).collect())
 }
 
 /// The response: whatever it says, the peer's side is gone.
@@ -35,7 +38,7 @@ pub(super) fn process(target: Target, sa: &mut IkeSa, cx: &mut Context) {
         // Gone already if the peer's own Delete crossed ours.
         Target::Child(id) => {
             if let Some(child) = sa.children.remove(&id) {
-                child.remove(cx);
+                child::deleted(child, sa, cx);
             }
         }
         Target::Orphan(spi) => cx.release_spi(spi),
@@ -56,6 +59,10 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
     for delete in received.payloads.deletes() {
         match delete {
             Delete::Ike => {
+                // The peer finished a rekey before it saw ours (RFC 7296 2.8.2).
+                if rekey::adopt_rival(sa, OldIkeSa::Gone) {
+                    return Vec::new();
+                }
                 let reason = match &sa.phase {
                     Phase::Closing { reason, .. } => reason.clone(),
                     _ => Failure::DeletedByPeer,
@@ -71,7 +78,7 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
                             if !child.deleting {
                                 ours.push(child.spi_in);
                             }
-                            child.remove(cx);
+                            child::deleted(child, sa, cx);
                         }
                         None => remember(*spi_out, sa),
                     }

@@ -7,7 +7,7 @@ use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{error, status};
 use crate::ike::sa::IkeSa;
 
-use super::{Received, delete, interfaces, mobike, redirect, update};
+use super::{Received, delete, interfaces, mobike, reauth, redirect, update};
 
 /// First and last of the extension's status notifies.
 const MIF_BLOCK: std::ops::RangeInclusive<u16> = 47104..=47135;
@@ -27,6 +27,7 @@ pub(in crate::ike) fn respond(
         sa.close(Failure::Refused, cx);
         return Vec::new();
     }
+    reauth::receive(sa, cx, &received.payloads);
     let mut response = mobike::respond(sa, cx, received);
     for notify in received.payloads.notifies() {
         response.extend(answer(notify, sa, cx, received).map(Payload::Notify));

@@ -33,6 +33,8 @@ pub(in crate::ike) struct Mif {
     /// Epoch of our table we last sent, and of that the peer last confirmed.
     announced: Option<u32>,
     confirmed: Option<u32>,
+    /// A message may be as long as it must.
+    fragments: bool,
     /// We told the peer our window.
     window_offered: bool,
     /// Number of our next operation.
@@ -45,6 +47,17 @@ impl Mif {
     /// The peer answered a message that carried our table of this epoch.
     pub(super) fn confirm(&mut self, epoch: Option<u32>) {
         self.confirmed = epoch.or(self.confirmed);
+    }
+
+    /// A rekey of the IKE SA made other probe SPIs, if it did; gives the one we
+    /// received on. The window is offered again, and what was announced but not
+    /// confirmed.
+    pub(in crate::ike) fn rekeyed(&mut self, probe: Option<(Spi, Spi)>) -> Option<Spi> {
+        self.announced = self.confirmed;
+        self.window_offered = false;
+        let (probe_in, probe_out) = probe?;
+        self.probe_out = probe_out;
+        Some(std::mem::replace(&mut self.probe_in, probe_in))
     }
 
     /// Moves are remembered of what is announced only: a peer that names ever new
@@ -67,12 +80,12 @@ impl IkeSa {
     pub(in crate::ike) fn mif_session(&self) -> Option<MifSession> {
         let mif = self.mif.as_ref()?;
         let keys = self.keys.as_ref()?.ike.mif(self.spis());
-        let (init_in, resp_in) = if self.initiator {
+        let (init_in, resp_in) = if self.caller {
             (mif.probe_in, mif.probe_out)
         } else {
             (mif.probe_out, mif.probe_in)
         };
-        let (keymat_out, keymat_in) = keys.probe(init_in, resp_in).split(self.initiator);
+        let (keymat_out, keymat_in) = keys.probe(init_in, resp_in).split(self.caller);
         Some(MifSession {
             features: mif.features.0,
             probe: ProbeKeys {
@@ -88,14 +101,19 @@ impl IkeSa {
 
 /// The initiator's vendor id and MIF_SUPPORTED.
 pub(super) fn offer(probe_spi: Spi, cx: &Context) -> [Payload; 2] {
+    [
+        Payload::VendorId(VENDOR_ID.to_vec()),
+        Payload::Notify(supported(probe_spi, cx)),
+    ]
+}
+
+/// Our MIF_SUPPORTED.
+pub(super) fn supported(probe_spi: Spi, cx: &Context) -> Notify {
     let supported = Supported {
         max_ifaces: cx.address_policy().max_ifaces,
         ..Supported::ours(probe_spi)
     };
-    [
-        Payload::VendorId(VENDOR_ID.to_vec()),
-        Payload::Notify(supported.notify()),
-    ]
+    supported.notify()
 }
 
 /// Starts a session if the peer's message offers or accepts one; else the probe
@@ -127,6 +145,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         peer_max_ifaces: theirs.max_ifaces,
         announced: None,
         confirmed: None,
+        fragments: sa.fragmentation,
         window_offered: false,
         next_txn: 1,
         moves: BTreeMap::new(),
@@ -259,7 +278,7 @@ fn table(mif: &mut Mif, cx: &mut Context) -> Option<Notify> {
         epoch: cx.epoch,
         records: cx.ifaces.clone(),
     };
-    if table.fit(mif.peer_max_ifaces) {
+    if table.fit(mif.peer_max_ifaces, mif.fragments) {
         cx.count("mif_table_trimmed");
     }
     Some(table.notify())

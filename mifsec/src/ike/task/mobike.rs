@@ -85,7 +85,7 @@ pub(super) fn offer(sa: &IkeSa, cx: &Context) -> Vec<Payload> {
     }
     let mut notifies = vec![Notify::new(NotifyType::MOBIKE_SUPPORTED, Vec::new())];
     notifies.extend(notify::additional(&own_addresses(sa, cx)));
-    if mobility.no_nats && sa.initiator {
+    if mobility.no_nats && sa.caller {
         notifies.push(notify::no_nats(sa.channel.local, sa.channel.remote));
     }
     notifies.into_iter().map(Payload::Notify).collect()
@@ -138,7 +138,7 @@ pub(in crate::ike) fn move_channel(sa: &mut IkeSa, cx: &mut Context, channel: Ch
     sa.move_channel(channel, cx);
     sa.gather_children(cx);
     if sa.moves_by_mobike() {
-        let ask = if sa.initiator {
+        let ask = if sa.caller {
             Ask::update()
         } else {
             Ask::addresses()
@@ -155,7 +155,7 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
         return Vec::new();
     }
     // Only the initiator moves an IKE SA.
-    let update = has(NotifyType::UPDATE_SA_ADDRESSES) && !sa.initiator;
+    let update = has(NotifyType::UPDATE_SA_ADDRESSES) && !sa.caller;
     let list = notify::LISTS.into_iter().any(has);
     let reply = if has(NotifyType::NAT_DETECTION_SOURCE_IP) {
         sa.nat_detection(received.arrival.local, received.arrival.remote)

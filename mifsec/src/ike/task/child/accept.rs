@@ -1,8 +1,8 @@
 //! The side that answers a request for a Child SA.
 
 use crate::crypto::{KeGroup, PrivateKey, Secret};
-use crate::ids::{IfaceId, IfacePair};
-use crate::ike::config::ChildConfig;
+use crate::ids::{ChildId, IfaceId, IfacePair};
+use crate::ike::config::{ChildConfig, PeerConfig};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::Event;
@@ -11,11 +11,11 @@ use crate::ike::mif::{
     AddressPolicy, Features, OuterAddrs, OuterFlags, error as mif_error, status,
 };
 use crate::ike::proposal::{self, Chosen, EspSuite};
-use crate::ike::sa::{IkeSa, Installation, Phase};
+use crate::ike::sa::{Child, IkeSa, Installation, Phase};
 use crate::ike::selector::{self, Narrowed, TsSpec};
 use crate::ike::task::{Payloads, Received, Task};
 
-use super::{Nonces, outer_pair};
+use super::{Nonces, outer_pair, rekey};
 
 /// The response to CREATE_CHILD_SA.
 pub(in crate::ike) fn respond(
@@ -28,12 +28,20 @@ pub(in crate::ike) fn respond(
         // RFC 7296 2.25.2: the IKE SA is about to go.
         return vec![super::error(NotifyType::TEMPORARY_FAILURE)];
     }
-    // Rekeying is refused in the words for "no further SA" (RFC 7296 1.3): of a
-    // Child SA by its notify, of the IKE SA because nothing else lacks selectors.
-    let rekey = payloads.notify(NotifyType::REKEY_SA).is_some() || payloads.ts_i().is_none();
-    if rekey {
-        return vec![super::error(NotifyType::NO_ADDITIONAL_SAS)];
+    if rekey::is_of_ike(payloads) {
+        return crate::ike::task::rekey::respond(sa, cx, received);
     }
+    let rekeying = |task: &Task| matches!(task, Task::RekeyIke(_));
+    if sa.outbound.tasks().any(rekeying) {
+        return vec![super::error(NotifyType::TEMPORARY_FAILURE)];
+    }
+    let old = match payloads.notify(NotifyType::REKEY_SA) {
+        None => None,
+        Some(notify) => match rekey::named(notify, sa) {
+            Ok(old) => Some(old),
+            Err(refusal) => return vec![refusal],
+        },
+    };
     let Some(ni) = payloads.nonce() else {
         return vec![super::error(NotifyType::INVALID_SYNTAX)];
     };
@@ -43,7 +51,7 @@ pub(in crate::ike) fn respond(
         nr: &nr,
         in_auth: false,
     };
-    accept(sa, cx, payloads, &nonces)
+    answer(sa, cx, payloads, &nonces, old)
 }
 
 /// Makes the Child SA the peer asks for, installed before the response that
@@ -54,10 +62,24 @@ pub(in crate::ike) fn accept(
     payloads: &Payloads,
     nonces: &Nonces<'_>,
 ) -> Vec<Payload> {
-    match consider(sa, cx, payloads, nonces) {
+    answer(sa, cx, payloads, nonces, None)
+}
+
+/// The same, in place of `old` if there is one.
+fn answer(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    payloads: &Payloads,
+    nonces: &Nonces<'_>,
+    old: Option<ChildId>,
+) -> Vec<Payload> {
+    match consider(sa, cx, payloads, nonces, old) {
         Ok(response) => response,
         Err(refusal) => {
-            if let Some(reason) = refusal.reason {
+            if old.is_some() {
+                // The old one is still there: the peer tries again.
+                cx.count("ike_child_rekey_refused");
+            } else if let Some(reason) = refusal.reason {
                 cx.event(Event::ChildFailed {
                     ike: sa.id,
                     child: refusal.child,
@@ -102,9 +124,11 @@ fn consider(
     cx: &mut Context,
     payloads: &Payloads,
     nonces: &Nonces<'_>,
+    old: Option<ChildId>,
 ) -> Result<Vec<Payload>, Box<Refusal>> {
     let with_ke = !nonces.in_auth;
-    let mut pair = sa.channel_pair();
+    let former = old.and_then(|old| sa.children.get(&old));
+    let mut pair = former.map_or_else(|| sa.channel_pair(), |child| child.pair);
     let refuse = |kind: NotifyType, reason: Option<Failure>, pair| {
         Box::new(Refusal {
             notify: Notify::new(kind, Vec::new()),
@@ -113,7 +137,9 @@ fn consider(
             pair,
         })
     };
-    if sa.children.len() >= cx.limits.children {
+    // Each may be rekeyed at once.
+    let limit = cx.limits.children * if old.is_some() { 2 } else { 1 };
+    if sa.children.len() >= limit {
         let reason = Failure::Limit { what: "Child SAs" };
         return Err(refuse(NotifyType::NO_ADDITIONAL_SAS, Some(reason), pair));
     }
@@ -128,9 +154,12 @@ fn consider(
     };
     let chosen = proposal::select_esp(&peer.esp_proposals, offer, with_ke)
         .map_err(|_| failed(NotifyType::NO_PROPOSAL_CHOSEN))?;
-    let wanted =
-        narrow(sa, payloads, pair, outer).ok_or_else(|| failed(NotifyType::TS_UNACCEPTABLE))?;
-    if let Some((kind, reason)) = duplicate(sa, &wanted) {
+    let wanted = match former {
+        Some(former) => inherited(former, &peer, payloads, pair, outer),
+        None => narrow(sa, payloads, pair, outer),
+    };
+    let wanted = wanted.ok_or_else(|| failed(NotifyType::TS_UNACCEPTABLE))?;
+    if let (None, Some((kind, reason))) = (old, duplicate(sa, &wanted)) {
         return Err(Box::new(Refusal {
             child: wanted.config.name,
             ..*refuse(kind, reason, pair)
@@ -148,10 +177,38 @@ fn consider(
             (Some(secret), Some(ke))
         }
     };
-    let Some(response) = install(sa, cx, &chosen, wanted, g_ir.as_ref(), ke, nonces) else {
+    let made = install(sa, cx, &chosen, wanted, (g_ir.as_ref(), ke), nonces, old);
+    let Some((new, response)) = made else {
         return Err(failed(NotifyType::INVALID_SYNTAX));
     };
+    if let Some(old) = old {
+        rekey::accepted(old, new, nonces, sa, cx);
+    }
     Ok(response)
+}
+
+/// What replaces a Child SA has its name, bundle and at most its selectors.
+fn inherited(
+    former: &Child,
+    peer: &PeerConfig,
+    payloads: &Payloads,
+    pair: IfacePair,
+    outer: Option<OuterAddrs>,
+) -> Option<Wanted> {
+    let theirs = selector::from_entries(payloads.ts_i()?);
+    let ours = selector::from_entries(payloads.ts_r()?);
+    Some(Wanted {
+        remote: selector::narrow(&theirs, &former.ts_remote)?,
+        local: selector::narrow(&ours, &former.ts_local)?,
+        config: peer
+            .children
+            .iter()
+            .find(|c| c.name == former.name)?
+            .clone(),
+        pair,
+        bundle: former.bundle,
+        outer,
+    })
 }
 
 /// The path asked for, if the peer may name it.
@@ -167,7 +224,7 @@ fn outer_addrs(
         return Err(mif_error::MIF_UNSUPPORTED);
     }
     let mut outer =
-        OuterAddrs::decode(&notify.data, &cx.address_policy(), !sa.initiator).map_err(|error| {
+        OuterAddrs::decode(&notify.data, &cx.address_policy(), !sa.caller).map_err(|error| {
             cx.count(error.reason());
             error.notify_type()
         })?;
@@ -176,7 +233,7 @@ fn outer_addrs(
     }
     let knows_ours = |iface| iface == IfaceId::CHANNEL || cx.ifaces.iter().any(|i| i.id == iface);
     let mut pair = outer_pair(sa, &outer);
-    if outer.flags.has(OuterFlags::ANY_RESPONDER) && !sa.initiator && !knows_ours(pair.local) {
+    if outer.flags.has(OuterFlags::ANY_RESPONDER) && !sa.caller && !knows_ours(pair.local) {
         outer.resp_iface = sa.channel.local_iface;
         outer.responder.ip = sa.channel.local.ip();
         pair = outer_pair(sa, &outer);
@@ -233,7 +290,7 @@ fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>
     });
     // Both ends ask for the same member at once: the IKE SA's initiator's request
     // is the one that is carried out (RFC 7296 2.25 leaves the winner open).
-    if sa.initiator
+    if sa.caller
         && wanted.outer.is_some()
         && crossing
             .into_iter()
@@ -288,10 +345,10 @@ fn install(
     cx: &mut Context,
     chosen: &Chosen<EspSuite>,
     wanted: Wanted,
-    g_ir: Option<&Secret>,
-    ke: Option<Payload>,
+    (g_ir, ke): (Option<&Secret>, Option<Payload>),
     nonces: &Nonces<'_>,
-) -> Option<Vec<Payload>> {
+    old: Option<ChildId>,
+) -> Option<(ChildId, Vec<Payload>)> {
     let spi_out = proposal::esp_spi(&chosen.spi)?;
     let keys = &sa.keys.as_ref()?.ike;
     let keymat = keys.child(chosen.suite.aead, g_ir, (nonces.ni, nonces.nr));
@@ -306,7 +363,9 @@ fn install(
     response.push(Payload::TsI(selector::to_entries(&remote.selectors)));
     response.push(Payload::TsR(selector::to_entries(&local.selectors)));
     response.extend(wanted.outer.map(|outer| Payload::Notify(outer.notify())));
-    sa.install(
+    let former = old.and_then(|old| sa.children.get(&old));
+    let ours = former.is_some_and(|child| child.ours);
+    let id = sa.install(
         Installation {
             name: wanted.config.name,
             spi_in,
@@ -321,8 +380,11 @@ fn install(
             bundle: wanted.bundle,
             hold_outbound: true,
             replay_window: wanted.config.replay_window,
+            ours,
+            replaces: old,
+            lost_to: None,
         },
         cx,
     );
-    Some(response)
+    Some((id, response))
 }

@@ -10,7 +10,7 @@ use crate::ike::sa::IkeSa;
 impl IkeSa {
     /// What `dynamic` stands for at our end.
     pub(super) fn local_dynamic(&self) -> Vec<IpAddr> {
-        if self.initiator && !self.leases.is_empty() {
+        if self.caller && !self.leases.is_empty() {
             self.leases.clone()
         } else {
             vec![self.channel.local.ip()]
@@ -19,7 +19,7 @@ impl IkeSa {
 
     /// What `dynamic` stands for at the peer's end.
     pub(super) fn remote_dynamic(&self) -> Vec<IpAddr> {
-        if !self.initiator && !self.leases.is_empty() {
+        if !self.caller && !self.leases.is_empty() {
             self.leases.clone()
         } else {
             vec![self.channel.remote.ip()]
@@ -36,7 +36,7 @@ pub(super) fn outer_addrs(
     flags: OuterFlags,
 ) -> OuterAddrs {
     let (local, remote) = (Maddr::new(local, 0), Maddr::new(remote, 0));
-    if sa.initiator {
+    if sa.caller {
         OuterAddrs {
             init_iface: pair.local,
             resp_iface: pair.remote,
@@ -58,7 +58,7 @@ pub(super) fn outer_addrs(
 /// The path the wire names, as seen from here.
 pub(super) fn outer_pair(sa: &IkeSa, outer: &OuterAddrs) -> IfacePair {
     let (init, resp): (IfaceId, IfaceId) = (outer.init_iface, outer.resp_iface);
-    if sa.initiator {
+    if sa.caller {
         IfacePair {
             local: init,
             remote: resp,
