@@ -15,8 +15,6 @@ mod ending;
 mod load;
 #[path = "interop_strongswan/mobike.rs"]
 mod mobike;
-#[path = "interop_strongswan/moves.rs"]
-mod moves;
 #[path = "interop_strongswan/refusals.rs"]
 mod refusals;
 #[path = "interop_strongswan/rekey.rs"]
