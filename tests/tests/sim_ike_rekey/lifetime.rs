@@ -121,7 +121,7 @@ fn the_responder_says_when_to_authenticate_again() {
         let mut pair = post.open();
         pair.forge(A, ExchangeType::INFORMATIONAL, None, false, &lifetime(10));
         // A rekey does not put it off.
-        let ike = pair.a().ike();
+        let ike = pair.b().ike();
         run(&mut pair, SECOND);
         pair.command(B, Command::RekeyIke { ike });
         let due = |e: &Event| matches!(e, Event::ReauthDue { .. });
