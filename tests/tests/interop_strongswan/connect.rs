@@ -217,6 +217,8 @@ fn our_gateway_follows_a_strongswan_client_whose_nat_restarts() {
         let theirs = Connection::client().with(&["dpd_delay = 1s"]);
         let (agent, charon, client) = strongswan_client(net, &AgentConfig::gateway(), &theirs)?;
         both_ways(net, client)?;
+        // A MOBIKE initiator tells a new mapping by comparing two answers.
+        charon.wait_log("parsed INFORMATIONAL response 2")?;
         let before = agent.json("path")?["paths"][0]["remote"].clone();
         nat_restarts(net)?;
         both_ways(net, client)?;
