@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use mifsec_tests::interop::traffic::both_ways;
-use mifsec_tests::interop::{Agent, AgentConfig, Charon, Connection, Net, scenario};
+use mifsec_tests::interop::{Agent, AgentConfig, Charon, Connection, End, Net, scenario};
 use mifsec_tests::lab::topology::Access;
 
 use crate::connect::{our_client, strongswan_client};
@@ -70,6 +70,8 @@ fn each(net: &Net, ours: &AgentConfig, theirs: &Connection, connect: Connect) ->
         for listed in listed {
             ensure!(sas.contains(listed), "{listed} is not in {sas}");
         }
+        // A host forwards in clear what the tunnel is gone for.
+        net.expect_clear(End::Gateway);
         agent.stop()?;
         charon.stop()?;
     }

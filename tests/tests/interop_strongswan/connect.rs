@@ -314,6 +314,9 @@ fn our_client_has_two_children_at_strongswan() {
             ("net".into(), child(HALVES[0])),
             ("other".into(), child(HALVES[1])),
         ];
+        // Its user-space ESP wants an address of its own in each network.
+        let gw = &net.topology.gw;
+        net.ip(gw, "address add 10.99.0.129/24 dev lan0")?;
         let (agent, charon, client) = our_client(net, &ours, &theirs)?;
         charon.wait_for(1, 2)?;
         agent.wait_for(1, 2)?;
