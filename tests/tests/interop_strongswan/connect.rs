@@ -218,7 +218,13 @@ fn our_gateway_follows_a_strongswan_client_whose_nat_restarts() {
         let (agent, charon, client) = strongswan_client(net, &AgentConfig::gateway(), &theirs)?;
         both_ways(net, client)?;
         // A MOBIKE initiator tells a new mapping by comparing two answers.
-        charon.wait_log("parsed INFORMATIONAL response 2")?;
+        wait("the first of them", || {
+            let log = charon.log();
+            let mut answers = log
+                .lines()
+                .filter(|l| l.contains("parsed INFORMATIONAL resp"));
+            Ok(answers.any(|l| l.contains("NATD_D_IP")).then_some(()))
+        })?;
         let before = agent.json("path")?["paths"][0]["remote"].clone();
         nat_restarts(net)?;
         both_ways(net, client)?;
