@@ -28,6 +28,7 @@ mod redirect;
 mod rekey;
 mod retry;
 mod sabotage;
+mod secrets;
 mod setup;
 mod show;
 mod socket;
@@ -36,7 +37,7 @@ pub mod views;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mifsec_common::steering;
 use serde_json::Value;
@@ -63,6 +64,7 @@ use self::peer::Peer;
 use self::reauth::Reauth;
 use self::retry::Retry;
 use self::sabotage::Sabotage;
+use self::secrets::Secrets;
 use self::socket::IkeSocket;
 use self::views::{EVENT_SCHEMA, EventView, Totals};
 
@@ -115,6 +117,7 @@ pub struct Agent {
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
     retries: Vec<Retry>,
+    secrets: Secrets,
     /// IKE SAs that are to be replaced.
     reauths: BTreeMap<IkeId, Reauth>,
     dns: Dns,
@@ -177,7 +180,8 @@ impl Agent {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
-                    tracing::warn!("reload is not supported yet; restart the agent to take in a changed file");
+                    tracing::warn!("psk_table is read again; restart the agent to take in other changes");
+                    self.read_secrets(true, Instant::now());
                 }
                 Some(input) = sources.inputs.recv() => self.inputs(input, &mut sources.inputs)?,
                 news = sources.watch.next() => match news {
@@ -217,6 +221,7 @@ impl Agent {
         self.reauth_due(now);
         self.dark_due(now);
         self.retry_due(now);
+        self.secrets_due(now);
         self.refused_children_due(now);
         self.pairs_due(now);
         // Whatever that made is drained before anybody waits.
@@ -237,6 +242,7 @@ impl Agent {
             self.refused_until(),
             self.pairs_until(),
             self.look_due(),
+            self.secrets.due(),
             (!self.entries.is_empty()).then_some(self.next_poll),
         ]
         .into_iter()
@@ -301,7 +307,15 @@ impl Agent {
             self.refuse("ike_not_on_an_access");
             return;
         }
+        self.tell_time(now);
         self.ike.handle_datagram(arrival, bytes, now);
+    }
+
+    /// The engine reads no clock; this one may be set at any time.
+    fn tell_time(&mut self, now: Instant) {
+        if let Ok(unix) = SystemTime::now().duration_since(UNIX_EPOCH) {
+            self.ike.set_wall_clock(unix, now);
+        }
     }
 
     async fn news(&mut self, first: News, watch: &mut Watch) -> anyhow::Result<()> {

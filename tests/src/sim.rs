@@ -8,6 +8,7 @@
 
 pub mod end;
 pub mod link;
+pub mod sending;
 pub mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -28,6 +28,7 @@ use super::dns::Dns;
 use super::network::{self, Devices, Numbers};
 use super::retry::Retry;
 use super::sabotage::Sabotage;
+use super::secrets::Secrets;
 use super::socket::IkeSocket;
 use super::{Agent, Handle, Sources};
 
@@ -231,6 +232,7 @@ impl Agent {
             anchors: Anchors::new(config.agent.anchor),
             peers: BTreeMap::new(),
             retries,
+            secrets: Secrets::new(&config, now),
             reauths: BTreeMap::new(),
             dns: Dns::start(&config.agent.device),
             children: BTreeMap::new(),

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use mifsec::crypto::AeadAlgorithm;
 use mifsec::ids::{ChildId, IfacePair, IkeId, Spi};
-use mifsec::ike::message::{self, Header};
+use mifsec::ike::message::{self, Header, PayloadType};
 use mifsec::ike::selector::TrafficSelector;
 use mifsec::ike::{Engine, Event, SaRequest, TimerKind, Transmit};
+
+use super::sending::Sending;
 
 /// Messages above this are fragmented or lost somewhere: IPv6's least MTU without
 /// IPv6, UDP and the non-ESP marker.
@@ -41,6 +43,10 @@ pub struct Installed {
     pub pair: IfacePair,
     /// Whether sending waits for the first packet.
     pub hold: bool,
+    /// The one it takes over from.
+    pub replaces: Option<ChildId>,
+    /// It lost a simultaneous rekey.
+    pub redundant: bool,
 }
 
 /// One engine with its surroundings.
@@ -49,6 +55,8 @@ pub struct End {
     pub engine: Engine,
     /// Child SAs installed and not removed.
     pub children: BTreeMap<ChildId, Installed>,
+    /// What is sent on.
+    pub sending: Sending,
     /// SPIs announced as larval.
     pub larval: BTreeSet<Spi>,
     /// All events so far.
@@ -57,10 +65,12 @@ pub struct End {
     pub installs: usize,
     /// Rebinds ever asked for.
     pub rebinds: usize,
+    /// Longest message that may leave. Certificates without fragmentation need more.
+    pub max_datagram: usize,
     /// Every key ever installed, to find one used twice.
     keys: BTreeSet<Vec<u8>>,
-    /// Highest request id and octets by (initiator's SPI, id).
-    requests: BTreeMap<(u64, u32), Vec<u8>>,
+    /// Octets of requests by (initiator's SPI, id, fragment number or 0).
+    requests: BTreeMap<(u64, u32, u16), Vec<u8>>,
 }
 
 impl End {
@@ -70,10 +80,12 @@ impl End {
         Self {
             engine,
             children: BTreeMap::new(),
+            sending: Sending::default(),
             larval: BTreeSet::new(),
             events: Vec::new(),
             installs: 0,
             rebinds: 0,
+            max_datagram: MAX_DATAGRAM,
             keys: BTreeSet::new(),
             requests: BTreeMap::new(),
         }
@@ -91,6 +103,7 @@ impl End {
             self.events.push(event);
         }
         while let Some(request) = self.engine.poll_sa_request() {
+            self.sending.apply(&request, now);
             self.apply(request);
         }
         let mut transmits = Vec::new();
@@ -136,6 +149,8 @@ impl End {
                     ts_remote: child.ts_remote.clone(),
                     pair: child.pair,
                     hold: child.hold_outbound,
+                    replaces: child.replaces,
+                    redundant: child.redundant,
                 };
                 assert!(self.children.insert(child.child, installed).is_none());
             }
@@ -163,7 +178,7 @@ impl End {
     /// a new one is the next.
     fn check(&mut self, transmit: &Transmit) {
         assert!(
-            transmit.payload.len() <= MAX_DATAGRAM,
+            transmit.payload.len() <= self.max_datagram,
             "{} octets",
             transmit.payload.len()
         );
@@ -172,21 +187,29 @@ impl End {
 
     /// Ids of requests count up by one, and each stands for one message.
     pub(super) fn requested(&mut self, payload: &[u8]) {
-        let (header, ..) = Header::decode(payload).expect("we send messages");
+        let (header, first, rest) = Header::decode(payload).expect("we send messages");
         if header.response || header.exchange == message::ExchangeType::IKE_SA_INIT {
             return;
         }
-        let key = (header.spi_i.0, header.message_id);
+        let number = match (first, rest) {
+            (PayloadType::SKF, [_, _, _, _, high, low, ..]) => u16::from_be_bytes([*high, *low]),
+            _ => 0,
+        };
+        let key = (header.spi_i.0, header.message_id, number);
         if let Some(sent) = self.requests.get(&key) {
             assert_eq!(sent, payload, "another message under an old id");
             return;
         }
         let highest = self
             .requests
-            .range((header.spi_i.0, 0)..=(header.spi_i.0, u32::MAX))
+            .range((header.spi_i.0, 0, 0)..=(header.spi_i.0, u32::MAX, u16::MAX))
             .next_back();
-        if let Some(((_, id), _)) = highest {
-            assert_eq!(header.message_id, id + 1, "ids count up by one");
+        if let Some(((_, id, last), _)) = highest {
+            let next = match number {
+                0 | 1 => (id + 1, number),
+                _ => (*id, last + 1),
+            };
+            assert_eq!((header.message_id, number), next, "ids count up by one");
         }
         self.requests.insert(key, payload.to_vec());
     }

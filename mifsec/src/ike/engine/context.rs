@@ -15,6 +15,7 @@ use crate::ike::mif::{AddressPolicy, InterfaceRecord};
 use crate::ike::peer::PskTable;
 use crate::ike::redirect::History;
 use crate::ike::sa::IkeSa;
+use crate::ike::window::Datagrams;
 
 /// Octets of our nonces: half the key of the largest PRF is the least
 /// (RFC 7296 2.10).
@@ -137,6 +138,13 @@ impl Context {
         });
     }
 
+    /// The same of a message that may be in fragments.
+    pub(in crate::ike) fn reply_all(&mut self, arrival: Arrival, datagrams: Datagrams) {
+        for datagram in datagrams {
+            self.reply(arrival, datagram);
+        }
+    }
+
     pub(in crate::ike) fn request(&mut self, request: SaRequest) {
         self.requests.push_back(request);
     }
@@ -219,6 +227,12 @@ impl Context {
                 return spi;
             }
         }
+    }
+
+    /// Inbound SPIs that are not free.
+    #[cfg(feature = "testing")]
+    pub(super) fn taken_spis(&self) -> usize {
+        self.spis.len()
     }
 
     /// Gives an inbound SPI back.

@@ -65,7 +65,7 @@ fn keys() -> Vec<Aead> {
 fn open(bytes: &[u8], key: &Aead) -> Result<Vec<Payload>, OpenError> {
     match decode(bytes)? {
         (_, Body::Protected(encrypted)) => encrypted.open(key),
-        (_, Body::Clear(_)) => Err(OpenError::Integrity),
+        (_, Body::Clear(_) | Body::Fragment(_)) => Err(OpenError::Integrity),
     }
 }
 
@@ -329,7 +329,7 @@ fn an_encrypted_payload_anywhere_but_alone_is_refused() {
     ));
     assert_eq!(
         decode(&lone(PayloadType::SKF.0, 0, &[0; 64])),
-        Err(DecodeError::Misplaced(PayloadType::SKF))
+        Err(DecodeError::Malformed("fragment number"))
     );
 }
 
