@@ -18,7 +18,6 @@ mod dns;
 mod guard;
 mod handle;
 mod lifetime;
-mod linger;
 mod mobike;
 mod network;
 mod paths;
@@ -29,6 +28,7 @@ mod redirect;
 mod rekey;
 mod retry;
 mod sabotage;
+mod secrets;
 mod setup;
 mod show;
 mod socket;
@@ -37,7 +37,7 @@ pub mod views;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mifsec_common::steering;
 use serde_json::Value;
@@ -59,12 +59,12 @@ use self::anchors::Anchors;
 use self::bundle::Child;
 use self::dns::Dns;
 use self::handle::Asked;
-use self::linger::Lingering;
 use self::network::{Devices, Numbers};
 use self::peer::Peer;
 use self::reauth::Reauth;
 use self::retry::Retry;
 use self::sabotage::Sabotage;
+use self::secrets::Secrets;
 use self::socket::IkeSocket;
 use self::views::{EVENT_SCHEMA, EventView, Totals};
 
@@ -117,12 +117,11 @@ pub struct Agent {
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
     retries: Vec<Retry>,
+    secrets: Secrets,
     /// IKE SAs that are to be replaced.
     reauths: BTreeMap<IkeId, Reauth>,
     dns: Dns,
     children: BTreeMap<ChildId, Child>,
-    /// Deleted, but what is under way to them still counts.
-    lingering: Vec<Lingering>,
     larval: BTreeSet<Spi>,
     probes: BTreeMap<Spi, IkeId>,
     entries: BTreeMap<PathIndex, Entry>,
@@ -181,7 +180,8 @@ impl Agent {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
-                    tracing::warn!("reload is not supported yet; restart the agent to take in a changed file");
+                    tracing::warn!("psk_table is read again; restart the agent to take in other changes");
+                    self.read_secrets(true, Instant::now());
                 }
                 Some(input) = sources.inputs.recv() => self.inputs(input, &mut sources.inputs)?,
                 news = sources.watch.next() => match news {
@@ -217,11 +217,11 @@ impl Agent {
             self.path.handle_timeout(now);
         }
         self.release_held(now);
-        self.lingering_due(now);
         self.retire_probes(now);
         self.reauth_due(now);
         self.dark_due(now);
         self.retry_due(now);
+        self.secrets_due(now);
         self.refused_children_due(now);
         self.pairs_due(now);
         // Whatever that made is drained before anybody waits.
@@ -235,7 +235,6 @@ impl Agent {
             self.ike.poll_timeout().map(|(at, _)| at),
             self.path.poll_timeout().map(|(at, _)| at),
             self.held_until(),
-            self.lingering_until(),
             self.retry_at(),
             self.probes_until(),
             self.reauth_at(),
@@ -243,6 +242,7 @@ impl Agent {
             self.refused_until(),
             self.pairs_until(),
             self.look_due(),
+            self.secrets.due(),
             (!self.entries.is_empty()).then_some(self.next_poll),
         ]
         .into_iter()
@@ -307,7 +307,15 @@ impl Agent {
             self.refuse("ike_not_on_an_access");
             return;
         }
+        self.tell_time(now);
         self.ike.handle_datagram(arrival, bytes, now);
+    }
+
+    /// The engine reads no clock; this one may be set at any time.
+    fn tell_time(&mut self, now: Instant) {
+        if let Ok(unix) = SystemTime::now().duration_since(UNIX_EPOCH) {
+            self.ike.set_wall_clock(unix, now);
+        }
     }
 
     async fn news(&mut self, first: News, watch: &mut Watch) -> anyhow::Result<()> {

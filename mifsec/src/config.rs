@@ -26,7 +26,7 @@ use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
 
 pub use error::ConfigError;
-pub use secrets::PskSource;
+pub use secrets::{FileStamp, PskSource};
 
 /// Everything the agent was told.
 pub struct Config {
@@ -232,6 +232,8 @@ pub struct Peer {
     pub local_auth: LocalAuth,
     /// Authorities that vouch for the peer's certificate.
     pub ca: Option<Arc<TrustAnchors>>,
+    /// Where our certificate comes from, if we have one.
+    pub credential_files: Option<CredentialFiles>,
     /// Ask for an inner IPv4 address.
     pub request_v4: bool,
     /// Ask for an inner IPv6 address.
@@ -265,6 +267,15 @@ impl Peer {
     pub fn is_template(&self) -> bool {
         !self.remote_id.is_exact()
     }
+}
+
+/// Files of our own certificate.
+#[derive(Debug, Clone)]
+pub struct CredentialFiles {
+    /// `certificate`.
+    pub certificate: PathBuf,
+    /// `private_key`.
+    pub private_key: PathBuf,
 }
 
 /// `rekey`, `ike_rekey`: how long keys are used. Whichever limit is reached first
@@ -365,6 +376,7 @@ impl Config {
         }
         for peer in &self.peers {
             out.extend(peer.psk.as_ref().and_then(|psk| psk.warnings(&peer.name)));
+            out.extend(secrets::certificate_warnings(peer));
         }
         out
     }

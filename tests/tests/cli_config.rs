@@ -384,11 +384,6 @@ fn what_comes_later_is_refused_by_name() {
         ),
         ("[agent]", "[agent]\ndatapath = \"xfrm\"", "datapath"),
         (
-            "psk_file = \"gw.psk\"",
-            "certificate = \"gw.pem\"",
-            "certificate",
-        ),
-        (
             "name = \"internet\"",
             "name = \"internet\"\nmode = \"transport\"",
             "mode",
@@ -406,8 +401,8 @@ fn what_comes_later_is_refused_by_name() {
         ("weight = 70", "weight = 70\nmax_rate = \"10M\"", "max_rate"),
         (
             "addresses = [",
-            "require = \"mobike\"\naddresses = [",
-            "require",
+            "encapsulation = \"native\"\naddresses = [",
+            "encapsulation",
         ),
     ] {
         let error = with(&files, LAPTOP, from, to);
@@ -419,10 +414,50 @@ fn what_comes_later_is_refused_by_name() {
 }
 
 #[test]
+fn what_is_spoken_of_moves_must_fit_together() {
+    let files = Files::new("mobility");
+    let good = |keys: &str| {
+        let text = LAPTOP.replacen("psk_file", &format!("{keys}\npsk_file"), 1);
+        files.load(&text).unwrap().peers[0].mobility
+    };
+    let auto = good("");
+    assert!(auto.mif && auto.mobike && auto.force_udp && !auto.no_nats);
+    assert!(
+        !good("require = \"mif\"").force_udp,
+        "MIF peers do it unasked"
+    );
+    assert!(good("require = \"mif\"\nencapsulation = \"udp\"").force_udp);
+    let off = good("mif = \"off\"\nrequire = \"mobike\"\nnat = \"forbid\"");
+    assert!(!off.mif && off.mobike && off.no_nats);
+    for (keys, key) in [
+        ("mif = \"off\"\nrequire = \"mif\"", "mif"),
+        (
+            "mif = \"off\"\nmobike = \"off\"\nrequire = \"mobike\"",
+            "mobike",
+        ),
+        ("mobike = \"off\"\nnat = \"forbid\"", "nat"),
+        ("mobike = \"on\"", "mobike"),
+    ] {
+        let error = with(&files, LAPTOP, "psk_file", &format!("{keys}\npsk_file"));
+        assert!(error.contains(&format!("{key}: ")), "{error}");
+    }
+}
+
+#[test]
 fn proposals_and_durations_are_checked() {
     let files = Files::new("proposals");
     let error = with(&files, LAPTOP, "psk_file", "ike = [\"rot13\"]\npsk_file");
     assert!(error.contains("ike: \"rot13\": "), "{error}");
+    let error = with(
+        &files,
+        LAPTOP,
+        "psk_file",
+        "esp = [\"aes128gcm16-aes128-sha256\"]\npsk_file",
+    );
+    assert!(
+        error.contains("esp: ") && error.contains("write two"),
+        "{error}"
+    );
     let error = with(&files, LAPTOP, "psk_file", "dpd = \"often\"\npsk_file");
     assert!(
         error.contains("dpd: ") && error.contains("is not a duration"),
@@ -487,6 +522,29 @@ fn lifetimes_are_a_time_a_table_or_never() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn what_the_default_offer_lacks_is_turned_on_by_one_word() {
+    use mifsec::ike::proposal::{IkeProposal, Named as _};
+    let files = Files::new("legacy");
+    let peer = |lines: &str| {
+        let text = LAPTOP.replacen("psk_file", &format!("{lines}\npsk_file"), 1);
+        let config = files.load(&text).unwrap();
+        let peer = &config.peers[0];
+        (peer.ike.clone(), peer.esp.clone())
+    };
+    assert_eq!(
+        peer(""),
+        (vec![Default::default()], vec![Default::default()])
+    );
+    let (ike, esp) = peer("ike = [\"default\", \"legacy\"]\nesp = [\"default\", \"legacy\"]");
+    let expected = [vec![IkeProposal::default()], IkeProposal::legacy()].concat();
+    assert_eq!(ike, expected);
+    assert_eq!(esp.len(), 2);
+    let (ike, esp) = peer("ike = [\"aes256-sha256-modp2048\"]\nesp = [\"aes128-sha256\"]");
+    assert_eq!(ike[0].to_string(), "aes256-sha256-prfsha256-modp2048");
+    assert_eq!(esp[0].to_string(), "aes128-sha256-esn-noesn");
 }
 
 /// The binary `cargo xtask test` has built, or the one beside the test's own.

@@ -8,38 +8,61 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use mifsec::crypto::{AeadAlgorithm, Entropy as _, Secret, SeededEntropy};
+use mifsec::crypto::{AeadAlgorithm, AesKey, Entropy as _, Integrity, Secret, SeededEntropy};
 use mifsec::esp::{DEFAULT_REPLAY_WINDOW, InboundSa, OutboundSa, SaParams};
 use mifsec::ids::Spi;
 
 const PYTHON: &str = "/usr/bin/python3";
 
-/// Reads cases, one a line: `ALGORITHM KEYMAT SPI ESN SEQUENCE INNER SEALED`.
-/// For each it opens SEALED, which must hold INNER, and prints `INNER` sealed
-/// by scapy with the same sequence number.
+/// Reads cases, one a line: `CIPHER KEY INTEGRITY KEY IVLEN SPI ESN SEQUENCE INNER
+/// SEALED`. For each it opens SEALED, which must hold INNER, and prints `INNER`
+/// sealed by scapy with the same sequence number and IV.
+///
+/// scapy knows extended sequence numbers with an AEAD, but does not append their
+/// high half for a separate integrity algorithm (RFC 4303 2.2.1), so this does.
 const SCRIPT: &str = r"
+import copy
 import sys
 from scapy.all import IP, raw
-from scapy.layers.ipsec import ESP, SecurityAssociation
+from scapy.layers.ipsec import AUTH_ALGOS, ESP, SecurityAssociation
+
+def appending(algorithm, high):
+    algorithm = copy.copy(algorithm)
+    make = algorithm.new_mac
+    class Mac:
+        def __init__(self, key):
+            self.mac = make(key)
+        def update(self, octets):
+            self.mac.update(octets)
+        def finalize(self):
+            self.mac.update(high)
+            return self.mac.finalize()
+    algorithm.new_mac = Mac
+    return algorithm
 
 for line in sys.stdin:
-    algorithm, keymat, spi, esn, sequence, inner, sealed = line.split()
+    cipher, key, integrity, mac_key, iv_len, spi, esn, sequence, inner, sealed = line.split()
     spi, esn, sequence = int(spi), esn == 'true', int(sequence)
-    inner = bytes.fromhex(inner)
+    inner, sealed, iv_len = bytes.fromhex(inner), bytes.fromhex(sealed), int(iv_len)
 
     def association():
-        return SecurityAssociation(
+        made = SecurityAssociation(
             ESP, spi=spi, seq_num=sequence & 0xffffffff,
-            crypt_algo=algorithm, crypt_key=bytes.fromhex(keymat),
+            crypt_algo=cipher, crypt_key=bytes.fromhex(key),
+            auth_algo=integrity, auth_key=bytes.fromhex(mac_key.strip('-')),
             tunnel_header=IP(src='192.0.2.1', dst='192.0.2.2'),
             esn_en=esn, esn=sequence >> 32)
+        if integrity != 'NULL' and esn:
+            high = (sequence >> 32).to_bytes(4, 'big')
+            made.auth_algo = appending(AUTH_ALGOS[integrity], high)
+        return made
 
-    outer = IP(src='192.0.2.1', dst='192.0.2.2', proto=50) / bytes.fromhex(sealed)
+    outer = IP(src='192.0.2.1', dst='192.0.2.2', proto=50) / sealed
     opened = association().decrypt(IP(raw(outer)))
-    assert raw(opened) == inner, (algorithm, sequence, raw(opened).hex())
+    assert raw(opened) == inner, (cipher, sequence, raw(opened).hex())
 
     ours = association().encrypt(
-        IP(inner), seq_num=sequence & 0xffffffff, iv=sequence.to_bytes(8, 'big'),
+        IP(inner), seq_num=sequence & 0xffffffff, iv=sealed[8:8 + iv_len],
         esn_en=esn, esn=sequence >> 32)
     print(raw(ours[IP].payload).hex(), flush=True)
 ";
@@ -73,11 +96,14 @@ impl Case {
         packet
     }
 
-    fn scapy_name(&self) -> &'static str {
+    /// scapy's names of cipher and integrity algorithm.
+    fn scapy_names(&self) -> [&'static str; 2] {
         match self.algorithm {
-            AeadAlgorithm::Aes128Gcm16 | AeadAlgorithm::Aes256Gcm16 => "AES-GCM",
-            AeadAlgorithm::ChaCha20Poly1305 => "CHACHA20-POLY1305",
-            AeadAlgorithm::AesCbc(..) => "AES-CBC",
+            AeadAlgorithm::Aes128Gcm16 | AeadAlgorithm::Aes256Gcm16 => ["AES-GCM", "NULL"],
+            AeadAlgorithm::ChaCha20Poly1305 => ["CHACHA20-POLY1305", "NULL"],
+            AeadAlgorithm::AesCbc(_, Integrity::HmacSha256_128) => ["AES-CBC", "SHA2-256-128"],
+            AeadAlgorithm::AesCbc(_, Integrity::HmacSha384_192) => ["AES-CBC", "SHA2-384-192"],
+            AeadAlgorithm::AesCbc(_, Integrity::HmacSha512_256) => ["AES-CBC", "SHA2-512-256"],
         }
     }
 }
@@ -121,6 +147,10 @@ fn cases() -> Vec<Case> {
         AeadAlgorithm::Aes128Gcm16,
         AeadAlgorithm::Aes256Gcm16,
         AeadAlgorithm::ChaCha20Poly1305,
+        AeadAlgorithm::AesCbc(AesKey::Aes128, Integrity::HmacSha256_128),
+        AeadAlgorithm::AesCbc(AesKey::Aes192, Integrity::HmacSha384_192),
+        AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha256_128),
+        AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha512_256),
     ] {
         for esn in [false, true] {
             for (payload, sequence) in [(0, 1), (1, 2), (2, 3), (3, 77), (64, 1 << 20), (1372, 9)] {
@@ -199,12 +229,17 @@ fn what_either_seals_the_other_opens() {
         .unwrap();
     let mut input = String::new();
     for case in &cases {
-        let (spi, keymat) = (case.spi.0, hex(case.keymat.expose()));
-        let (name, esn, sequence) = (case.scapy_name(), case.esn, case.sequence);
+        let keymat = case.keymat.expose();
+        let (key, mac_key) = keymat.split_at(case.algorithm.encryption_key_len());
+        let [cipher, integrity] = case.scapy_names();
+        // A word even when there is no integrity key.
+        let keys = format!("{cipher} {} {integrity} -{}", hex(key), hex(mac_key));
+        let (spi, iv_len) = (case.spi.0, case.algorithm.iv_len());
+        let (esn, sequence) = (case.esn, case.sequence);
         let (inner, sealed) = (hex(&case.inner), hex(&case.sealed()));
         writeln!(
             input,
-            "{name} {keymat} {spi} {esn} {sequence} {inner} {sealed}"
+            "{keys} {iv_len} {spi} {esn} {sequence} {inner} {sealed}"
         )
         .unwrap();
     }

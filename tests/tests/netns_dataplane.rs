@@ -9,7 +9,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use mifsec::crypto::AeadAlgorithm;
+use mifsec::crypto::{AeadAlgorithm, AesKey, Integrity};
 use mifsec::dataplane::{Input, Selector};
 use mifsec::esp::{OutboundSa, SaParams};
 use mifsec::ids::{Arrival, Family, Spi};
@@ -162,6 +162,32 @@ fn chacha20_and_one_worker_carry_tcp() {
     let flow = pump::tcp(&a.namespace, &b.namespace, to, time, true).unwrap();
     assert!(flow.intact && flow.octets > 1 << 20);
     assert_clean(&tunnel);
+}
+
+#[test]
+fn aes_cbc_with_hmac_carries_tcp_and_full_packets_in_every_family() {
+    for (outer_v6, key, integrity) in [
+        (false, AesKey::Aes128, Integrity::HmacSha256_128),
+        (true, AesKey::Aes256, Integrity::HmacSha512_256),
+    ] {
+        let tunnel = start(Options {
+            outer_v6,
+            algorithm: AeadAlgorithm::AesCbc(key, integrity),
+            ..Options::default()
+        });
+        let [a, b] = &tunnel.ends;
+        for inner_v6 in [false, true] {
+            for (from, to) in [(a, b), (b, a)] {
+                let time = Duration::from_millis(400);
+                let to_address = Tunnel::inner(to.index, inner_v6);
+                let flow =
+                    pump::tcp(&from.namespace, &to.namespace, to_address, time, true).unwrap();
+                assert!(flow.intact);
+                assert!(flow.octets > 1 << 20, "{flow:?}");
+            }
+        }
+        assert_clean(&tunnel);
+    }
 }
 
 #[test]

@@ -413,7 +413,11 @@ fn a_rebound_nat_is_followed_when_the_agent_says_so() {
 #[test]
 fn both_ends_learn_which_of_them_is_behind_a_nat() {
     for natted in [false, true] {
-        let mut pair = setup::pair(setup::user(), setup::gateway(), 5);
+        let (mut user, mut gateway) = (setup::user(), setup::gateway());
+        for config in [&mut user, &mut gateway] {
+            config.peers[0].mobility.force_udp = false;
+        }
+        let mut pair = setup::pair(user, gateway, 5);
         pair.nat = natted.then(|| Nat::new(ip("198.51.100.200")));
         setup::connect(&mut pair);
         pair.run(SECOND);

@@ -64,7 +64,7 @@ fn a_gateway_of_another_name_is_not_trusted_and_learns_it() {
     assert_refused(
         &mut pair,
         "the peer is \"evil.example.org\"",
-        "deleted by the peer",
+        "the peer refused our authentication",
     );
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Need {
     Compare,
     /// Run agents in network namespaces, as root.
     Lab,
+    /// Run other IKEv2 daemons beside them.
+    Interop,
 }
 
 /// (package, what for, from which need on)
@@ -42,6 +44,15 @@ const PACKAGES: &[(&str, &str, Need)] = &[
     ),
     ("nftables", "the lab's NAT", Need::Lab),
     ("tcpdump", "looking into a lab that was kept", Need::Lab),
+];
+
+/// (package, what for): the other end of the interop tests. Their dependency
+/// strongswan-starter brings a service, see [`without_service`].
+const STRONGSWAN: &[(&str, &str)] = &[
+    ("strongswan-charon", "the IKEv2 daemon of the interop tests"),
+    ("strongswan-swanctl", "controls it"),
+    ("libcharon-extra-plugins", "its ESP in user space"),
+    ("libstrongswan-standard-plugins", "its AES-GCM and OpenSSL"),
 ];
 
 /// (package, what for), only for as long as bpf-linker must be built.
@@ -86,7 +97,7 @@ struct Line {
 
 /// Installs what is missing, and says so when nothing is.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !ensure(args, Need::Lab)? {
+    if !ensure(args, Need::Interop)? {
         println!("setup: nothing to do");
     }
     Ok(())
@@ -171,13 +182,62 @@ fn missing(need: Need) -> Vec<Missing> {
             commands: vec![line],
         });
     }
-    if need == Need::Lab && !bpffs_mounted() {
+    if need >= Need::Interop {
+        list.extend(strongswan());
+    }
+    if need >= Need::Lab && !bpffs_mounted() {
         list.push(Missing {
             what: format!("a BPF file system on {BPFFS} (pins survive the agent there)"),
             commands: vec![Line::root(&["mount", "-t", "bpf", "bpf", BPFFS])],
         });
     }
     list
+}
+
+/// strongSwan as a program for tests: no daemon of it may start on this host,
+/// now or at the next boot. A host that has its service already keeps it.
+fn strongswan() -> Option<Missing> {
+    let packages: Vec<_> = STRONGSWAN
+        .iter()
+        .filter(|(name, _)| !installed(name))
+        .collect();
+    if packages.is_empty() {
+        return None;
+    }
+    let names = packages.iter().map(|(name, _)| *name);
+    let install: Vec<_> = ["apt-get", "install", "-y", "--no-install-recommends"]
+        .into_iter()
+        .chain(names)
+        .collect();
+    let reasons: Vec<_> = packages
+        .iter()
+        .map(|(name, why)| format!("{name} ({why})"))
+        .collect();
+    let mut what = format!("packages {}", reasons.join(", "));
+    let mut commands = vec![Line::root(&["apt-get", "update"]), Line::root(&install)];
+    if !installed("strongswan-starter") {
+        what += "; the service that comes with them is neither started nor enabled";
+        without_service(&mut commands);
+    }
+    Some(Missing { what, commands })
+}
+
+/// Both variables keep the packages' scripts from starting it: the one with
+/// systemd, the other with System V init.
+fn without_service(commands: &mut Vec<Line>) {
+    for line in commands.iter_mut() {
+        line.env = vec![("SYSTEMD_OFFLINE", "1"), ("RUNLEVEL", "1")];
+    }
+    commands.push(if Path::new("/run/systemd/system").exists() {
+        Line::root(&[
+            "systemctl",
+            "disable",
+            "--now",
+            "strongswan-starter.service",
+        ])
+    } else {
+        Line::root(&["update-rc.d", "ipsec", "disable"])
+    });
 }
 
 /// Packages for a need, with the reason for each.
@@ -210,10 +270,18 @@ fn installed(package: &str) -> bool {
         "g++" | "tcpdump" => cmd::exists(package),
         "iproute2" => cmd::exists("ip") && cmd::exists("tc"),
         "nftables" => cmd::exists("nft"),
+        "strongswan-swanctl" => cmd::exists("swanctl"),
+        "strongswan-charon" | "strongswan-starter" => charon_file("charon"),
+        "libcharon-extra-plugins" => charon_file("plugins/libstrongswan-kernel-libipsec.so"),
+        "libstrongswan-standard-plugins" => charon_file("plugins/libstrongswan-gcm.so"),
         "python3-scapy" => cmd::output("/usr/bin/python3", &["-c", "import scapy"]).is_some(),
         // Libraries of LLVM's link line: judged by whether bpf-linker is there.
         _ => has_bpf_linker(),
     }
+}
+
+fn charon_file(name: &str) -> bool {
+    Path::new("/usr/lib/ipsec").join(name).exists()
 }
 
 fn has_bpf_linker() -> bool {
@@ -265,7 +333,11 @@ impl Line {
         let (first, rest) = self.words.split_first().context("an empty command")?;
         let mut command = if self.root {
             let mut command = cmd::as_root("env", &[])?;
-            command.arg("DEBIAN_FRONTEND=noninteractive").arg(first);
+            command.arg("DEBIAN_FRONTEND=noninteractive");
+            for (name, value) in &self.env {
+                command.arg(format!("{name}={value}"));
+            }
+            command.arg(first);
             command
         } else {
             Command::new(first)
@@ -298,6 +370,16 @@ mod tests {
         let names = |need| -> Vec<_> { packages(need, true).iter().map(|(n, _)| *n).collect() };
         assert_eq!(names(Need::Compare), ["python3-scapy"]);
         assert!(names(Need::Lab).contains(&"nftables"));
+        assert!(!names(Need::Interop).iter().any(|n| n.contains("swan")));
         assert!(packages(Need::Build, false).contains(&LINKER_PACKAGES[0]));
+    }
+
+    #[test]
+    fn a_service_that_comes_along_is_neither_started_nor_enabled() {
+        let mut commands = vec![Line::root(&["apt-get", "install", "strongswan-charon"])];
+        without_service(&mut commands);
+        let shown: Vec<_> = commands.iter().map(ToString::to_string).collect();
+        assert!(shown[0].contains("SYSTEMD_OFFLINE=1 RUNLEVEL=1 apt-get"));
+        assert!(shown[1].contains("disable"), "{shown:?}");
     }
 }

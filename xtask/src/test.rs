@@ -150,8 +150,10 @@ fn commands(kind: Kind, filter: Option<&str>) -> Result<Vec<Command>> {
         cargo.env("MIFSEC_SABOTAGE_BIN", run::sabotaged_agent());
         cargo.arg("--").arg("--show-output");
         if kind.needs_root() {
-            // Two agents and their load fill a small machine.
-            cargo.arg("--test-threads=1");
+            // Two agents and their load fill a small machine; the other end's
+            // daemons mostly wait.
+            let threads = if kind == Kind::Interop { 2 } else { 1 };
+            cargo.arg(format!("--test-threads={threads}"));
         }
         cargo.args(filter);
     }
@@ -169,7 +171,7 @@ fn execute(command: &mut Command) -> Result<Tally> {
     let mut binary = Output::default();
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read the test output")?;
-        if line.starts_with("test ") && !line.starts_with("test result") {
+        if shown(&line) {
             println!("    {line}");
         }
         if let Some(result) = binary.line(&line) {
@@ -188,6 +190,12 @@ fn execute(command: &mut Command) -> Result<Tally> {
         tally.failed = 1;
     }
     Ok(tally)
+}
+
+/// Each test as it ends, and what the interop scenarios came to.
+fn shown(line: &str) -> bool {
+    let test = line.starts_with("test ") && !line.starts_with("test result");
+    test || line.starts_with("interop: ")
 }
 
 /// The output of one test binary so far.
@@ -324,7 +332,8 @@ impl Kind {
         match self {
             Self::Unit => setup::Need::Build,
             Self::Sim => setup::Need::Compare,
-            Self::Bpf | Self::Netns | Self::Interop => setup::Need::Lab,
+            Self::Bpf | Self::Netns => setup::Need::Lab,
+            Self::Interop => setup::Need::Interop,
         }
     }
 
@@ -376,6 +385,14 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
                 ("b".to_string(), "no bpffs here".to_string()),
             ]
         );
+    }
+
+    #[test]
+    fn tests_and_scenarios_are_listed() {
+        assert!(shown("test a ... ok"));
+        assert!(shown("interop: strongSwan client: behind NAT: ok (1.9 s)"));
+        assert!(!shown("test result: ok. 1 passed"));
+        assert!(!shown("running 2 tests"));
     }
 
     #[test]

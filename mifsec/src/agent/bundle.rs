@@ -129,7 +129,7 @@ impl Agent {
                 }
             }
             SaRequest::Retire { child } => self.retire(child),
-            SaRequest::Remove { child } => self.remove_child(child, now),
+            SaRequest::Remove { child } => self.remove_child(child),
         }
         self.changed = true;
     }
@@ -180,15 +180,16 @@ impl Agent {
                 fields.push(("replaces", json!(before.to_string())));
                 fields.push(("generation", json!(line.generation)));
                 self.tell("child-rekey", &fields);
-            } else {
+            } else if !sa.redundant {
                 fields.push(("up", json!(true)));
                 self.tell("child-updown", &fields);
             }
         }
+        // What both ends made at once and one deletes again is neither.
         if line.before.is_some() {
             self.totals.child_rekeys += u64::from(!sa.redundant);
         } else {
-            self.totals.children_created += 1;
+            self.totals.children_created += u64::from(!sa.redundant);
         }
         let rekey = self
             .peers
@@ -199,6 +200,7 @@ impl Agent {
             sa.algorithm,
             sa.esn,
             &mut self.entropy,
+            now,
         );
         let pair = self.only_path(sa.ike).map_or(sa.pair, |view| view.pair);
         self.children.insert(
@@ -271,12 +273,11 @@ impl Agent {
             if let Some(child) = self.children.remove(&id) {
                 let last = !self.children.values().any(|c| c.member == child.member);
                 self.unmap(&child, peer.anchor);
-                if last {
+                if last && !child.redundant {
                     self.child_removed(&child, peer.config);
                 }
             }
         }
-        self.linger_no_more_of(ike);
     }
 
     /// Takes an SA out of the maps.
@@ -396,8 +397,7 @@ impl Agent {
         }
         ranked.sort_by_key(|(rank, _)| *rank);
         snapshot.bundles = ranked.into_iter().map(|(_, bundle)| bundle).collect();
-        let lingering = self.lingering.iter().map(|l| &l.child);
-        for child in self.children.values().chain(lingering) {
+        for child in self.children.values() {
             let path = home(views, child.ike, child.pair)
                 .current()
                 .map_or(crate::path::NO_PATH, |v| v.path);

@@ -36,6 +36,9 @@ const BLOCKS_PER_PACKET: u64 = 3;
 /// rekeying takes place.
 const GRACE_PACKETS: u64 = 1 << 20;
 const GRACE_OCTETS: u64 = 1 << 30;
+/// No SA is replaced for its octets or packets before this age: a limit of a
+/// fraction of a second would be nothing but rekeying.
+const LEAST_AGE: Duration = Duration::from_secs(1);
 /// When the engine is asked again after it could not rekey.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,8 @@ pub(super) struct Lifetime {
     hard: Limit,
     /// When the engine was asked last.
     asked: Option<Instant>,
+    /// When it may be replaced.
+    from: Instant,
     given_up: bool,
 }
 
@@ -82,6 +87,7 @@ impl Lifetime {
         algorithm: AeadAlgorithm,
         esn: bool,
         entropy: &mut dyn Entropy,
+        now: Instant,
     ) -> Self {
         let off = rekey.jitter * f64::from(entropy.u32()) / f64::from(u32::MAX);
         let (packets, octets) = (
@@ -112,6 +118,7 @@ impl Lifetime {
                 blocks,
             },
             asked: None,
+            from: now + LEAST_AGE.mul_f64(1.0 - off),
             given_up: false,
         }
     }
@@ -126,7 +133,7 @@ impl Lifetime {
             return Some(Verdict::Expire);
         }
         let again = self.asked.is_none_or(|at| now >= at + ASK_AGAIN);
-        if !again || !self.soft.reached(used) {
+        if !again || now < self.from || !self.soft.reached(used) {
             return None;
         }
         self.asked = Some(now);
@@ -223,7 +230,8 @@ mod tests {
     };
 
     fn lifetime(rekey: &Rekey, algorithm: AeadAlgorithm, esn: bool) -> Lifetime {
-        Lifetime::new(rekey, algorithm, esn, &mut SeededEntropy::new(7))
+        let long_ago = Instant::now().checked_sub(2 * LEAST_AGE).unwrap();
+        Lifetime::new(rekey, algorithm, esn, &mut SeededEntropy::new(7), long_ago)
     }
 
     fn at(packets: u64, octets: u64) -> Use {
@@ -243,8 +251,9 @@ mod tests {
         let mut entropy = SeededEntropy::new(1);
         let drawn: Vec<u64> = (0..64)
             .map(|_| {
-                let l = Lifetime::new(&rekey, AeadAlgorithm::Aes256Gcm16, true, &mut entropy);
-                l.soft.packets
+                let gcm = AeadAlgorithm::Aes256Gcm16;
+                let life = Lifetime::new(&rekey, gcm, true, &mut entropy, Instant::now());
+                life.soft.packets
             })
             .collect();
         assert!(drawn.iter().all(|p| (900_000..=1_000_000).contains(p)));
@@ -270,6 +279,21 @@ mod tests {
         let far = at(10, 1000 + GRACE_OCTETS);
         assert_eq!(life.check(far, later), Some(Verdict::Expire));
         assert_eq!(life.check(far, later + ASK_AGAIN), None, "once");
+    }
+
+    #[test]
+    fn a_limit_reached_at_once_does_not_make_it_rekey_all_the_time() {
+        let rekey = Rekey {
+            packets: Some(100),
+            jitter: 0.0,
+            ..NEVER
+        };
+        let now = Instant::now();
+        let gcm = AeadAlgorithm::Aes256Gcm16;
+        let mut life = Lifetime::new(&rekey, gcm, true, &mut SeededEntropy::new(7), now);
+        assert_eq!(life.check(at(5000, 0), now), None);
+        let later = now + LEAST_AGE;
+        assert_eq!(life.check(at(5000, 0), later), Some(Verdict::Rekey));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Agent {
                 initiator,
                 leases,
                 dns,
-                domains: _,
+                domains,
                 mif,
                 mobike,
                 peer_addresses,
@@ -101,7 +101,7 @@ impl Agent {
                     dark_since: None,
                     names: Brought {
                         servers: dns,
-                        domains: Vec::new(),
+                        domains,
                     },
                     mobike: Mobike::new(mobike, peer_addresses),
                 };

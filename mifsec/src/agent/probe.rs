@@ -139,7 +139,7 @@ impl ProbeSa {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{AeadAlgorithm, Secret};
+    use crate::crypto::{AeadAlgorithm, AesKey, Integrity, Secret};
 
     /// One end's keys; the other has them the other way round.
     fn keys(ours: u32, peers: u32) -> ProbeKeys {
@@ -189,5 +189,29 @@ mod tests {
             .map(|n| sas.add(&keys(1000 + n, 2000 + n), now).unwrap().len())
             .sum();
         assert_eq!((gone, sas.spis_in().count()), (100 - MOST, MOST));
+    }
+
+    #[test]
+    fn probes_are_sealed_as_the_ike_sa_is() {
+        let algorithm = AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha256_128);
+        let key = |fill: u8| Secret::new(vec![fill; algorithm.keymat_len()]);
+        let sas = |inbound: u8, outbound: u8| {
+            let keys = ProbeKeys {
+                spi_in: Spi(0x1000 + u32::from(inbound)),
+                spi_out: Spi(0x1000 + u32::from(outbound)),
+                algorithm,
+                keymat_in: key(inbound),
+                keymat_out: key(outbound),
+            };
+            ProbeSas::new(&keys, Instant::now()).unwrap()
+        };
+        let (here, mut there) = (sas(1, 2), sas(2, 1));
+        let now = Instant::now();
+        for len in 0..100 {
+            let plaintext = vec![len; usize::from(len)];
+            let mut packet = here.seal(&plaintext, now).unwrap();
+            let opened = there.open(Spi(0x1002), &mut packet, now);
+            assert_eq!(opened, Ok((u64::from(len) + 1, &plaintext[..])));
+        }
     }
 }

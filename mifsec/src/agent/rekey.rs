@@ -2,8 +2,10 @@
 //!
 //! A bundle member outlives its keys. Its Child SAs form a line: each replaces
 //! one before it and inherits member, path and place in the bundle, so that no
-//! flow moves. Exactly one of them sends; all receive until they are removed, and
-//! [`linger`](super::linger) a while longer.
+//! flow moves. Exactly one of them sends. All are in the maps and receive until the
+//! engine has them removed, which is seconds after both ends have deleted them:
+//! the last packets sealed with old keys may be in the queue of a slow access, or
+//! a worker in the middle of a batch.
 //!
 //! The end that asked for new keys sends on them at once: its peer has them. The
 //! other end waits for the first packet, or a second. When both asked, two new
@@ -28,14 +30,9 @@ pub(super) struct Line {
 }
 
 impl Agent {
-    /// The line a Child SA belongs to; what it replaces may be deleted already.
+    /// The line a Child SA belongs to.
     pub(super) fn line_of(&self, sa: &ChildSa) -> Line {
-        let before = sa.replaces.and_then(|id| {
-            let lingering = || self.lingering.iter().find(|l| l.id == id);
-            self.children
-                .get(&id)
-                .or_else(|| lingering().map(|l| &l.child))
-        });
+        let before = sa.replaces.and_then(|id| self.children.get(&id));
         match before {
             Some(before) => Line {
                 member: before.member,
@@ -91,7 +88,7 @@ impl Agent {
     }
 
     /// It is deleted at both ends.
-    pub(super) fn remove_child(&mut self, id: ChildId, now: Instant) {
+    pub(super) fn remove_child(&mut self, id: ChildId) {
         let heir = self.heir(id);
         let Some(removed) = self.children.remove(&id) else {
             return;
@@ -106,13 +103,11 @@ impl Agent {
             return;
         };
         let (anchor, config) = (peer.anchor, peer.config);
-        if heir.is_some() {
-            tracing::debug!(spi_in = %removed.inbound.spi(), "replaced Child SA removed");
-            self.linger(id, removed, anchor, now);
-        } else {
-            self.unmap(&removed, anchor);
+        self.unmap(&removed, anchor);
+        if heir.is_none() && !removed.redundant {
             self.child_removed(&removed, config);
         }
+        self.changed = true;
     }
 
     /// Which of its bundle member takes over from it: the newest.

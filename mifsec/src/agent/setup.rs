@@ -28,6 +28,7 @@ use super::dns::Dns;
 use super::network::{self, Devices, Numbers};
 use super::retry::Retry;
 use super::sabotage::Sabotage;
+use super::secrets::Secrets;
 use super::socket::IkeSocket;
 use super::{Agent, Handle, Sources};
 
@@ -231,10 +232,10 @@ impl Agent {
             anchors: Anchors::new(config.agent.anchor),
             peers: BTreeMap::new(),
             retries,
+            secrets: Secrets::new(&config, now),
             reauths: BTreeMap::new(),
             dns: Dns::start(&config.agent.device),
             children: BTreeMap::new(),
-            lingering: Vec::new(),
             larval: BTreeSet::new(),
             probes: BTreeMap::new(),
             entries: BTreeMap::new(),

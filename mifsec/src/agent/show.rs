@@ -30,6 +30,9 @@ const TRAFFIC: [&str; 9] = [
     "socket_errors",
 ];
 
+/// What the IKE engine counts that is no drop either.
+const EXCHANGES: [&str; 2] = ["ike_liveness_answered", "ike_retransmitted"];
+
 impl Agent {
     pub(super) fn answer(&mut self, asked: Asked) {
         let line = match asked.question {
@@ -176,7 +179,11 @@ impl Agent {
             self.refused.clone(),
         ];
         for (name, count) in engines.into_iter().flatten() {
-            add(&mut drops, name, count);
+            if EXCHANGES.contains(&name) {
+                add(&mut all, name, count);
+            } else {
+                add(&mut drops, name, count);
+            }
         }
         for (name, count) in &drops {
             all.entry(name.clone()).or_insert(*count);

@@ -16,6 +16,7 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
     let mut table = Table::new(&[
         "PATH",
         "PEER",
+        "TIER",
         "ACCESS",
         "IFACES",
         "LOCAL -> REMOTE",
@@ -38,6 +39,7 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
         table.row(vec![
             path.index.to_string(),
             path.remote_id.clone(),
+            path.tier.clone(),
             path.access.clone(),
             format!("{}-{}", path.local_iface, path.remote_iface),
             format!("{} -> {}", path.local, path.remote),

@@ -93,6 +93,7 @@ fn render(status: &StatusView, paths: &PathsView, counters: bool) -> String {
     );
     let mut table = Table::new(&[
         "PEER",
+        "TIER",
         "PATH",
         "LOCAL -> REMOTE",
         "NAT",
@@ -110,6 +111,7 @@ fn render(status: &StatusView, paths: &PathsView, counters: bool) -> String {
             any = true;
             table.row(vec![
                 peer.remote_id.clone(),
+                peer.tier.clone(),
                 format!("{}{}", path.access, if path.channel { " *" } else { "" }),
                 format!("{} -> {}", path.local, path.remote),
                 if path.nat { "N".into() } else { "-".into() },
@@ -128,6 +130,7 @@ fn render(status: &StatusView, paths: &PathsView, counters: bool) -> String {
                 .map_or_else(String::new, |r| format!("  {r}"));
             table.row(vec![
                 peer.remote_id.clone(),
+                "-".into(),
                 "-".into(),
                 format!("{}{reason}", peer.state),
             ]);

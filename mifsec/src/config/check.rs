@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod auth;
 mod mobility;
 mod peer;
 mod rekey;

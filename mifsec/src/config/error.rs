@@ -27,7 +27,7 @@ impl ConfigError {
 
     /// Names the key at fault.
     pub(super) fn key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
+        self.key = Some(one_line(&key.into()));
         self
     }
 

@@ -80,9 +80,9 @@ pub(super) struct Peer {
     pub(super) remote_id: Option<String>,
     pub(super) psk_file: Option<PathBuf>,
     pub(super) psk_table: Option<PathBuf>,
-    pub(super) certificate: Option<toml::Value>,
-    pub(super) private_key: Option<toml::Value>,
-    pub(super) ca: Option<toml::Value>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) private_key: Option<PathBuf>,
+    pub(super) ca: Option<OneOrMany>,
     pub(super) addresses: Option<Vec<String>>,
     pub(super) pool: Option<String>,
     pub(super) require: Option<String>,
@@ -98,6 +98,23 @@ pub(super) struct Peer {
     pub(super) nat: Option<String>,
     #[serde(default)]
     pub(super) child: Vec<Spanned<Child>>,
+}
+
+/// One path, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(PathBuf),
+    Many(Vec<PathBuf>),
+}
+
+impl OneOrMany {
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Many(paths) => paths,
+        }
+    }
 }
 
 #[derive(Deserialize)]

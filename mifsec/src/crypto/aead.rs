@@ -339,3 +339,53 @@ impl Drop for Combined {
         self.salt.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [AeadAlgorithm; 5] = [
+        AeadAlgorithm::Aes128Gcm16,
+        AeadAlgorithm::Aes256Gcm16,
+        AeadAlgorithm::ChaCha20Poly1305,
+        AeadAlgorithm::AesCbc(AesKey::Aes128, Integrity::HmacSha256_128),
+        AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha512_256),
+    ];
+
+    #[test]
+    fn every_algorithm_opens_what_it_sealed_and_nothing_of_other_lengths() {
+        for algorithm in ALL {
+            let keymat: Vec<u8> = (0..).take(algorithm.keymat_len()).collect();
+            let key = Aead::new(algorithm, &keymat).unwrap();
+            let mut iv = vec![0; algorithm.iv_len()];
+            let mut icv = vec![0; algorithm.icv_len()];
+            let mut data = [9; 48];
+            key.seal(5, b"aad", None, &mut iv, &mut data, &mut icv);
+            assert_ne!(data, [9; 48]);
+            let open = |iv: &[u8], icv: &[u8]| {
+                let mut data = data;
+                let opened = key.open(iv, b"aad", None, &mut data, icv);
+                opened.map(|()| data)
+            };
+            assert_eq!(open(&iv, &icv), Ok([9; 48]));
+            for (iv, icv) in [
+                (&iv[1..], &icv[..]),
+                (&[], &icv),
+                (&iv, &icv[1..]),
+                (&iv, &[]),
+            ] {
+                assert_eq!(open(iv, icv), Err(CryptoError::Integrity), "{algorithm}");
+            }
+        }
+    }
+
+    #[test]
+    fn keying_material_of_another_length_is_refused() {
+        for algorithm in ALL {
+            for len in [algorithm.keymat_len() - 1, algorithm.keymat_len() + 1, 0] {
+                let made = Aead::new(algorithm, &vec![0; len]);
+                assert_eq!(made.err(), Some(CryptoError::KeyLength), "{algorithm}");
+            }
+        }
+    }
+}

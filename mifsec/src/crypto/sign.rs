@@ -37,7 +37,7 @@ pub enum SignatureError {
     #[error("is made with SHA-1")]
     Sha1,
     /// An RSA key below 2048 bits.
-    #[error("is of an RSA key below 2048 bits")]
+    #[error("is RSA of less than 2048 bits")]
     WeakKey,
     /// The private key is not that of the public one.
     #[error("is not of this public key")]

@@ -281,16 +281,20 @@ pub(super) mod tests {
     use super::super::packet::tests::{build, tcp, udp};
     use super::super::packet::{TCP, UDP};
     use super::*;
-    use crate::crypto::{AeadAlgorithm, Secret};
+    use crate::crypto::{AeadAlgorithm, AesKey, Integrity, Secret};
     use crate::esp::SaParams;
 
     /// An outbound SA with a fixed key.
     pub(in super::super) fn outbound(spi: u32) -> Arc<OutboundSa> {
+        outbound_of(spi, AeadAlgorithm::Aes128Gcm16)
+    }
+
+    fn outbound_of(spi: u32, algorithm: AeadAlgorithm) -> Arc<OutboundSa> {
         Arc::new(
             OutboundSa::new(&SaParams {
                 spi: Spi(spi),
-                algorithm: AeadAlgorithm::Aes128Gcm16,
-                keymat: &Secret::new(vec![7; 20]),
+                algorithm,
+                keymat: &Secret::new(vec![7; algorithm.keymat_len()]),
                 esn: true,
                 replay_window: 1024,
             })
@@ -389,9 +393,20 @@ pub(super) mod tests {
 
     #[test]
     fn the_inner_mtu_fills_the_path_and_never_exceeds_it() {
+        let cbc = |integrity| AeadAlgorithm::AesCbc(AesKey::Aes128, integrity);
+        let algorithms = [
+            AeadAlgorithm::Aes128Gcm16,
+            cbc(Integrity::HmacSha256_128),
+            cbc(Integrity::HmacSha384_192),
+            cbc(Integrity::HmacSha512_256),
+        ];
         for mtu in (150..1600).chain(65_400..=u16::MAX) {
-            for anchor in ["240.0.0.9:4500", "[fd6d:6966::9]:4500"] {
+            for (anchor, algorithm) in ["240.0.0.9:4500", "[fd6d:6966::9]:4500"]
+                .into_iter()
+                .flat_map(|anchor| algorithms.map(|algorithm| (anchor, algorithm)))
+            {
                 let member = Member {
+                    sa: outbound_of(256, algorithm),
                     mtu,
                     anchor: anchor.parse().unwrap(),
                     ..member(256)

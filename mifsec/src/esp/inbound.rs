@@ -291,8 +291,10 @@ impl InboundSa {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{AeadAlgorithm, Secret};
+    use crate::crypto::{AeadAlgorithm, AesKey, Integrity, Secret};
     use crate::esp::OutboundSa;
+
+    const CBC: AeadAlgorithm = AeadAlgorithm::AesCbc(AesKey::Aes128, Integrity::HmacSha256_128);
 
     fn pair(algorithm: AeadAlgorithm, esn: bool) -> (OutboundSa, InboundSa) {
         let keymat = Secret::new((0u8..).take(algorithm.keymat_len()).collect());
@@ -357,6 +359,9 @@ mod tests {
             AeadAlgorithm::Aes128Gcm16,
             AeadAlgorithm::Aes256Gcm16,
             AeadAlgorithm::ChaCha20Poly1305,
+            CBC,
+            AeadAlgorithm::AesCbc(AesKey::Aes192, Integrity::HmacSha384_192),
+            AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha512_256),
         ] {
             for esn in [false, true] {
                 let (out, inbound) = pair(algorithm, esn);
@@ -396,9 +401,31 @@ mod tests {
     }
 
     #[test]
+    fn with_aes_cbc_no_truncation_opens_or_panics() {
+        let (out, inbound) = pair(CBC, true);
+        let packet = sealed(&out, 1, &[0x5a; 90]);
+        assert_eq!(packet.len(), 8 + 16 + 96 + 16);
+        for len in 0..packet.len() {
+            let error = inbound.open(&mut packet[..len].to_vec()).unwrap_err();
+            let expected = match len {
+                0..42 => EspError::TooShort,
+                _ if (len - 40) % 16 != 0 => EspError::Alignment,
+                _ => EspError::Integrity,
+            };
+            assert_eq!(error, expected, "length {len}");
+        }
+        assert!(inbound.open(&mut packet.clone()).is_ok());
+    }
+
+    #[test]
     fn no_flipped_bit_opens_and_none_uses_up_a_sequence_number() {
-        for esn in [false, true] {
-            let (out, inbound) = pair(AeadAlgorithm::ChaCha20Poly1305, esn);
+        for (algorithm, esn) in [
+            (AeadAlgorithm::ChaCha20Poly1305, false),
+            (AeadAlgorithm::ChaCha20Poly1305, true),
+            (CBC, false),
+            (CBC, true),
+        ] {
+            let (out, inbound) = pair(algorithm, esn);
             let packet = sealed(&out, 1, &[0x5a; 33]);
             // The SPI is authenticated by having found the SA.
             for bit in 32..packet.len() * 8 {
@@ -505,15 +532,17 @@ mod tests {
 
     #[test]
     fn with_esn_a_packet_beyond_two_to_the_32_opens_without_showing_its_high_half() {
-        let (out, inbound) = pair(AeadAlgorithm::Aes128Gcm16, true);
         let start = u64::from(u32::MAX) - 1;
-        // From zero, what looks like the last 64 of a span is before the first.
-        for sequence in [1 << 31, start, start + 2, start + 1, start + 3] {
-            let mut packet = sealed(&out, sequence, b"x");
-            assert_eq!(
-                inbound.open(&mut packet).map(|opened| opened.sequence),
-                Ok(sequence)
-            );
+        for algorithm in [AeadAlgorithm::Aes128Gcm16, CBC] {
+            let (out, inbound) = pair(algorithm, true);
+            // From zero, what looks like the last 64 of a span is before the first.
+            for sequence in [1 << 31, start, start + 2, start + 1, start + 3] {
+                let mut packet = sealed(&out, sequence, b"x");
+                assert_eq!(
+                    inbound.open(&mut packet).map(|opened| opened.sequence),
+                    Ok(sequence)
+                );
+            }
         }
         let (out, without) = pair(AeadAlgorithm::Aes128Gcm16, false);
         assert!(without.open(&mut sealed(&out, start + 1, b"x")).is_ok());

@@ -92,7 +92,7 @@ impl Engine {
         if header.exchange == ExchangeType::IKE_SA_INIT && !header.response {
             return match body {
                 Body::Clear(payloads) => self.accept(&header, payloads, bytes, arrival),
-                Body::Protected(_) => self.cx.drop(DropReason::Unexpected),
+                Body::Protected(_) | Body::Fragment(_) => self.cx.drop(DropReason::Unexpected),
             };
         }
         let (own, peers) = if header.initiator {
@@ -276,7 +276,9 @@ impl Engine {
     /// anybody can write it.
     fn stray(&mut self, header: &Header, body: &Body, arrival: Arrival) {
         self.cx.drop(DropReason::UnknownSpi);
-        if header.response {
+        // One of ours that came back names us as the peer.
+        let ours = |spi| self.by_spi.contains_key(spi);
+        if header.response || ours(&header.spi_i) || ours(&header.spi_r) {
             return;
         }
         let Body::Clear(payloads) = body else {

@@ -1,7 +1,9 @@
 //! Why things fail: [`Failure`] towards the operator, [`DropReason`] towards the counters.
 
+use super::cert::CertificateError;
 use super::message::NotifyType;
 use super::mif::error as mif_error;
+use crate::crypto::SignatureError;
 
 /// Why an IKE SA or a Child SA could not be set up, or ended. `Display` gives
 /// one line with the mend.
@@ -27,6 +29,34 @@ pub enum Failure {
         /// Whose secret.
         id: String,
     },
+    /// The peer's signature is no proof.
+    #[error(
+        "the signature of \"{id}\" {reason}: its private key must be that of its certificate, and sign with SHA-2"
+    )]
+    WrongSignature {
+        /// Whose signature.
+        id: String,
+        /// What is wrong with it.
+        reason: SignatureError,
+    },
+    /// The peer's certificate is not accepted.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The peer proves itself in another way than configured.
+    #[error(
+        "\"{id}\" authenticates by {method}, which its [[peer]] does not accept: add psk_file or psk_table for secrets, ca for certificates"
+    )]
+    AuthMethod {
+        /// Who.
+        id: String,
+        /// How it did.
+        method: String,
+    },
+    /// No way to sign that the peer can verify.
+    #[error(
+        "the peer cannot verify signatures of our key: use a certificate with an ECDSA or RSA key"
+    )]
+    NoSignatureAlgorithm,
     /// Nobody of that identity may connect.
     #[error("unknown peer \"{id}\": add a [[peer]] whose remote_id matches it, and its secret")]
     UnknownPeer {
@@ -43,7 +73,7 @@ pub enum Failure {
     },
     /// The peer answered AUTHENTICATION_FAILED.
     #[error(
-        "the peer refused our authentication: check local_id, and that the peer knows it with the same psk"
+        "the peer refused our authentication: check local_id, and that the peer knows it with the same psk or trusts our certificate"
     )]
     Refused,
     /// NO_PROPOSAL_CHOSEN for the IKE SA.
@@ -152,6 +182,19 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether the peer did not prove who it is.
+    pub(super) const fn is_authentication(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongSecret { .. }
+                | Self::NoSecret { .. }
+                | Self::WrongSignature { .. }
+                | Self::Certificate(_)
+                | Self::AuthMethod { .. }
+                | Self::WrongIdentity { .. }
+        )
+    }
+
     /// The failure an error notify of a response stands for.
     pub(super) fn from_notify(notify: NotifyType, of_child: bool) -> Self {
         match notify {
@@ -202,6 +245,10 @@ pub(super) enum DropReason {
     ResponseUnexpected,
     /// A request seen before, whose response is no longer kept.
     OldRequest,
+    /// A fragment that does not fit the others of its message, or the bounds.
+    Fragment,
+    /// Fragments whose message never became whole.
+    FragmentsExpired,
     /// A duplicate, answered from the cache.
     Duplicate,
     /// An IKE_SA_INIT request no configured peer can accept.
@@ -226,6 +273,8 @@ impl DropReason {
             Self::RequestOutsideWindow => "ike_request_outside_window",
             Self::ResponseUnexpected => "ike_response_unexpected",
             Self::OldRequest => "ike_old_request",
+            Self::Fragment => "ike_fragment",
+            Self::FragmentsExpired => "ike_fragments_expired",
             Self::Duplicate => "ike_duplicate",
             Self::NoProposal => "ike_no_proposal",
             Self::Authentication => "ike_authentication",

@@ -362,6 +362,87 @@ mod tests {
         );
     }
 
+    /// RFC 7296 2.14: SK_d, SK_ai, SK_ar, SK_ei, SK_er, SK_pi, SK_pr.
+    #[test]
+    fn integrity_keys_come_between_sk_d_and_the_encryption_keys() {
+        use crate::crypto::{AesKey, Integrity};
+        for (key, integrity, prf) in [
+            (
+                AesKey::Aes128,
+                Integrity::HmacSha256_128,
+                PrfAlgorithm::HmacSha256,
+            ),
+            (
+                AesKey::Aes256,
+                Integrity::HmacSha384_192,
+                PrfAlgorithm::HmacSha256,
+            ),
+            (
+                AesKey::Aes256,
+                Integrity::HmacSha512_256,
+                PrfAlgorithm::HmacSha512,
+            ),
+        ] {
+            let algorithm = AeadAlgorithm::AesCbc(key, integrity);
+            let (ni, nr, shared) = ([1; 32], [2; 32], [3; 256]);
+            let keys = IkeKeys::derive(
+                suite(algorithm, prf),
+                &Secret::new(shared.to_vec()),
+                (&ni, &nr),
+                (IkeSpi(0x0102), IkeSpi(0x0304)),
+            );
+            let skeyseed = prf.prf(&[ni, nr].concat(), &[&shared]);
+            let seed = [
+                &ni[..],
+                &nr,
+                &0x0102u64.to_be_bytes(),
+                &0x0304u64.to_be_bytes(),
+            ];
+            let stream = prf.prf_plus(skeyseed.expose(), &seed, 1024);
+            let mut rest = stream.expose();
+            for (field, len) in [
+                (&keys.sk_d, prf.output_len()),
+                (&keys.sk_ai, integrity.key_len()),
+                (&keys.sk_ar, integrity.key_len()),
+                (&keys.sk_ei, key.key_len()),
+                (&keys.sk_er, key.key_len()),
+                (&keys.sk_pi, prf.output_len()),
+                (&keys.sk_pr, prf.output_len()),
+            ] {
+                let (expected, tail) = rest.split_at(len);
+                assert_eq!(field.expose(), expected);
+                rest = tail;
+            }
+            // Each direction's two keys go together.
+            let sealed = |aead: &Aead| {
+                let (mut iv, mut data) = ([0; 16], [0; 16]);
+                let mut icv = vec![0; integrity.icv_len()];
+                aead.seal(1, b"x", None, &mut iv, &mut data, &mut icv);
+                (iv, data, icv)
+            };
+            let built = |encryption: &Secret, mac: &Secret| {
+                let keymat = [encryption.expose(), mac.expose()].concat();
+                sealed(&Aead::new(algorithm, &keymat).unwrap())
+            };
+            assert_eq!(
+                sealed(&keys.aead_i().unwrap()),
+                built(&keys.sk_ei, &keys.sk_ai)
+            );
+            assert_eq!(
+                sealed(&keys.aead_r().unwrap()),
+                built(&keys.sk_er, &keys.sk_ar)
+            );
+
+            // RFC 7296 2.17: encryption key, then integrity key, initiator first.
+            let child = keys.child(algorithm, None, (&[4; 16], &[5; 16]));
+            let stream = prf.prf_plus(keys.sk_d.expose(), &[&[4; 16], &[5; 16]], 192);
+            let len = algorithm.keymat_len();
+            assert_eq!(len, key.key_len() + integrity.key_len());
+            assert_eq!(child.initiator.expose(), &stream.expose()[..len]);
+            assert_eq!(child.responder.expose(), &stream.expose()[len..2 * len]);
+        }
+    }
+
     /// SKEYSEED comes of the old SK_d with the old PRF, the keys with the new one.
     /// Computed by a program that shares no code with this one, from the NIST
     /// sample's SK_d.

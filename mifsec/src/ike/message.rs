@@ -14,6 +14,7 @@ mod number;
 mod payload;
 mod sa;
 mod sk;
+mod skf;
 
 pub use header::{HEADER_LEN, Header};
 pub(crate) use number::numbers;
@@ -29,6 +30,7 @@ pub use sa::{MAX_PROPOSALS, MAX_TRANSFORMS, Proposal, Transform};
 pub use sk::{Encrypted, OpenError, seal};
 #[cfg(test)]
 pub(in crate::ike) use sk::{body_len, seal_body};
+pub use skf::{EncryptedFragment, Fragment, MAX_FRAGMENTS, decode_whole, seal_fitting};
 
 use crate::wire::{Reader, Truncated, Writer};
 
@@ -110,6 +112,8 @@ pub enum Body {
     Clear(Vec<Payload>),
     /// Payloads behind the keys of an IKE SA.
     Protected(Encrypted),
+    /// A part of such payloads (RFC 7383).
+    Fragment(EncryptedFragment),
 }
 
 /// Reads one datagram (without the non-ESP marker).
@@ -121,7 +125,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Body), DecodeError> {
         return Err(DecodeError::Length);
     }
     let (header, first, rest) = Header::decode(bytes)?;
-    if first != PayloadType::SK {
+    if !matches!(first, PayloadType::SK | PayloadType::SKF) {
         return Ok((header, Body::Clear(payload::decode_chain(first, rest)?)));
     }
     let mut reader = Reader::new(rest);
@@ -129,7 +133,11 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Body), DecodeError> {
     if !reader.is_empty() {
         return Err(DecodeError::Malformed("octets after the Encrypted payload"));
     }
-    Ok((header, Body::Protected(Encrypted::split(bytes, &raw)?)))
+    let body = match first {
+        PayloadType::SKF => Body::Fragment(EncryptedFragment::split(bytes, &raw)?),
+        _ => Body::Protected(Encrypted::split(bytes, &raw)?),
+    };
+    Ok((header, body))
 }
 
 /// Encodes a message in clear: IKE_SA_INIT, and errors without an IKE SA.

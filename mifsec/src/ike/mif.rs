@@ -271,6 +271,16 @@ mod tests {
             assert_eq!(record.addresses[0].ip, IpAddr::from(best));
         }
         assert!(!large.fit(16), "what fits is left alone");
+        let mut whole = Interfaces {
+            records: vec![large.records[0].clone(); 40],
+            ..large
+        };
+        assert!(
+            whole.limit(30),
+            "a peer that takes fragments has a limit too"
+        );
+        assert_eq!(whole.records.len(), 30);
+        assert!(whole.notify().data.len() > 640);
     }
 
     #[test]

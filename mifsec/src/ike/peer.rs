@@ -56,21 +56,21 @@ impl RemoteAuth {
     }
 }
 
-/// Shared keys by identity as [`Identity`] prints it. Copies share the keys.
+/// Shared keys by identity. Copies share the keys.
 #[derive(Clone)]
-pub struct PskTable(Arc<BTreeMap<String, Secret>>);
+pub struct PskTable(Arc<BTreeMap<Identity, Secret>>);
 
 impl PskTable {
     /// Takes ownership of the keys.
     #[must_use]
-    pub fn new(table: BTreeMap<String, Secret>) -> Self {
+    pub fn new(table: BTreeMap<Identity, Secret>) -> Self {
         Self(Arc::new(table))
     }
 
     /// The key shared with `identity`.
     #[must_use]
     pub fn get(&self, identity: &Identity) -> Option<&Secret> {
-        self.0.get(&identity.to_string())
+        self.0.get(identity)
     }
 
     /// How many there are.
@@ -94,7 +94,7 @@ impl fmt::Debug for PskTable {
 
 impl PartialEq for PskTable {
     fn eq(&self, other: &Self) -> bool {
-        let same = |((id, key), (other, theirs)): ((&String, &Secret), (&String, &Secret))| {
+        let same = |((id, key), (other, theirs)): ((&Identity, &Secret), (&Identity, &Secret))| {
             id == other && constant_time_eq(key.expose(), theirs.expose())
         };
         self.len() == other.len() && self.0.iter().zip(other.0.iter()).all(same)
@@ -130,20 +130,23 @@ pub trait PadEntry {
     fn remote_id(&self) -> &IdentityPattern;
 }
 
-/// The entry for the peer an initiator claims to be, before it has proved it:
-/// an exact match of IDi before a pattern, then the first. With IDr only those
-/// entries count where we are who it asks for (RFC 7296 3.5).
+/// The entry for the peer an initiator claims to be, before it has proved it: an
+/// exact match of IDi before a pattern, whatever else; among patterns the one of
+/// least `rank`, then the first. With IDr only those entries count where we are
+/// who it asks for (RFC 7296 3.5).
 #[must_use]
-pub fn authorise<'a, E: PadEntry>(
+pub fn authorise<'a, E: PadEntry, R: Ord>(
     entries: &'a [E],
     idi: &Identity,
     idr: Option<&Identity>,
+    rank: impl Fn(&E) -> R,
 ) -> Option<&'a E> {
-    let mut candidates = entries.iter().filter(|entry| {
-        entry.remote_id().matches(idi) && idr.is_none_or(|idr| idr == entry.local_id())
-    });
-    let exact = |entry: &&E| entry.remote_id().is_exact();
-    candidates.clone().find(exact).or_else(|| candidates.next())
+    entries
+        .iter()
+        .filter(|entry| {
+            entry.remote_id().matches(idi) && idr.is_none_or(|idr| idr == entry.local_id())
+        })
+        .min_by_key(|entry| (!entry.remote_id().is_exact(), rank(entry)))
 }
 
 #[cfg(test)]
@@ -166,9 +169,19 @@ mod tests {
         Entry(name, local.parse().unwrap(), remote.parse().unwrap())
     }
 
-    fn find(entries: &[Entry], idi: &str, idr: Option<&str>) -> Option<&'static str> {
+    fn find_preferring(
+        preferred: &str,
+        entries: &[Entry],
+        idi: &str,
+        idr: Option<&str>,
+    ) -> Option<&'static str> {
         let idr = idr.map(|idr| idr.parse().unwrap());
-        authorise(entries, &idi.parse().unwrap(), idr.as_ref()).map(|entry| entry.0)
+        let rank = |entry: &Entry| entry.0 != preferred;
+        authorise(entries, &idi.parse().unwrap(), idr.as_ref(), rank).map(|entry| entry.0)
+    }
+
+    fn find(entries: &[Entry], idi: &str, idr: Option<&str>) -> Option<&'static str> {
+        find_preferring("", entries, idi, idr)
     }
 
     #[test]
@@ -181,6 +194,18 @@ mod tests {
         assert_eq!(find(&entries, "alice@example.org", None), Some("alice"));
         assert_eq!(find(&entries, "bob@example.org", None), Some("all"));
         assert_eq!(find(&entries, "bob@example.net", None), None);
+    }
+
+    #[test]
+    fn preference_decides_among_patterns_and_never_over_an_exact_entry() {
+        let entries = [
+            entry("all", "gw.example.org", "*@example.org"),
+            entry("later", "gw.example.org", "*"),
+            entry("alice", "gw.example.org", "alice@example.org"),
+        ];
+        let find = |idi| find_preferring("later", &entries, idi, None);
+        assert_eq!(find("bob@example.org"), Some("later"));
+        assert_eq!(find("alice@example.org"), Some("alice"));
     }
 
     #[test]
@@ -201,8 +226,9 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_secrets_is_keyed_by_the_printed_identity() {
-        let table = [("alice@example.org".to_owned(), Secret::new(b"a".to_vec()))];
+    fn a_table_of_secrets_is_keyed_by_identity() {
+        let alice = "alice@example.org".parse().unwrap();
+        let table = [(alice, Secret::new(b"a".to_vec()))];
         let source = PskSource::Table(PskTable::new(table.into()));
         let lookup = |text: &str| source.lookup(&text.parse().unwrap()).map(Secret::expose);
         assert_eq!(lookup("Alice@example.org"), Some(&b"a"[..]));

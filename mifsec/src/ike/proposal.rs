@@ -429,6 +429,7 @@ fn esn_transform(on: bool) -> Transform {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::Integrity;
 
     fn ike(text: &str) -> IkeProposal {
         text.parse().unwrap()
@@ -552,6 +553,129 @@ mod tests {
             .transforms
             .push(Transform::new(TransformType::INTEG, 0));
         assert!(select_ike(&ours, &offer).is_ok());
+    }
+
+    #[test]
+    fn a_cipher_without_integrity_of_its_own_is_negotiated_with_an_integrity_transform() {
+        let ours = [ike("aes256-aes128-sha256-sha512-modp2048")];
+        let offer = offer_ike(&ours, &[]);
+        assert_eq!(
+            offer[0].transforms,
+            [
+                Transform::with_key(TransformType::ENCR, 12, 256),
+                Transform::with_key(TransformType::ENCR, 12, 128),
+                Transform::new(TransformType::INTEG, 12),
+                Transform::new(TransformType::INTEG, 14),
+                Transform::new(TransformType::PRF, 5),
+                Transform::new(TransformType::PRF, 7),
+                Transform::new(TransformType::KE, 14),
+            ]
+        );
+        let theirs = [ike("aes128-sha512-prfsha256-modp2048")];
+        let chosen = select_ike(&theirs, &offer).unwrap();
+        assert_eq!(
+            chosen.suite,
+            IkeSuite {
+                aead: AeadAlgorithm::AesCbc(AesKey::Aes128, Integrity::HmacSha512_256),
+                prf: PrfAlgorithm::HmacSha256,
+                ke: KeGroup::Modp2048,
+            }
+        );
+        let answer = answer_ike(&chosen, &[]);
+        assert_eq!(answer[0].transforms.len(), 4);
+        assert_eq!(accept_ike(&ours, &answer).unwrap().suite, chosen.suite);
+
+        let ours = [esp("aes128-aes192-sha384")];
+        let chosen = select_esp(&ours, &offer_esp(&ours, SPI, false), false).unwrap();
+        let aead = AeadAlgorithm::AesCbc(AesKey::Aes128, Integrity::HmacSha384_192);
+        assert_eq!(chosen.suite.aead, aead);
+        let answer = answer_esp(&chosen, Spi(300));
+        let kinds: Vec<_> = answer[0].transforms.iter().map(|t| t.kind).collect();
+        assert_eq!(
+            kinds,
+            [
+                TransformType::ENCR,
+                TransformType::INTEG,
+                TransformType::ESN
+            ]
+        );
+        assert!(accept_esp(&ours, &answer, false).is_ok());
+    }
+
+    #[test]
+    fn an_answer_without_integrity_or_with_another_is_refused() {
+        let ours = [esp("aes128-sha256")];
+        let offer = offer_esp(&ours, SPI, false);
+        let answer = answer_esp(&select_esp(&ours, &offer, false).unwrap(), SPI);
+        let with = |change: fn(&mut Vec<Transform>)| {
+            let mut answer = answer.clone();
+            change(&mut answer[0].transforms);
+            accept_esp(&ours, &answer, false)
+        };
+        assert!(with(|_| {}).is_ok());
+        let integ = |id| Transform::new(TransformType::INTEG, id);
+        assert_eq!(integ(12), answer[0].transforms[1]);
+        let missing = with(|all| all.retain(|t| t.kind != TransformType::INTEG));
+        assert_eq!(missing, Err(NoProposalChosen));
+        for other in [0, 2, 14] {
+            let mut answer = answer.clone();
+            answer[0].transforms[1] = integ(other);
+            let accepted = accept_esp(&ours, &answer, false);
+            assert_eq!(accepted, Err(NoProposalChosen), "integrity {other}");
+        }
+        let twice = with(|all| all.push(Transform::new(TransformType::INTEG, 0)));
+        assert_eq!(twice, Err(NoProposalChosen));
+    }
+
+    #[test]
+    fn combined_modes_and_others_are_never_in_one_proposal() {
+        let combined = |t: &Transform| t.id != encr::AES_CBC;
+        for legacy in [
+            offer_ike(&IkeProposal::legacy(), &[]),
+            offer_esp(&EspProposal::legacy(), SPI, true),
+            // What no text makes.
+            offer_esp(
+                &[EspProposal {
+                    aeads: [
+                        EspProposal::default().aeads,
+                        EspProposal::legacy()[0].aeads.clone(),
+                    ]
+                    .concat(),
+                    ..EspProposal::default()
+                }],
+                SPI,
+                false,
+            ),
+        ] {
+            for proposal in &legacy {
+                let of = |kind| proposal.transforms.iter().filter(move |t| t.kind == kind);
+                let all = of(TransformType::ENCR).all(combined);
+                let any = of(TransformType::ENCR).any(combined);
+                assert_eq!(all, any, "{proposal:?}");
+                assert_eq!(of(TransformType::INTEG).count() == 0, all, "{proposal:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_default_offer_lacks_is_chosen_only_where_it_is_configured() {
+        let default = [IkeProposal::default()];
+        let both = [default.to_vec(), IkeProposal::legacy()].concat();
+        let peer = [ike("aes128-sha256-modp2048")];
+        let offer = offer_ike(&peer, &[]);
+        assert_eq!(select_ike(&default, &offer), Err(NoProposalChosen));
+        assert!(select_ike(&both, &offer).is_ok());
+        assert!(select_ike(&peer, &offer_ike(&both, &[])).is_ok());
+        // Between two who have both, the default offer wins.
+        let chosen = select_ike(&both, &offer_ike(&both, &[])).unwrap();
+        assert_eq!(chosen.suite.aead, AeadAlgorithm::Aes256Gcm16);
+        assert_eq!(chosen.suite.ke, KeGroup::X25519);
+
+        let default = [EspProposal::default()];
+        let both = [default.to_vec(), EspProposal::legacy()].concat();
+        let offer = offer_esp(&[esp("aes128-sha256")], SPI, false);
+        assert_eq!(select_esp(&default, &offer, false), Err(NoProposalChosen));
+        assert!(select_esp(&both, &offer, false).is_ok());
     }
 
     #[test]

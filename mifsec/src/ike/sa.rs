@@ -12,6 +12,7 @@
 mod ageing;
 mod children;
 mod exchange;
+mod fragment;
 mod handover;
 #[cfg(feature = "testing")]
 mod inspect;
@@ -35,7 +36,7 @@ use super::task::config::Resolvers;
 use super::task::{Payloads, Queue, Task, auth, child, delete, interfaces, mobike};
 use super::timer::{TimerKind, TimerTable};
 use super::vendor;
-use super::window::{Inbound, Outbound};
+use super::window::{Datagrams, Inbound, Outbound};
 
 pub(super) use ageing::{Ageing, Lingering};
 pub(super) use children::{Child, Installation};
@@ -88,6 +89,8 @@ pub(super) struct IkeSa {
     told_outside: Option<Instant>,
     /// Both ends take fragments (RFC 7383).
     pub(super) fragmentation: bool,
+    /// The peer's messages of which fragments are missing.
+    reassembly: fragment::Reassembly,
     /// What the peer is by its vendor ids, if we know it.
     pub(super) vendor: Option<&'static str>,
     /// Both ends have MOBIKE; beside MIF it only answers.
@@ -188,6 +191,7 @@ impl IkeSa {
             mif: None,
             told_outside: None,
             fragmentation: false,
+            reassembly: fragment::Reassembly::default(),
             vendor: None,
             mobike: None,
             leases: Vec::new(),
@@ -261,14 +265,16 @@ impl IkeSa {
         }
     }
 
-    /// Sends `bytes` on the channel.
-    pub(super) fn send(&self, bytes: Vec<u8>, cx: &mut Context) {
-        cx.transmit(Transmit {
-            ifindex: self.channel.ifindex,
-            local: self.channel.local,
-            remote: self.channel.remote,
-            payload: bytes,
-        });
+    /// Sends a message on the channel.
+    pub(super) fn send(&self, datagrams: Datagrams, cx: &mut Context) {
+        for payload in datagrams {
+            cx.transmit(Transmit {
+                ifindex: self.channel.ifindex,
+                local: self.channel.local,
+                remote: self.channel.remote,
+                payload,
+            });
+        }
     }
 
     /// The IKE SA lives: both ends proved who they are.
@@ -310,8 +316,8 @@ impl IkeSa {
     /// there at once, same octets (protocol 3.8).
     pub(super) fn move_channel(&mut self, channel: Channel, cx: &mut Context) {
         self.channel = channel;
-        for bytes in self.outbound.resend(&cx.retransmit, cx.now()) {
-            self.send(bytes, cx);
+        for datagrams in self.outbound.resend(&cx.retransmit, cx.now()) {
+            self.send(datagrams, cx);
         }
     }
 
@@ -389,6 +395,7 @@ impl IkeSa {
             cx.release_spi(mif.probe_in);
         }
         self.release_leases(cx);
+        self.reassembly = fragment::Reassembly::default();
         self.timers = TimerTable::default();
         // Without keys there is no response that could be repeated; after a
         // timeout nobody is there to ask for one.

@@ -138,8 +138,9 @@ impl Task {
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
-            Self::Tell(_) | Self::Liveness => {}
             Self::Mobike(ask) => ask.process(sa, cx, received),
+            Self::Tell(_) => {}
+            Self::Liveness => cx.count("ike_liveness_answered"),
         }
     }
 

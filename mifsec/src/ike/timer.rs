@@ -19,11 +19,20 @@ pub enum TimerKind {
     Retry,
     /// Rekey, give up or forget an SA that has aged (RFC 7296 2.8).
     Lifetime,
+    /// Forget fragments whose rest does not come (RFC 7383 2.6).
+    Reassembly,
 }
 
 impl TimerKind {
     /// Those an IKE SA owns.
-    pub(super) const OF_SA: [Self; 4] = [Self::Retransmit, Self::Expire, Self::Dpd, Self::Retry];
+    pub(super) const OF_SA: [Self; 6] = [
+        Self::Retransmit,
+        Self::Expire,
+        Self::Dpd,
+        Self::Retry,
+        Self::Lifetime,
+        Self::Reassembly,
+    ];
 
     const fn slot(self) -> usize {
         match self {
@@ -33,13 +42,14 @@ impl TimerKind {
             Self::Dpd => 3,
             Self::Retry => 4,
             Self::Lifetime => 5,
+            Self::Reassembly => 6,
         }
     }
 }
 
 /// At most one deadline per [`TimerKind`].
 #[derive(Debug, Default)]
-pub(super) struct TimerTable([Option<Instant>; 5]);
+pub(super) struct TimerTable([Option<Instant>; 7]);
 
 impl TimerTable {
     /// Sets or clears one deadline.

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::config::RetransmitConfig;
 
+/// One message: whole, or in fragments (RFC 7383), which are sent again all.
+pub(super) type Datagrams = Vec<Vec<u8>>;
+
 /// Our requests. `T` is what a response is handed to.
 pub(super) struct Outbound<T> {
     next_id: u32,
@@ -18,7 +21,7 @@ pub(super) struct Outbound<T> {
 }
 
 struct InFlight<T> {
-    bytes: Vec<u8>,
+    datagrams: Datagrams,
     task: T,
     /// Retransmissions so far on this pair.
     sent: u32,
@@ -33,7 +36,7 @@ pub(super) enum Due {
     /// To be sent once more.
     Again {
         /// The same octets as before.
-        bytes: Vec<u8>,
+        datagrams: Datagrams,
         /// Retransmissions so far, this one included.
         tries: u32,
     },
@@ -87,7 +90,7 @@ impl<T> Outbound<T> {
     /// Records a request as sent under [`next_id`](Self::next_id).
     pub(super) fn sent(
         &mut self,
-        bytes: Vec<u8>,
+        datagrams: Datagrams,
         task: T,
         timing: &RetransmitConfig,
         now: Instant,
@@ -95,7 +98,7 @@ impl<T> Outbound<T> {
         self.in_flight.insert(
             self.next_id,
             InFlight {
-                bytes,
+                datagrams,
                 task,
                 sent: 0,
                 moved: 0,
@@ -156,7 +159,7 @@ impl<T> Outbound<T> {
             request.wait = request.wait.mul_f64(timing.base.max(1.0)).min(timing.limit);
             request.due = now + request.wait;
             out.push(Due::Again {
-                bytes: request.bytes.clone(),
+                datagrams: request.datagrams.clone(),
                 tries: request.sent,
             });
         }
@@ -166,7 +169,7 @@ impl<T> Outbound<T> {
     /// Everything in flight, for sending at once on a new pair. The count of tries
     /// starts over, because another path is being tried, but not for ever: a peer
     /// that answers on no path is dead.
-    pub(super) fn resend(&mut self, timing: &RetransmitConfig, now: Instant) -> Vec<Vec<u8>> {
+    pub(super) fn resend(&mut self, timing: &RetransmitConfig, now: Instant) -> Vec<Datagrams> {
         self.in_flight
             .values_mut()
             .map(|request| {
@@ -176,7 +179,7 @@ impl<T> Outbound<T> {
                 }
                 request.wait = timing.initial;
                 request.due = now + timing.initial;
-                request.bytes.clone()
+                request.datagrams.clone()
             })
             .collect()
     }
@@ -188,7 +191,7 @@ pub(super) struct Inbound {
     floor: u32,
     size: u32,
     /// Responses by id: those above `floor` and the last `size` below it.
-    responses: BTreeMap<u32, Vec<u8>>,
+    responses: BTreeMap<u32, Datagrams>,
 }
 
 /// How a request's id stands to the window.
@@ -197,7 +200,7 @@ pub(super) enum Place {
     /// Process it.
     New,
     /// Answered before; the response to send again.
-    Duplicate(Vec<u8>),
+    Duplicate(Datagrams),
     /// Answered before, response no longer kept.
     Old,
     /// Ahead of the window.
@@ -232,8 +235,13 @@ impl Inbound {
         }
     }
 
+    /// Whether a request with this id was answered before.
+    pub(super) fn was_answered(&self, id: u32) -> bool {
+        id < self.floor || self.responses.contains_key(&id)
+    }
+
     /// Records the response to a request that was [`Place::New`].
-    pub(super) fn answered(&mut self, id: u32, response: Vec<u8>) {
+    pub(super) fn answered(&mut self, id: u32, response: Datagrams) {
         self.responses.insert(id, response);
         while self.floor < u32::MAX && self.responses.contains_key(&self.floor) {
             self.floor += 1;
@@ -274,7 +282,7 @@ mod tests {
     fn a_request_waits_longer_each_time_up_to_the_limit_and_then_gives_up() {
         let start = Instant::now();
         let mut window = Outbound::new();
-        window.sent(vec![1], (), &TIMING, start);
+        window.sent(vec![vec![1]], (), &TIMING, start);
         let mut waits = Vec::new();
         let mut now = start;
         loop {
@@ -282,7 +290,7 @@ mod tests {
             waits.push((next - now).as_millis());
             now = next;
             match window.due(&TIMING, now).pop().unwrap() {
-                Due::Again { bytes, .. } => assert_eq!(bytes, [1]),
+                Due::Again { datagrams, .. } => assert_eq!(datagrams, [[1]]),
                 Due::GaveUp => break,
             }
         }
@@ -293,11 +301,11 @@ mod tests {
     fn moving_the_channel_to_and_fro_does_not_keep_a_dead_peer_alive() {
         let mut now = Instant::now();
         let mut window = Outbound::new();
-        window.sent(vec![1], (), &TIMING, now);
+        window.sent(vec![vec![1]], (), &TIMING, now);
         let gave_up = (0..100).any(|_| {
             now += Duration::from_millis(150);
             let due = window.due(&TIMING, now).pop();
-            assert_eq!(window.resend(&TIMING, now), [vec![1]]);
+            assert_eq!(window.resend(&TIMING, now), [vec![vec![1]]]);
             matches!(due, Some(Due::GaveUp))
         });
         assert!(gave_up);
@@ -326,11 +334,11 @@ mod tests {
     fn a_duplicate_gets_the_response_it_got_before() {
         let mut window = Inbound::new();
         assert_eq!(window.place(0), Place::New);
-        window.answered(0, vec![7]);
-        assert_eq!(window.place(0), Place::Duplicate(vec![7]));
+        window.answered(0, vec![vec![7]]);
+        assert_eq!(window.place(0), Place::Duplicate(vec![vec![7]]));
         assert_eq!(window.place(1), Place::New);
         assert_eq!(window.place(2), Place::Outside);
-        window.answered(1, vec![8]);
+        window.answered(1, vec![vec![8]]);
         assert_eq!(window.place(0), Place::Old);
     }
 
@@ -350,11 +358,11 @@ mod tests {
                     Place::New => {
                         prop_assert!(processed.insert(id));
                         prop_assert!(id >= floor && id < floor + size);
-                        window.answered(id, id.to_be_bytes().to_vec());
+                        window.answered(id, vec![id.to_be_bytes().to_vec()]);
                     }
                     Place::Duplicate(response) => {
                         prop_assert!(processed.contains(&id));
-                        prop_assert_eq!(response, id.to_be_bytes().to_vec());
+                        prop_assert_eq!(response, vec![id.to_be_bytes().to_vec()]);
                     }
                     Place::Old => prop_assert!(id + size < floor),
                     Place::Outside => prop_assert!(id >= floor + size),

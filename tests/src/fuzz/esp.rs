@@ -3,15 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use mifsec::crypto::{Aead, AeadAlgorithm, Secret};
+use mifsec::crypto::{Aead, AeadAlgorithm, AesKey, Integrity, Secret};
 use mifsec::esp::{EspError, InboundSa, OutboundSa, SaParams};
 use mifsec::ids::Spi;
 
 use super::input::Input;
 
-const ICV_LEN: usize = 16;
-/// Octets of its IV.
-const IV_LEN: usize = 8;
 const SPI: Spi = Spi(0x0102_0304);
 
 /// A sequence of packets for one SA: raw octets, authentic ones with any text,
@@ -26,7 +23,8 @@ pub fn packet(data: &[u8]) {
         AeadAlgorithm::Aes128Gcm16,
         AeadAlgorithm::Aes256Gcm16,
         AeadAlgorithm::ChaCha20Poly1305,
-    ][usize::from(setup % 3)];
+        AeadAlgorithm::AesCbc(AesKey::Aes256, Integrity::HmacSha256_128),
+    ][usize::from(setup % 4)];
     let esn = setup & 0x80 != 0;
     let window = if setup & 0x40 == 0 { 64 } else { 8192 };
     let keymat = Secret::new(vec![setup; algorithm.keymat_len()]);
@@ -156,19 +154,22 @@ fn sequence(input: &mut Input<'_>, newest: u64, esn: bool) -> u64 {
 
 /// An authentic packet around any text: padding is the fuzzer's.
 fn raw(aead: &Aead, esn: bool, sequence: u64, text: &[u8]) -> Vec<u8> {
-    let mut packet = SPI.0.to_be_bytes().to_vec();
-    packet.extend(&sequence.to_be_bytes()[4..]);
-    let mut aad = SPI.0.to_be_bytes().to_vec();
-    aad.extend(if esn {
-        sequence.to_be_bytes().to_vec()
-    } else {
-        sequence.to_be_bytes()[4..].to_vec()
-    });
-    let (mut iv, mut icv) = ([0; IV_LEN], [0; ICV_LEN]);
+    let algorithm = aead.algorithm();
+    let (high, low) = {
+        let [h0, h1, h2, h3, l0, l1, l2, l3] = sequence.to_be_bytes();
+        ([h0, h1, h2, h3], [l0, l1, l2, l3])
+    };
+    let header = [SPI.0.to_be_bytes(), low].concat();
+    // RFC 4106 5 and RFC 4303 2.2.1: where the half that is not sent counts.
+    let (aad, tail) = match (esn, algorithm.is_combined_mode()) {
+        (true, true) => ([SPI.0.to_be_bytes(), high, low].concat(), None),
+        (true, false) => (header.clone(), Some(high)),
+        (false, _) => (header.clone(), None),
+    };
     let mut text = text.to_vec();
-    aead.seal(sequence, &aad, None, &mut iv, &mut text, &mut icv);
-    packet.extend(iv);
-    packet.extend(text);
-    packet.extend(icv);
-    packet
+    text.resize(text.len().next_multiple_of(algorithm.block_len()), 0);
+    let mut iv = vec![0; algorithm.iv_len()];
+    let mut icv = vec![0; algorithm.icv_len()];
+    aead.seal(sequence, &aad, tail, &mut iv, &mut text, &mut icv);
+    [header, iv, text, icv].concat()
 }

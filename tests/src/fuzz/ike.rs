@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use mifsec::crypto::{Aead, AeadAlgorithm};
+use mifsec::crypto::{Aead, AeadAlgorithm, AesKey, Integrity};
 use mifsec::ids::IkeSpi;
 use mifsec::ike::message::{
-    self, Body, HEADER_LEN, Header, MAX_PAYLOADS, Notify, NotifyType, OpenError, Payload,
-    PayloadType,
+    self, Body, HEADER_LEN, Header, MAX_PAYLOADS, OpenError, Payload, PayloadType,
 };
 use mifsec::ike::mif::{
     AddressPolicy, Interfaces, MAX_RECORDS, OuterAddrs, Supported, UpdateAddrs,
@@ -38,35 +37,37 @@ pub fn message(data: &[u8]) {
     look_into(&again);
 }
 
-/// The chain behind the keys: its first type, then its octets with padding.
+/// The chain behind the keys: which algorithm, the first type, then its octets
+/// with padding.
 ///
 /// # Panics
 /// When a property does not hold.
 pub fn payloads(data: &[u8]) {
     let mut input = Input::new(data);
+    let key = key(input.u8());
     let first = PayloadType(input.u8());
-    let bytes = sealed(first, input.rest());
+    let bytes = sealed(&key, first, input.rest());
     let Ok((header, Body::Protected(encrypted))) = message::decode(&bytes) else {
         assert!(bytes.len() > message::MAX_MESSAGE);
         return;
     };
-    let payloads = match encrypted.open(&key()) {
+    let payloads = match encrypted.open(&key) {
         Ok(payloads) => payloads,
         Err(OpenError::Integrity) => panic!("sealed with the same key"),
         Err(OpenError::Content(error)) => {
             // The answer to it can be sent.
             let answer = [Payload::Notify(error.notify())];
-            let _ = message::seal(&header, &answer, &key(), 2);
+            let _ = message::seal(&header, &answer, &key, 2);
             return;
         }
     };
     bounded(&payloads, data.len());
-    let encoded = message::seal(&header, &payloads, &key(), 3);
+    let encoded = message::seal(&header, &payloads, &key, 3);
     let Ok((_, Body::Protected(encrypted))) = message::decode(&encoded) else {
         panic!("our own message");
     };
-    let again = encrypted.open(&key()).expect("our own message");
-    assert_eq!(message::seal(&header, &again, &key(), 3), encoded);
+    let again = encrypted.open(&key).expect("our own message");
+    assert_eq!(message::seal(&header, &again, &key, 3), encoded);
     look_into(&again);
 }
 
@@ -177,15 +178,18 @@ fn look_into(payloads: &[Payload]) {
     }
 }
 
-fn key() -> Aead {
-    let algorithm = AeadAlgorithm::Aes128Gcm16;
+fn key(which: u8) -> Aead {
+    let algorithm = [
+        AeadAlgorithm::Aes128Gcm16,
+        AeadAlgorithm::AesCbc(AesKey::Aes128, Integrity::HmacSha512_256),
+    ][usize::from(which % 2)];
     Aead::new(algorithm, &vec![7; algorithm.keymat_len()]).expect("of the right length")
 }
 
 /// A protected message around any octets, as a peer with the key could send it.
-fn sealed(first: PayloadType, chain: &[u8]) -> Vec<u8> {
-    // A chain of one payload without a name gives header, length and ICV; what
-    // is inside is then replaced.
+fn sealed(key: &Aead, first: PayloadType, chain: &[u8]) -> Vec<u8> {
+    const GENERIC: usize = 4;
+    let algorithm = key.algorithm();
     let header = Header {
         spi_i: IkeSpi(1),
         spi_r: IkeSpi(2),
@@ -195,27 +199,19 @@ fn sealed(first: PayloadType, chain: &[u8]) -> Vec<u8> {
         higher_version: false,
         message_id: 1,
     };
-    const GENERIC: usize = 4;
-    const IV: usize = 8;
-    const ICV: usize = 16;
-    let template = message::seal(
-        &header,
-        &[Payload::Notify(Notify::new(NotifyType::COOKIE, Vec::new()))],
-        &key(),
-        1,
-    );
-    let total = HEADER_LEN + GENERIC + IV + chain.len() + ICV;
-    let mut out = template[..HEADER_LEN + GENERIC].to_vec();
-    let octets = u32::try_from(total).unwrap_or(u32::MAX).to_be_bytes();
-    out[24..28].copy_from_slice(&octets);
-    out[HEADER_LEN] = first.0;
-    let octets = u16::try_from(total - HEADER_LEN).unwrap_or(u16::MAX);
-    out[HEADER_LEN + 2..HEADER_LEN + 4].copy_from_slice(&octets.to_be_bytes());
-    let (mut iv, mut icv) = ([0; IV], [0; ICV]);
     let mut text = chain.to_vec();
-    key().seal(1, &out, None, &mut iv, &mut text, &mut icv);
-    out.extend(iv);
-    out.extend(text);
-    out.extend(icv);
-    out
+    text.resize(text.len().next_multiple_of(algorithm.block_len()), 0);
+    let mut iv = vec![0; algorithm.iv_len()];
+    let mut icv = vec![0; algorithm.icv_len()];
+    let body = GENERIC + iv.len() + text.len() + icv.len();
+    // Header and generic header of a real message, with our lengths.
+    let mut front = message::seal(&header, &[], key, 1);
+    front.truncate(HEADER_LEN + GENERIC);
+    let octets = u32::try_from(HEADER_LEN + body).unwrap_or(u32::MAX);
+    front[24..28].copy_from_slice(&octets.to_be_bytes());
+    front[HEADER_LEN] = first.0;
+    let octets = u16::try_from(body).unwrap_or(u16::MAX);
+    front[HEADER_LEN + 2..].copy_from_slice(&octets.to_be_bytes());
+    key.seal(2, &front, None, &mut iv, &mut text, &mut icv);
+    [front, iv, text, icv].concat()
 }

@@ -47,7 +47,7 @@ fn messages(seeds: &mut Vec<Seed>) {
             }
         );
         let clear = mifsec::ike::message::encode_clear(&header, &payloads);
-        let mut chain = vec![clear[16]];
+        let mut chain = vec![u8::from(n % 4 == 3), clear[16]];
         chain.extend(&clear[mifsec::ike::message::HEADER_LEN..]);
         chain.push(0);
         seeds.push(("ike_payloads", name.clone(), chain));
@@ -117,7 +117,12 @@ fn notifies(seeds: &mut Vec<Seed>) {
 
 fn packets(seeds: &mut Vec<Seed>) {
     // Sealed, repeated, flipped, authentic with text of its own; with and without ESN.
-    for (name, setup) in [("aes128", 0u8), ("aes256-esn", 0x81), ("chacha-wide", 0x42)] {
+    for (name, setup) in [
+        ("aes128", 0u8),
+        ("aes256-esn", 0x81),
+        ("chacha-wide", 0x42),
+        ("aes256-cbc-esn", 0x83),
+    ] {
         let text = [0x45, 0, 0, 24, 0, 0, 0, 0, 64, 17];
         let mut data = vec![setup];
         for op in [2, 2, 0x82, 0x83] {
@@ -282,8 +287,102 @@ fn texts(seeds: &mut Vec<Seed>) {
             .collect();
         seeds.push(("config_file", format!("readme-{n}"), text.into_bytes()));
     }
+    for (name, text) in [
+        ("gateway", GATEWAY_FILE),
+        ("user", USER_FILE),
+        ("mistakes", MISTAKES),
+    ] {
+        seeds.push(("config_file", name.into(), text.as_bytes().to_vec()));
+    }
     for request in ["status", "path", "sa", "monitor"] {
         let line = format!("{{\"request\":\"{request}\"}}");
         seeds.push(("control_request", request.into(), line.into_bytes()));
     }
 }
+
+const GATEWAY_FILE: &str = r#"
+[agent]
+name = "gw"
+control = "/run/mifsec/gw.sock"
+routing = "manual"
+xdp = "auto"
+workers = 2
+port = 4500
+anchor = ["192.0.0.0/29", "fd00:6d69:6673::/64"]
+
+[[access]]
+interface = "eth0"
+class = "ethernet"
+addresses = ["203.0.113.1", "2001:db8::1"]
+mtu = 1500
+max_rate = "1Gbit/s"
+
+[[pool]]
+name = "subscribers"
+cidr = ["10.66.0.0/16", "fd66::/64"]
+dns = ["10.66.0.1"]
+exclude = ["10.66.0.1"]
+
+[[peer]]
+name = "subscribers"
+local_id = "gw.example.org"
+remote_id = "*@example.org"
+psk_table = "gw.psk"
+pool = "subscribers"
+require = "any"
+ike = ["aes256gcm16-prfsha384-ecp384", "default"]
+esp = ["chacha20poly1305"]
+
+[[peer.child]]
+name = "internet"
+local_ts = ["0.0.0.0/0", "::/0"]
+remote_ts = ["dynamic"]
+replay_window = 1024
+
+[limits]
+sas = 100
+half_open = 50
+"#;
+
+const USER_FILE: &str = r#"
+[[access]]
+interface = "wlan0"
+weight = 70
+priority = 1
+metered = false
+
+[[access]]
+interface = "wwan0"
+metered = true
+data_cap = "10GiB"
+
+[[peer]]
+name = "gw"
+remote = ["203.0.113.1", "2001:db8::1"]
+local_id = "laptop@example.org"
+remote_id = "gw.example.org"
+psk_file = "gw.psk"
+addresses = ["ipv4", "ipv6"]
+start = "auto"
+dpd = "30s"
+rekey = "1h"
+require = "mif"
+
+[[peer.child]]
+name = "voice"
+order = 1
+dscp = [46]
+local_ts = ["dynamic"]
+remote_ts = ["10.0.0.0/8:udp/5060-5070"]
+layout = "bundle"
+"#;
+
+const MISTAKES: &str = r#"
+[agent]
+nam = 1
+port = 70000
+[[access]]
+interface = "a name that is far too long"
+[[peer]]
+remote = ["nowhere"]
+"#;

@@ -247,6 +247,8 @@ impl<'a> Agent<'a> {
         command
             .args(["agent", "--config", "mifsec.toml"])
             .current_dir(&self.dir)
+            // The host's resolver has links of the same numbers.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
             .stdout(file.try_clone()?)
             .stderr(file);
         if std::env::var_os("MIFSEC_LOG").is_none() {

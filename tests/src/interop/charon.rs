@@ -372,6 +372,16 @@ impl<'a> Charon<'a> {
         self.net.topology.scope().kill(self.pid);
     }
 
+    /// Asks it to end, with its deletes, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&self) -> Result<()> {
+        crate::lab::sys::signal(self.pid, libc::SIGTERM)?;
+        let runs = || self.net.topology.scope().runs(self.pid);
+        wait("the end of charon", || Ok((!runs()).then_some(())))
+    }
+
     /// Starts it again after [`Charon::kill`].
     ///
     /// # Errors

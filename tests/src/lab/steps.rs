@@ -27,6 +27,7 @@ mod moves;
 mod session;
 
 pub use clear::self_test;
+pub use session::wait as wait_for_session;
 
 /// A network with two agents that have a session.
 #[derive(Debug)]

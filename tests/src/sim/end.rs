@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use mifsec::crypto::AeadAlgorithm;
 use mifsec::ids::{ChildId, IfacePair, IkeId, Spi};
-use mifsec::ike::message::{self, Header};
+use mifsec::ike::message::{self, Header, PayloadType};
 use mifsec::ike::selector::TrafficSelector;
 use mifsec::ike::{Engine, Event, SaRequest, TimerKind, Transmit};
 
@@ -30,6 +31,8 @@ pub struct Installed {
     pub key_in: Vec<u8>,
     /// Key of what is sent.
     pub key_out: Vec<u8>,
+    /// What protects its packets.
+    pub algorithm: AeadAlgorithm,
     /// Extended sequence numbers.
     pub esn: bool,
     /// Our selectors.
@@ -62,10 +65,12 @@ pub struct End {
     pub installs: usize,
     /// Rebinds ever asked for.
     pub rebinds: usize,
+    /// Longest message that may leave. Certificates without fragmentation need more.
+    pub max_datagram: usize,
     /// Every key ever installed, to find one used twice.
     keys: BTreeSet<Vec<u8>>,
-    /// Highest request id and octets by (initiator's SPI, id).
-    requests: BTreeMap<(u64, u32), Vec<u8>>,
+    /// Octets of requests by (initiator's SPI, id, fragment number or 0).
+    requests: BTreeMap<(u64, u32, u16), Vec<u8>>,
 }
 
 impl End {
@@ -80,6 +85,7 @@ impl End {
             events: Vec::new(),
             installs: 0,
             rebinds: 0,
+            max_datagram: MAX_DATAGRAM,
             keys: BTreeSet::new(),
             requests: BTreeMap::new(),
         }
@@ -137,6 +143,7 @@ impl End {
                     spi_out: child.spi_out,
                     key_in,
                     key_out,
+                    algorithm: child.algorithm,
                     esn: child.esn,
                     ts_local: child.ts_local.clone(),
                     ts_remote: child.ts_remote.clone(),
@@ -171,7 +178,7 @@ impl End {
     /// a new one is the next.
     fn check(&mut self, transmit: &Transmit) {
         assert!(
-            transmit.payload.len() <= MAX_DATAGRAM,
+            transmit.payload.len() <= self.max_datagram,
             "{} octets",
             transmit.payload.len()
         );
@@ -180,21 +187,29 @@ impl End {
 
     /// Ids of requests count up by one, and each stands for one message.
     pub(super) fn requested(&mut self, payload: &[u8]) {
-        let (header, ..) = Header::decode(payload).expect("we send messages");
+        let (header, first, rest) = Header::decode(payload).expect("we send messages");
         if header.response || header.exchange == message::ExchangeType::IKE_SA_INIT {
             return;
         }
-        let key = (header.spi_i.0, header.message_id);
+        let number = match (first, rest) {
+            (PayloadType::SKF, [_, _, _, _, high, low, ..]) => u16::from_be_bytes([*high, *low]),
+            _ => 0,
+        };
+        let key = (header.spi_i.0, header.message_id, number);
         if let Some(sent) = self.requests.get(&key) {
             assert_eq!(sent, payload, "another message under an old id");
             return;
         }
         let highest = self
             .requests
-            .range((header.spi_i.0, 0)..=(header.spi_i.0, u32::MAX))
+            .range((header.spi_i.0, 0, 0)..=(header.spi_i.0, u32::MAX, u16::MAX))
             .next_back();
-        if let Some(((_, id), _)) = highest {
-            assert_eq!(header.message_id, id + 1, "ids count up by one");
+        if let Some(((_, id, last), _)) = highest {
+            let next = match number {
+                0 | 1 => (id + 1, number),
+                _ => (*id, last + 1),
+            };
+            assert_eq!((header.message_id, number), next, "ids count up by one");
         }
         self.requests.insert(key, payload.to_vec());
     }

@@ -237,6 +237,7 @@ pub fn assert_agreement(pair: &Pair) {
         assert_eq!(theirs.spi_out, ours.spi_in);
         assert_eq!(theirs.key_in, ours.key_out);
         assert_eq!(theirs.key_out, ours.key_in);
+        assert_eq!(theirs.algorithm, ours.algorithm);
         assert_eq!(theirs.esn, ours.esn);
         assert_eq!(theirs.name, ours.name);
         assert_eq!(theirs.ts_local, ours.ts_remote);

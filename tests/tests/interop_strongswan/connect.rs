@@ -333,11 +333,42 @@ fn a_strongswan_client_learns_the_name_server() {
 }
 
 #[test]
-fn what_a_peer_must_speak_is_asked_of_strongswan() {
-    scenario("strongSwan client: require = any", |net| {
-        let ours = AgentConfig::gateway().peer("require", "\"any\"");
-        let (_agent, _charon, client) = strongswan_client(net, &ours, &Connection::client())?;
-        both_ways(net, client)?;
+fn a_strongswan_client_is_taken_when_anything_or_mobike_is_asked_for() {
+    scenario("strongSwan client: require = any, mobike", |net| {
+        for require in ["\"any\"", "\"mobike\""] {
+            let ours = AgentConfig::gateway().peer("require", require);
+            let (agent, charon, client) = strongswan_client(net, &ours, &Connection::client())?;
+            both_ways(net, client)?;
+            charon.stop()?;
+            agent.stop()?;
+        }
+        Ok(String::new())
+    });
+}
+
+#[test]
+fn our_client_takes_a_strongswan_gateway_when_anything_or_mobike_is_asked_for() {
+    scenario("strongSwan gateway: require = any, mobike", |net| {
+        for require in ["\"any\"", "\"mobike\""] {
+            let ours = AgentConfig::client(&[Access::Ran]).peer("require", require);
+            let (agent, charon, client) = our_client(net, &ours, &Connection::gateway())?;
+            both_ways(net, client)?;
+            agent.stop()?;
+            charon.stop()?;
+        }
+        Ok(String::new())
+    });
+}
+
+#[test]
+fn strongswan_gateways_tell_our_client_their_name_server() {
+    scenario("strongSwan gateway: name server by CP", |net| {
+        let mut theirs = Connection::gateway();
+        theirs.pools = vec![format!("v4 {{\n addrs = {POOL_V4}\n dns = 10.99.0.53\n }}")];
+        let ours = AgentConfig::client(&[Access::Ran]);
+        let (agent, _charon, _) = our_client(net, &ours, &theirs)?;
+        // Namespaces have no systemd-resolved: the agent says so and goes on.
+        agent.wait_log("10.99.0.53")?;
         Ok(String::new())
     });
 }

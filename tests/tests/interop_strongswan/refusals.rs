@@ -218,3 +218,39 @@ fn our_client_refuses_a_strongswan_gateway_where_interfaces_must_be_spoken_of() 
         )
     });
 }
+
+#[test]
+fn a_strongswan_client_without_mobike_is_refused_where_it_must_move() {
+    scenario(
+        "strongSwan client: require = mobike, but it has none",
+        |net| {
+            let ours = AgentConfig::gateway().peer("require", "\"mobike\"");
+            let theirs = Connection::client().with(&["mobike = no"]);
+            client_refused(
+                net,
+                &ours,
+                &theirs,
+                "AUTHENTICATION_FAILED",
+                "speaks neither IKEv2-MIF nor MOBIKE",
+            )
+        },
+    );
+}
+
+#[test]
+fn our_client_refuses_a_strongswan_gateway_without_mobike_where_it_must_move() {
+    scenario(
+        "strongSwan gateway: require = mobike, but it has none",
+        |net| {
+            let ours = our_end().peer("require", "\"mobike\"");
+            let theirs = Connection::gateway().with(&["mobike = no"]);
+            gateway_refuses(
+                net,
+                &ours,
+                &theirs,
+                "received DELETE for IKE_SA",
+                "speaks neither IKEv2-MIF nor MOBIKE",
+            )
+        },
+    );
+}

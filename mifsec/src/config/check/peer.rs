@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::super::{Access, Child, ConfigError, Peer, Pool, PskSource, Require, Start, Ts, raw};
+use super::super::{Access, Child, ConfigError, Peer, Pool, Require, Start, Ts, raw};
 use super::rekey::What;
-use super::{Checker, NOT_YET, Section, mobility};
-use crate::ike::peer::{Identity, IdentityError, IdentityPattern, LocalAuth};
+use super::{Checker, Section, mobility};
+use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
 
 /// How long all may be quiet before the peer is asked whether it is there.
 const DPD: Duration = Duration::from_secs(30);
@@ -54,37 +54,27 @@ impl Checker<'_> {
         accesses: &[Access],
         pools: &[Pool],
     ) -> Result<Peer, ConfigError> {
-        for (key, value) in [
-            ("certificate", &raw.certificate),
-            ("private_key", &raw.private_key),
-            ("ca", &raw.ca),
-        ] {
-            if value.is_some() {
-                return Err(self
-                    .error(section, key, NOT_YET.into())
-                    .mend("use psk_file"));
-            }
-        }
         let mobility = mobility::Words::of(&raw);
         let local_id = self.required(
             section,
             "local_id",
-            raw.local_id,
+            raw.local_id.clone(),
             "say who we are, as laptop@example.org",
         )?;
         let remote_id = self.required(
             section,
             "remote_id",
-            raw.remote_id,
+            raw.remote_id.clone(),
             "say who the peer must be",
         )?;
         let local_id: Identity = local_id.parse().map_err(|e: IdentityError| {
             self.error(section, "local_id", e.to_string())
                 .mend("write laptop@example.org or gw.example.org")
         })?;
+        let proofs = self.proofs(section, &raw, &local_id)?;
         let pattern: IdentityPattern = remote_id.parse().map_err(|e: IdentityError| {
             self.error(section, "remote_id", e.to_string())
-                .mend("write an exact identity, or `*@example.org` for many")
+                .mend("write an exact identity, or `*@example.org` or `O=Example, CN=*` for many")
         })?;
         let remote: Vec<IpAddr> = self.parsed(
             section,
@@ -113,26 +103,6 @@ impl Checker<'_> {
                 )
                 .mend("give the peer's exact identity, or leave `remote` out to accept many"));
         }
-        let psk = match (raw.psk_file, raw.psk_table) {
-            (Some(path), None) => PskSource::one(&self.beside(path)).map_err(|e| {
-                self.error(section, "psk_file", e)
-                    .mend("put the shared secret there, readable by the agent")
-            })?,
-            (None, Some(path)) => PskSource::table(&self.beside(path)).map_err(|e| {
-                self.error(section, "psk_table", e)
-                    .mend("one `identity = secret` a line, readable by the agent")
-            })?,
-            (Some(_), Some(_)) => {
-                return Err(self
-                    .error(section, "psk_table", "given beside psk_file".into())
-                    .mend("keep one of the two"));
-            }
-            (None, None) => {
-                return Err(self
-                    .error(section, "psk_file", "is missing".into())
-                    .mend("name a file that holds the shared secret"));
-            }
-        };
         let (mut request_v4, mut request_v6) = (false, false);
         for family in raw.addresses.iter().flatten() {
             match family.as_str() {
@@ -236,9 +206,10 @@ impl Checker<'_> {
             remote,
             local_id,
             remote_id: pattern,
-            psk: Some(psk),
-            local_auth: LocalAuth::Psk,
-            ca: None,
+            psk: proofs.psk,
+            local_auth: proofs.local_auth,
+            ca: proofs.ca,
+            credential_files: proofs.files,
             request_v4,
             request_v6,
             children,

@@ -3,17 +3,19 @@
 //! receives at its address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto::{KeGroup, PrivateKey};
 use crate::ids::{Arrival, IkeSpi};
+use crate::ike::config::PeerConfig;
 use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::{Channel, Event};
 use crate::ike::keymat::IkeKeys;
 use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
 use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
 use crate::ike::sa::{IkeSa, Keys, Phase};
-use crate::ike::task::auth::{HalfOpen, Initial};
+use crate::ike::task::auth::{self, HalfOpen, Initial};
 use crate::ike::task::{Payloads, init, natd};
 use crate::ike::timer::TimerKind;
 
@@ -175,16 +177,20 @@ impl Engine {
     /// may come from this address.
     fn proposals_for(&self, arrival: Arrival) -> Vec<IkeProposal> {
         let mut proposals: Vec<IkeProposal> = Vec::new();
-        for peer in &self.cx.peers {
-            if peer.remote.is_empty() || peer.remote.contains(&arrival.remote.ip()) {
-                for proposal in &peer.ike_proposals {
-                    if !proposals.contains(proposal) {
-                        proposals.push(proposal.clone());
-                    }
+        for peer in self.peers_at(arrival.remote.ip()) {
+            for proposal in &peer.ike_proposals {
+                if !proposals.contains(proposal) {
+                    proposals.push(proposal.clone());
                 }
             }
         }
         proposals
+    }
+
+    /// Peers that may call from an address.
+    fn peers_at(&self, remote: IpAddr) -> impl Iterator<Item = &Arc<PeerConfig>> {
+        let peers = self.cx.peers.iter();
+        peers.filter(move |peer| peer.remote.is_empty() || peer.remote.contains(&remote))
     }
 
     /// Answers and keeps a half-open IKE SA; `false` for a public value that is
@@ -209,12 +215,14 @@ impl Engine {
             Payload::Nonce(nr.clone()),
         ];
         // Who it is shows later: forced if it may be one that is to be.
-        let forced = self.cx.peers.iter().any(|peer| {
-            peer.mobility.force_udp
-                && (peer.remote.is_empty() || peer.remote.contains(&remote.ip()))
-        });
+        let forced = self
+            .peers_at(remote.ip())
+            .any(|peer| peer.mobility.force_udp);
         payloads.extend(natd::build(spis.0, spis.1, local, remote, forced));
         payloads.extend(init::answer(offer.payloads));
+        let announced = auth::Announced::read(offer.payloads);
+        payloads.extend(announced.knows_hashes().then(auth::hashes));
+        payloads.extend(auth::request(self.peers_at(remote.ip())));
         let header = Header {
             spi_r: spis.1,
             response: true,
@@ -230,6 +238,7 @@ impl Engine {
                 response: response.clone(),
                 ni: offer.ni.to_vec(),
                 nr,
+                announced,
             },
         }));
         let channel = Channel {
@@ -248,7 +257,7 @@ impl Engine {
             .notify(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED)
             .is_some();
         sa.acquaint(offer.payloads);
-        sa.inbound.answered(0, response.clone());
+        sa.inbound.answered(0, vec![response.clone()]);
         let expiry = self.cx.now() + self.cx.limits.half_open_lifetime;
         sa.timers.set(TimerKind::Expire, Some(expiry));
         self.half_open.insert(spis.0, remote, id);

@@ -15,6 +15,7 @@ use crate::ike::mif::{AddressPolicy, InterfaceRecord};
 use crate::ike::peer::PskTable;
 use crate::ike::redirect::History;
 use crate::ike::sa::IkeSa;
+use crate::ike::window::Datagrams;
 
 /// Octets of our nonces: half the key of the largest PRF is the least
 /// (RFC 7296 2.10).
@@ -135,6 +136,13 @@ impl Context {
             remote: arrival.remote,
             payload,
         });
+    }
+
+    /// The same of a message that may be in fragments.
+    pub(in crate::ike) fn reply_all(&mut self, arrival: Arrival, datagrams: Datagrams) {
+        for datagram in datagrams {
+            self.reply(arrival, datagram);
+        }
     }
 
     pub(in crate::ike) fn request(&mut self, request: SaRequest) {

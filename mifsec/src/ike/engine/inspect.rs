@@ -7,12 +7,14 @@ use super::Engine;
 
 impl Engine {
     /// Header and payloads of a message of one of our IKE SAs, whichever end
-    /// sealed it; `None` without the keys.
+    /// sealed it; `None` without the keys and for a fragment.
     #[must_use]
     pub fn reveal(&self, bytes: &[u8]) -> Option<(Header, Vec<Payload>)> {
         let (header, body) = message::decode(bytes).ok()?;
         let payloads = match body {
             Body::Clear(payloads) => payloads,
+            // A part says nothing alone.
+            Body::Fragment(_) => return None,
             Body::Protected(sealed) => {
                 let ids = [header.spi_i, header.spi_r].map(|spi| self.by_spi.get(&spi));
                 ids.into_iter()

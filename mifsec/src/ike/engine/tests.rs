@@ -19,6 +19,8 @@ use crate::ike::timer::tests::some_instant;
 
 use super::*;
 
+mod mobike;
+
 /// Two engines and the time.
 struct Two {
     a: Engine,
@@ -512,6 +514,9 @@ fn a_table_too_large_is_refused_whole() {
 }
 
 /// The tables B was told, as addresses.
+mod bad_input;
+mod redirect;
+
 fn announced(two: &mut Two) -> Vec<Vec<String>> {
     let of = |event| match event {
         Event::PeerInterfaces { ifaces, .. } => Some(ifaces),
@@ -558,10 +563,12 @@ fn a_peer_is_told_no_more_interfaces_than_it_keeps() {
 }
 
 #[test]
-fn a_message_that_may_be_fragmented_is_sent_and_counted() {
+fn a_long_message_is_sent_in_fragments_or_else_whole_and_counted() {
     // 16 octets per selector and side.
-    for (selectors, oversized) in [(20, None), (60, Some(&1))] {
-        let mut two = Two::established_with(|a, _| {
+    for (selectors, room, oversized) in [(20, 1228, None), (60, 1228, None), (60, 9000, Some(&1))] {
+        let mut two = Two::established_with(|a, b| {
+            a.fragment_size = room;
+            b.fragment_size = room;
             let nets = |site: u8| {
                 let net = |n: u8| TsSpec::Net(format!("10.{site}.{n}.0/24").parse().unwrap());
                 (0..selectors).map(move |n| net(n * 2)).collect()

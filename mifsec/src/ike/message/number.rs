@@ -132,6 +132,10 @@ numbers! {
         RSA = 1,
         /// Shared key message integrity code.
         SHARED_KEY = 2,
+        /// ECDSA with SHA-256 on P-256 (RFC 4754).
+        ECDSA_256 = 9,
+        /// ECDSA with SHA-384 on P-384 (RFC 4754).
+        ECDSA_384 = 10,
         /// Digital signature (RFC 7427).
         SIGNATURE = 14,
     }

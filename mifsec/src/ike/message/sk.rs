@@ -15,7 +15,7 @@ use super::payload::{Raw, decode_chain, encode_chain};
 use super::{DecodeError, HEADER_LEN, Header, MAX_MESSAGE, Payload, PayloadType};
 
 /// Octets of a generic payload header.
-const GENERIC_LEN: usize = 4;
+pub(super) const GENERIC_LEN: usize = 4;
 /// No algorithm's IV and ICV are shorter together.
 const LEAST_BODY: usize = 8 + 16;
 
@@ -135,8 +135,17 @@ pub fn seal(header: &Header, payloads: &[Payload], key: &Aead, counter: u64) -> 
     let first = payloads.first().map_or(PayloadType::NONE, Payload::kind);
     let mut inner = Writer::new();
     encode_chain(payloads, &mut inner);
-    let inner = inner.finish();
+    seal_inner(header, first, &inner.finish(), key, counter)
+}
 
+/// The same of payloads that are octets already, the first of this type.
+pub(super) fn seal_inner(
+    header: &Header,
+    first: PayloadType,
+    inner: &[u8],
+    key: &Aead,
+    counter: u64,
+) -> Vec<u8> {
     let payload_len = GENERIC_LEN + body_len(key, inner.len());
     let total = HEADER_LEN + payload_len;
     assert!(total <= MAX_MESSAGE, "our own message fits a datagram");
@@ -145,5 +154,5 @@ pub fn seal(header: &Header, payloads: &[Payload], key: &Aead, counter: u64) -> 
     header.encode(PayloadType::SK, length, &mut out);
     let payload_len = u16::try_from(payload_len).expect("bounded above");
     out.u8(first.0).u8(0).u16(payload_len);
-    seal_body(key, counter, &inner, out.finish())
+    seal_body(key, counter, inner, out.finish())
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::crypto::{Aead, AeadAlgorithm};
+use crate::crypto::{Aead, AeadAlgorithm, AesKey, Integrity};
 use crate::ids::{IkeSpi, Spi};
 use crate::ike::selector::{TrafficSelector, TsEntry};
 use crate::ike::testing::{hex, unhex};
@@ -46,10 +46,26 @@ fn key() -> Aead {
     Aead::new(AeadAlgorithm::Aes256Gcm16, &[7; 36]).unwrap()
 }
 
+/// Keys of every shape of SK payload.
+fn keys() -> Vec<Aead> {
+    let cbc = |key, integrity| {
+        let algorithm = AeadAlgorithm::AesCbc(key, integrity);
+        let keymat: Vec<u8> = (1..).take(algorithm.keymat_len()).collect();
+        Aead::new(algorithm, &keymat).unwrap()
+    };
+    vec![
+        key(),
+        rfc_7634_key(),
+        cbc(AesKey::Aes128, Integrity::HmacSha256_128),
+        cbc(AesKey::Aes192, Integrity::HmacSha384_192),
+        cbc(AesKey::Aes256, Integrity::HmacSha512_256),
+    ]
+}
+
 fn open(bytes: &[u8], key: &Aead) -> Result<Vec<Payload>, OpenError> {
     match decode(bytes)? {
         (_, Body::Protected(encrypted)) => encrypted.open(key),
-        (_, Body::Clear(_)) => Err(OpenError::Integrity),
+        (_, Body::Clear(_) | Body::Fragment(_)) => Err(OpenError::Integrity),
     }
 }
 
@@ -131,6 +147,49 @@ fn padding_is_skipped_and_an_impossible_pad_length_refused() {
     for bad in [&[9, 9, 9, 4][..], &[], &[1]] {
         let error = open(&sealed(bad), &key()).unwrap_err();
         assert!(matches!(error, OpenError::Content(_)), "{bad:?}");
+    }
+}
+
+/// Padded to blocks, with the least padding there is (RFC 7296 3.14).
+#[test]
+fn with_aes_cbc_the_content_is_padded_to_blocks() {
+    let integrity = Integrity::HmacSha256_128;
+    let key = Aead::new(AeadAlgorithm::AesCbc(AesKey::Aes128, integrity), &[7; 48]).unwrap();
+    for len in 0..64 {
+        let payloads = [Payload::Nonce(vec![1; 16 + len])];
+        let bytes = seal(&header(), &payloads, &key, 1);
+        let content = 4 + 16 + len + 1;
+        let blocks = content.div_ceil(16) * 16;
+        assert_eq!(bytes.len(), HEADER_LEN + 4 + 16 + blocks + 16);
+        assert_eq!(open(&bytes, &key).as_deref(), Ok(&payloads[..]));
+    }
+}
+
+/// The integrity algorithm covers the message from the IKE header to the end of
+/// the ciphertext (RFC 7296 3.14).
+#[test]
+fn with_aes_cbc_the_check_value_is_over_the_whole_message() {
+    let integrity = Integrity::HmacSha256_128;
+    let keymat: Vec<u8> = (0..48).collect();
+    let key = Aead::new(AeadAlgorithm::AesCbc(AesKey::Aes128, integrity), &keymat).unwrap();
+    let bytes = seal(&header(), &rfc_7634_payloads(), &key, 1);
+    let (covered, icv) = bytes.split_at(bytes.len() - 16);
+    let mac = ring::hmac::sign(
+        &ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &keymat[16..]),
+        covered,
+    );
+    assert_eq!(icv, &mac.as_ref()[..16]);
+}
+
+#[test]
+fn no_bit_of_a_protected_message_may_change() {
+    for key in keys() {
+        let bytes = seal(&header(), &rfc_7634_payloads(), &key, 1);
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&bad, &key).is_err(), "bit {bit}");
+        }
     }
 }
 
@@ -273,7 +332,7 @@ fn an_encrypted_payload_anywhere_but_alone_is_refused() {
     ));
     assert_eq!(
         decode(&lone(PayloadType::SKF.0, 0, &[0; 64])),
-        Err(DecodeError::Misplaced(PayloadType::SKF))
+        Err(DecodeError::Malformed("fragment number"))
     );
 }
 
@@ -524,9 +583,12 @@ proptest! {
         payloads in vec(payload(), 0..8),
         iv in any::<u64>(),
     ) {
-        let bytes = seal(&header, &payloads, &key(), iv);
-        prop_assert_eq!(Header::decode(&bytes).map(|(header, ..)| header), Ok(header));
-        prop_assert_eq!(open(&bytes, &key()), Ok(payloads));
+        for key in keys() {
+            let bytes = seal(&header, &payloads, &key, iv);
+            prop_assert_eq!(Header::decode(&bytes).map(|(header, ..)| header), Ok(header));
+            let opened = open(&bytes, &key);
+            prop_assert_eq!(opened.as_ref(), Ok(&payloads));
+        }
     }
 
     /// As cut by the network, and as cut by a sender whose length field agrees.
@@ -539,9 +601,19 @@ proptest! {
                 prop_assert!(decode(&with_length(bytes[..end].to_vec())).is_err());
             }
         }
-        let sealed = seal(&header(), &payloads, &key(), 1);
-        for end in HEADER_LEN..sealed.len() {
-            prop_assert!(open(&with_length(sealed[..end].to_vec()), &key()).is_err());
+        for key in keys() {
+            let sealed = seal(&header(), &payloads, &key, 1);
+            for end in HEADER_LEN..sealed.len() {
+                prop_assert!(open(&with_length(sealed[..end].to_vec()), &key).is_err());
+                // And with a payload length that agrees, too.
+                let mut cut = with_length(sealed[..end].to_vec());
+                if let (Some(field), Ok(len)) =
+                    (cut.get_mut(30..32), u16::try_from(end - HEADER_LEN))
+                {
+                    field.copy_from_slice(&len.to_be_bytes());
+                    prop_assert!(open(&cut, &key).is_err());
+                }
+            }
         }
     }
 
@@ -572,7 +644,10 @@ proptest! {
             let mut bytes = with_length(bytes);
             bytes[17] = 0x20;
             if let Ok((_, Body::Protected(encrypted))) = decode(&bytes) {
-                prop_assert_eq!(encrypted.open(&key()), Err(OpenError::Integrity));
+                for key in keys() {
+                    let opened = encrypted.clone().open(&key);
+                    prop_assert_eq!(opened, Err(OpenError::Integrity));
+                }
             }
         }
     }

@@ -139,11 +139,8 @@ impl Interfaces {
     /// of the worst addresses as it takes to fit one packet: of the interfaces with
     /// most of them first, so that each keeps its best. Whether anything was.
     pub fn fit(&mut self, most: u8) -> bool {
-        let before = (self.records.len(), self.addresses());
-        self.records.truncate(usize::from(most));
-        for record in &mut self.records {
-            record.addresses.truncate(usize::from(MAX_ADDRESSES));
-        }
+        let limited = self.limit(most);
+        let before = self.addresses();
         while self.len() > ROOM
             && let Some(longest) = self
                 .records
@@ -152,6 +149,17 @@ impl Interfaces {
                 .max_by_key(|record| record.addresses.len())
             && longest.addresses.pop().is_some()
         {}
+        limited || before != self.addresses()
+    }
+
+    /// Leaves out what a peer that keeps `most` interfaces would refuse. Whether
+    /// anything was.
+    pub fn limit(&mut self, most: u8) -> bool {
+        let before = (self.records.len(), self.addresses());
+        self.records.truncate(usize::from(most));
+        for record in &mut self.records {
+            record.addresses.truncate(usize::from(MAX_ADDRESSES));
+        }
         before != (self.records.len(), self.addresses())
     }
 

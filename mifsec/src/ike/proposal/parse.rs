@@ -372,11 +372,77 @@ mod tests {
     }
 
     #[test]
+    fn a_cipher_with_an_integrity_algorithm_is_read() {
+        let ike: IkeProposal = "aes256-sha256-modp2048".parse().unwrap();
+        assert_eq!(
+            ike,
+            IkeProposal {
+                aeads: vec![AeadAlgorithm::AesCbc(
+                    AesKey::Aes256,
+                    Integrity::HmacSha256_128
+                )],
+                prfs: vec![PrfAlgorithm::HmacSha256],
+                groups: vec![KeGroup::Modp2048],
+            }
+        );
+        let ike: IkeProposal = "aes128-aes192-sha384-sha512-x25519".parse().unwrap();
+        assert_eq!(ike.aeads.len(), 4);
+        assert_eq!(
+            ike.prfs,
+            [PrfAlgorithm::HmacSha384, PrfAlgorithm::HmacSha512]
+        );
+        let ike: IkeProposal = "aes128-sha512-prfsha256-ecp256".parse().unwrap();
+        assert_eq!(ike.prfs, [PrfAlgorithm::HmacSha256]);
+        let esp: EspProposal = "aes128-sha256-modp2048".parse().unwrap();
+        assert_eq!(esp.groups, [KeGroup::Modp2048]);
+        assert_eq!(esp.esn, [true, false]);
+        assert_eq!("aes-sha2_256-modp2048-esn-noesn".parse(), Ok(esp));
+    }
+
+    #[test]
+    fn two_words_stand_for_lists() {
+        let default = IkeProposal::default();
+        assert_eq!(IkeProposal::entry("default"), Ok(vec![default]));
+        let legacy = IkeProposal::entry(" Legacy ").unwrap();
+        assert_eq!(legacy, IkeProposal::legacy());
+        for must in [
+            "aes128-sha256-modp2048",
+            "aes256-sha512-modp2048",
+            "aes128-sha256-x25519",
+            "aes128gcm16-prfsha512-modp2048",
+        ] {
+            let must: IkeProposal = must.parse().unwrap();
+            let within = |ours: &IkeProposal| {
+                must.aeads.iter().all(|a| ours.aeads.contains(a))
+                    && must.prfs.iter().all(|p| ours.prfs.contains(p))
+                    && must.groups.iter().all(|g| ours.groups.contains(g))
+            };
+            assert!(legacy.iter().any(within), "{must}");
+        }
+        let esp = EspProposal::entry("legacy").unwrap();
+        assert_eq!(
+            esp[0].to_string(),
+            "aes256-aes128-sha256-sha384-sha512-esn-noesn"
+        );
+        assert_eq!(
+            EspProposal::entry("aes128gcm16").unwrap(),
+            ["aes128gcm16".parse().unwrap()]
+        );
+        assert!(EspProposal::entry("legacy-esn").is_err());
+    }
+
+    #[test]
     fn what_is_printed_reads_back() {
-        let ike = IkeProposal::default();
-        assert_eq!(ike.to_string().parse(), Ok(ike));
-        let esp = EspProposal::default();
-        assert_eq!(esp.to_string().parse(), Ok(esp));
+        let mut ike = vec![IkeProposal::default()];
+        ike.extend(IkeProposal::legacy());
+        for ike in ike {
+            assert_eq!(ike.to_string().parse(), Ok(ike));
+        }
+        let mut esp = vec![EspProposal::default()];
+        esp.extend(EspProposal::legacy());
+        for esp in esp {
+            assert_eq!(esp.to_string().parse(), Ok(esp));
+        }
     }
 
     #[test]
@@ -399,6 +465,14 @@ mod tests {
             esp("aes128gcm16-prfsha256"),
             ParseError::Misplaced { .. }
         ));
+        assert_eq!(
+            ike("aes256-x25519").to_string(),
+            "\"aes256\" needs an integrity algorithm: add sha256, as in aes256-sha256"
+        );
+        let mixed = esp("aes128gcm16-aes128-sha256").to_string();
+        assert!(mixed.contains("write two, one with aes128gcm16"), "{mixed}");
+        let needless = ike("aes256gcm16-sha384-ecp384").to_string();
+        assert!(needless.contains("prfsha384 if the PRF"), "{needless}");
         assert!(ike("modp1024").to_string().contains("use aes128gcm16"));
     }
 }

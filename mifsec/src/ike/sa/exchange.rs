@@ -8,13 +8,15 @@ use crate::ike::engine::Context;
 use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Event;
 use crate::ike::message::{
-    self, Body, Encrypted, ExchangeType, Header, Notify, NotifyType, OpenError, Payload,
+    self, Body, DecodeError, Encrypted, EncryptedFragment, ExchangeType, Header, Notify,
+    NotifyType, OpenError, Payload,
 };
 use crate::ike::task::init::InitResponse;
 use crate::ike::task::{Payloads, Received, Task, auth, child, informational};
 use crate::ike::timer::TimerKind;
-use crate::ike::window::{Due, Place};
+use crate::ike::window::{Datagrams, Due, Place};
 
+use super::fragment::Outcome;
 use super::{IkeSa, Phase};
 
 /// Retransmissions from which on the channel's path is reported as quiet.
@@ -42,6 +44,7 @@ impl IkeSa {
         match (body, header.response) {
             (Body::Protected(sealed), false) => self.receive_request(header, sealed, arrival, cx),
             (Body::Protected(sealed), true) => self.receive_response(header, sealed, arrival, cx),
+            (Body::Fragment(sealed), _) => self.receive_fragment(header, sealed, arrival, cx),
             (Body::Clear(payloads), true) => {
                 self.receive_init_response(header, payloads, bytes, arrival, cx);
             }
@@ -119,21 +122,85 @@ impl IkeSa {
             Err(OpenError::Content(error)) => Err(error),
             Ok(payloads) => Ok(Payloads(payloads)),
         };
+        if self.is_new(header, arrival, cx) {
+            self.take_request(header, opened, arrival, cx);
+        }
+    }
+
+    /// Whether a request that the peer sealed is one to look at. One answered
+    /// before gets its response again.
+    fn is_new(&mut self, header: &Header, arrival: Arrival, cx: &mut Context) -> bool {
         match self.inbound.place(header.message_id) {
-            Place::New => {}
+            Place::New if !matches!(self.phase, Phase::Spent) => return true,
+            Place::New => cx.drop(DropReason::Unexpected),
             Place::Duplicate(response) => {
                 cx.drop(DropReason::Duplicate);
-                return cx.reply(arrival, response);
+                cx.reply_all(arrival, response);
             }
-            Place::Old => return cx.drop(DropReason::OldRequest),
+            Place::Old => cx.drop(DropReason::OldRequest),
             Place::Outside => {
                 cx.drop(DropReason::RequestOutsideWindow);
-                return self.tell_outside(header.message_id, cx);
+                self.tell_outside(header.message_id, cx);
             }
         }
-        if matches!(self.phase, Phase::Spent) {
+        false
+    }
+
+    /// Takes a part of a message (RFC 7383 2.6). A forged one is dropped alone; a
+    /// request answered before is answered again upon its first part only.
+    fn receive_fragment(
+        &mut self,
+        header: &Header,
+        sealed: EncryptedFragment,
+        arrival: Arrival,
+        cx: &mut Context,
+    ) {
+        let (id, response) = (header.message_id, header.response);
+        let Some(keys) = self.keys.as_ref().filter(|_| self.fragmentation) else {
             return cx.drop(DropReason::Unexpected);
+        };
+        if response && !self.outbound.expects(id) {
+            return cx.drop(DropReason::ResponseUnexpected);
         }
+        if !response && sealed.number() != 1 && self.inbound.was_answered(id) {
+            return cx.drop(DropReason::Duplicate);
+        }
+        let fragment = match sealed.open(&keys.inbound) {
+            Err(OpenError::Integrity) => return cx.drop(DropReason::Integrity),
+            Err(OpenError::Content(_)) => return cx.drop(DropReason::Fragment),
+            Ok(fragment) => fragment,
+        };
+        if !response && !self.is_new(header, arrival, cx) {
+            return;
+        }
+        let most = cx.limits.message;
+        let outcome = self.reassembly.add(response, id, fragment, most, cx.now());
+        self.timers
+            .set(TimerKind::Reassembly, self.reassembly.next_expiry());
+        match outcome {
+            Outcome::Waiting => {}
+            Outcome::Duplicate => cx.drop(DropReason::Duplicate),
+            Outcome::Refused => cx.drop(DropReason::Fragment),
+            Outcome::Whole(first, octets) => {
+                let opened = message::decode_whole(first, &octets).map(Payloads);
+                if response {
+                    self.take_response(header, opened, arrival, cx);
+                } else {
+                    self.take_request(header, opened, arrival, cx);
+                }
+            }
+        }
+    }
+
+    /// Answers a request.
+    fn take_request(
+        &mut self,
+        header: &Header,
+        opened: Result<Payloads, DecodeError>,
+        arrival: Arrival,
+        cx: &mut Context,
+    ) {
+        self.reassembly.forget(false, header.message_id);
         self.alive(cx);
         let refused = opened.is_err();
         self.follow_request(header.exchange, arrival, cx);
@@ -162,9 +229,10 @@ impl IkeSa {
         if unreadable || response.notify(NotifyType::INVALID_SYNTAX).is_some() {
             self.close(Failure::Protocol { what: "message" }, cx);
         }
-        if let Some(bytes) = self.seal(header.exchange, header.message_id, true, &response.0) {
-            self.inbound.answered(header.message_id, bytes.clone());
-            cx.reply(arrival, bytes);
+        let sealed = self.seal(header.exchange, header.message_id, true, &response.0, cx);
+        if let Some(datagrams) = sealed {
+            self.inbound.answered(header.message_id, datagrams.clone());
+            cx.reply_all(arrival, datagrams);
         }
     }
 
@@ -212,13 +280,29 @@ impl IkeSa {
         if !self.outbound.expects(header.message_id) {
             return cx.drop(DropReason::ResponseUnexpected);
         }
-        let payloads = match sealed.open(&keys.inbound) {
+        let opened = match sealed.open(&keys.inbound) {
             Err(OpenError::Integrity) => return cx.drop(DropReason::Integrity),
-            Err(OpenError::Content(error)) => {
+            Err(OpenError::Content(error)) => Err(error),
+            Ok(payloads) => Ok(Payloads(payloads)),
+        };
+        self.take_response(header, opened, arrival, cx);
+    }
+
+    /// Hands a response to what waits for it.
+    fn take_response(
+        &mut self,
+        header: &Header,
+        opened: Result<Payloads, DecodeError>,
+        arrival: Arrival,
+        cx: &mut Context,
+    ) {
+        self.reassembly.forget(true, header.message_id);
+        let payloads = match opened {
+            Ok(payloads) => payloads,
+            Err(error) => {
                 cx.count(error.reason());
                 return self.give_up_on(header.message_id, cx);
             }
-            Ok(payloads) => Payloads(payloads),
         };
         self.alive(cx);
         let Some(task) = self.outbound.answered(header.message_id) else {
@@ -278,17 +362,18 @@ impl IkeSa {
                 continue;
             };
             let id = self.outbound.next_id();
-            let Some(bytes) = self.seal(task.exchange(), id, false, &payloads) else {
+            let Some(datagrams) = self.seal(task.exchange(), id, false, &payloads, cx) else {
                 continue;
             };
-            if let Task::Init(init) = &mut task {
-                init.sent(&bytes);
+            if let (Task::Init(init), [bytes]) = (&mut task, datagrams.as_slice()) {
+                init.sent(bytes);
             }
             let home = task.elsewhere();
             let home = home.map(|other| std::mem::replace(&mut self.channel, other));
-            self.send(bytes.clone(), cx);
+            self.send(datagrams.clone(), cx);
             self.channel = home.unwrap_or(self.channel);
-            self.outbound.sent(bytes, task, &cx.retransmit, cx.now());
+            self.outbound
+                .sent(datagrams, task, &cx.retransmit, cx.now());
         }
         if !matches!(self.phase, Phase::Spent) {
             self.timers
@@ -296,14 +381,16 @@ impl IkeSa {
         }
     }
 
-    /// One message; in clear while there are no keys.
+    /// One message: in clear while there are no keys, in fragments if it is long and
+    /// the peer takes them.
     fn seal(
         &mut self,
         exchange: ExchangeType,
         message_id: u32,
         response: bool,
         payloads: &[Payload],
-    ) -> Option<Vec<u8>> {
+        cx: &Context,
+    ) -> Option<Datagrams> {
         let header = Header {
             spi_i: self.spi_i,
             spi_r: self.spi_r,
@@ -315,10 +402,13 @@ impl IkeSa {
         };
         match &mut self.keys {
             Some(keys) => {
-                keys.iv = keys.iv.checked_add(1)?;
-                Some(message::seal(&header, payloads, &keys.outbound, keys.iv))
+                let room = match self.fragmentation {
+                    true => cx.fragment_size,
+                    false => message::MAX_MESSAGE,
+                };
+                message::seal_fitting(&header, payloads, &keys.outbound, &mut keys.iv, room)
             }
-            None => Some(message::encode_clear(&header, payloads)),
+            None => Some(vec![message::encode_clear(&header, payloads)]),
         }
     }
 
@@ -339,6 +429,13 @@ impl IkeSa {
         }
         if self.timers.take_due(TimerKind::Retransmit, now) {
             self.retransmit(cx);
+        }
+        if self.timers.take_due(TimerKind::Reassembly, now) {
+            for _ in 0..self.reassembly.expire(now) {
+                cx.drop(DropReason::FragmentsExpired);
+            }
+            self.timers
+                .set(TimerKind::Reassembly, self.reassembly.next_expiry());
         }
         if self.timers.take_due(TimerKind::Retry, now) {
             for task in std::mem::take(&mut self.postponed) {
@@ -362,14 +459,15 @@ impl IkeSa {
         }
         for due in self.outbound.due(&cx.retransmit, cx.now()) {
             match due {
-                Due::Again { bytes, tries } => {
+                Due::Again { datagrams, tries } => {
                     if tries >= QUIET_AFTER && self.is_established() {
                         cx.event(Event::ChannelQuiet {
                             ike: self.id,
                             tries,
                         });
                     }
-                    self.send(bytes, cx);
+                    cx.count("ike_retransmitted");
+                    self.send(datagrams, cx);
                 }
                 Due::GaveUp => {
                     let reason = match &self.phase {
@@ -395,7 +493,17 @@ impl IkeSa {
     ) -> Option<Vec<u8>> {
         let id = self.outbound.next_id();
         self.outbound.skip();
-        self.seal(exchange, id, false, payloads)
+        self.seal_now(exchange, id, false, payloads)
+    }
+
+    /// An answer as this end would seal it, whatever was asked.
+    pub(in crate::ike) fn forge_answer(
+        &mut self,
+        exchange: ExchangeType,
+        id: u32,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        self.seal_now(exchange, id, true, payloads)
     }
 
     /// What the other end sealed.
@@ -409,7 +517,43 @@ impl IkeSa {
     /// A request whose inner chain is these octets, beginning with a payload of
     /// this type.
     pub(in crate::ike) fn forge_raw(&mut self, first: u8, chain: &[u8]) -> Option<Vec<u8>> {
-        let mut bytes = self.forge(ExchangeType::INFORMATIONAL, &[])?;
+        let bytes = self.forge(ExchangeType::INFORMATIONAL, &[])?;
+        self.refill(bytes, first, chain)
+    }
+
+    /// The same as a response to the request of this id.
+    pub(in crate::ike) fn forge_response(
+        &mut self,
+        message_id: u32,
+        first: u8,
+        chain: &[u8],
+    ) -> Option<Vec<u8>> {
+        let bytes = self.seal_now(ExchangeType::INFORMATIONAL, message_id, true, &[])?;
+        self.refill(bytes, first, chain)
+    }
+
+    pub(in crate::ike) fn seal_now(
+        &mut self,
+        exchange: ExchangeType,
+        message_id: u32,
+        response: bool,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        let header = Header {
+            spi_i: self.spi_i,
+            spi_r: self.spi_r,
+            exchange,
+            response,
+            initiator: self.initiator,
+            higher_version: false,
+            message_id,
+        };
+        let keys = self.keys.as_mut()?;
+        keys.iv += 1;
+        Some(message::seal(&header, payloads, &keys.outbound, keys.iv))
+    }
+
+    fn refill(&mut self, mut bytes: Vec<u8>, first: u8, chain: &[u8]) -> Option<Vec<u8>> {
         bytes.truncate(message::HEADER_LEN + 4);
         let keys = self.keys.as_mut()?;
         keys.iv += 1;

@@ -119,6 +119,7 @@ impl IkeSa {
             handover: _,
             // About its message ids.
             told_outside: _,
+            reassembly: _,
             // Inherited.
             id,
             caller,

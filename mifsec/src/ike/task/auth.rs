@@ -1,26 +1,33 @@
-//! IKE_AUTH with pre-shared keys (RFC 7296 1.2, 2.15, 2.21.2), the first Child
-//! SA and the offer of the multiple-interface extension.
+//! IKE_AUTH with pre-shared keys and certificates (RFC 7296 1.2, 2.15, 2.21.2),
+//! the first Child SA and the offer of the multiple-interface extension.
 //!
 //! ```text
-//!  request   SK{IDi, [IDr], AUTH, [N(INITIAL_CONTACT)], [CP], SAi2, TSi, TSr, V, N(MIF_SUPPORTED)}
-//!  response  SK{IDr, AUTH, [CP], SAr2, TSi, TSr, [V, N(MIF_SUPPORTED), N(MIF_INTERFACES)]}
-//!        or  SK{IDr, AUTH, [CP], N(error)}      the IKE SA stands without Child SA
+//!  request   SK{IDi, [CERT+], [CERTREQ], [IDr], AUTH, [N(INITIAL_CONTACT)], [CP], SAi2, TSi, TSr,
+//!               V, N(MIF_SUPPORTED)}
+//!  response  SK{IDr, [CERT+], AUTH, [CP], SAr2, TSi, TSr, [V, N(MIF_SUPPORTED), N(MIF_INTERFACES)]}
+//!        or  SK{IDr, [CERT+], AUTH, [CP], N(error)}   the IKE SA stands without Child SA
 //!        or  SK{N(AUTHENTICATION_FAILED)}       nothing stands
 //! ```
 
-use crate::crypto::{PrfAlgorithm, Secret};
+mod choice;
+mod proof;
+
 use crate::ids::Spi;
+use crate::ike::cert::authorities;
 use crate::ike::config::{PeerConfig, Require};
 use crate::ike::engine::Context;
 use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Event;
-use crate::ike::keymat::{shared_key_auth, signed_octets, verify_shared_key};
 use crate::ike::message::{Auth, AuthMethod, Notify, NotifyType, Payload};
-use crate::ike::peer::{Identity, IdentityPattern, PskSource, authorise};
+use crate::ike::peer::{Identity, IdentityPattern};
 use crate::ike::sa::{IkeSa, Phase};
 
 use super::child::{self, Create, Nonces};
 use super::{Payloads, Received, config, interfaces, mobike, reauth, redirect};
+
+pub(in crate::ike) use choice::request;
+use proof::Proof;
+pub(in crate::ike) use proof::{Announced, hashes};
 
 /// What IKE_SA_INIT left for AUTH to cover.
 pub(in crate::ike) struct Initial {
@@ -28,6 +35,8 @@ pub(in crate::ike) struct Initial {
     pub(in crate::ike) response: Vec<u8>,
     pub(in crate::ike) ni: Vec<u8>,
     pub(in crate::ike) nr: Vec<u8>,
+    /// What the peer said in them.
+    pub(in crate::ike) announced: Announced,
 }
 
 /// A responder's IKE SA whose peer is not known yet.
@@ -69,22 +78,27 @@ impl AuthTask {
         cx: &mut Context,
     ) -> Option<Vec<Payload>> {
         let peer = sa.peer.clone()?;
-        let id = peer.local_id.to_id();
-        let Some(secret) = initiator_secret(&peer, cx) else {
-            let id = peer.remote_id.to_string();
-            sa.close(Failure::NoSecret { id }, cx);
-            return None;
-        };
+        let id = choice::local_id(&peer);
         let keys = &sa.keys.as_ref()?.ike;
-        let auth = Proof {
+        let ours = Proof {
             prf: keys.suite.prf,
             first_message: &self.initial.request,
             other_nonce: &self.initial.nr,
             sk_p: &keys.sk_pi,
             id_body: &id.body(),
-        }
-        .make(secret);
+        };
+        let secret = choice::initiator_secret(&peer, cx);
+        let made = choice::prove(&peer, &ours, secret, &self.initial.announced, false);
+        let (auth, certificates) = match made {
+            Ok(made) => made,
+            Err(reason) => {
+                sa.close(reason, cx);
+                return None;
+            }
+        };
         let mut payloads = vec![Payload::IdI(id)];
+        payloads.extend(certificates);
+        payloads.extend(choice::request([&peer]));
         if let IdentityPattern::Exact(remote) = &peer.remote_id {
             payloads.push(Payload::IdR(remote.to_id()));
         }
@@ -261,12 +275,11 @@ fn authenticate_initiator(
     let wanted = payloads.id_r().map(Identity::from_id).transpose();
     let wanted = wanted.map_err(|_| invalid)?;
     let name = identity.to_string();
-    let peer = authorise(&cx.peers, &identity, wanted.as_ref())
-        .cloned()
+    let authorities = authorities(&payloads.0);
+    let accepted = authorities.as_deref();
+    let peer = choice::entry(cx, &identity, wanted.as_ref(), auth, accepted)
         .ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
     sa.peer = Some(peer.clone());
-    let secret =
-        shared_key(&peer, &identity, cx).ok_or_else(|| Failure::NoSecret { id: name.clone() })?;
     let Some(keys) = &sa.keys else {
         return Err(Failure::Protocol { what: "IKE_AUTH" });
     };
@@ -278,18 +291,20 @@ fn authenticate_initiator(
         sk_p: &keys.sk_pi,
         id_body: &id.body(),
     };
-    if !theirs.holds(secret, auth) {
-        return Err(Failure::WrongSecret { id: name });
-    }
-    let id = peer.local_id.to_id();
+    choice::check(&peer, &identity, cx, &theirs, auth, payloads)?;
+    let id = choice::local_id(&peer);
     let ours = Proof {
         prf: keys.suite.prf,
         first_message: &initial.response,
         other_nonce: &initial.ni,
         sk_p: &keys.sk_pr,
         id_body: &id.body(),
-    }
-    .make(secret);
+    };
+    let secret = choice::remote_secret(&peer, &identity, cx);
+    // Who used a secret and asked for no certificate could not check one.
+    let by_secret =
+        auth.method == AuthMethod::SHARED_KEY && authorities.is_none() && secret.is_some();
+    let (ours, certificates) = choice::prove(&peer, &ours, secret, &initial.announced, by_secret)?;
     sa.remote_id = name;
     let probe_spi = cx.allocate_spi();
     interfaces::agree(sa, cx, payloads, probe_spi);
@@ -297,7 +312,10 @@ fn authenticate_initiator(
     if let Some(reason) = lacking(sa) {
         return Err(reason);
     }
-    Ok(vec![Payload::IdR(id), Payload::Auth(ours)])
+    let mut proof = vec![Payload::IdR(id)];
+    proof.extend(certificates);
+    proof.push(Payload::Auth(ours));
+    Ok(proof)
 }
 
 /// Checks IDr and AUTH.
@@ -331,11 +349,7 @@ fn authenticate_responder(
         sk_p: &keys.sk_pr,
         id_body: &id.body(),
     };
-    if !initiator_secret(peer, cx).is_some_and(|secret| theirs.holds(secret, auth)) {
-        return Err(Failure::WrongSecret {
-            id: identity.to_string(),
-        });
-    }
+    check_responder(peer, &identity, cx, &theirs, auth, payloads)?;
     sa.remote_id = identity.to_string();
     Ok(())
 }
@@ -350,58 +364,31 @@ pub(in crate::ike) fn lacking(sa: &IkeSa) -> Option<Failure> {
     }
 }
 
-/// An initiator knows whom it calls, so a table is looked up by that name.
-fn initiator_secret<'a>(peer: &'a PeerConfig, cx: &'a Context) -> Option<&'a Secret> {
-    match &peer.remote_id {
-        IdentityPattern::Exact(identity) => shared_key(peer, identity, cx),
-        _ => shared_key(peer, &peer.local_id, cx),
-    }
-}
-
-/// The key shared with `identity`, from the newest table.
-fn shared_key<'a>(
-    peer: &'a PeerConfig,
+/// A responder with a secret is looked up as the initiator does it.
+fn check_responder(
+    peer: &PeerConfig,
     identity: &Identity,
-    cx: &'a Context,
-) -> Option<&'a Secret> {
-    match (
-        peer.remote_auth.psk.as_ref()?,
-        cx.psk_tables.get(&peer.name),
-    ) {
-        (PskSource::Table(_), Some(newer)) => newer.get(identity),
-        (source, _) => source.lookup(identity),
-    }
+    cx: &Context,
+    theirs: &Proof<'_>,
+    auth: &Auth,
+    payloads: &Payloads,
+) -> Result<(), Failure> {
+    let by_own_name = auth.method == AuthMethod::SHARED_KEY && !peer.remote_id.is_exact();
+    let named = if by_own_name {
+        &peer.local_id
+    } else {
+        identity
+    };
+    choice::check(peer, named, cx, theirs, auth, payloads)
 }
 
-/// What one side's AUTH covers (RFC 7296 2.15).
-struct Proof<'a> {
-    prf: PrfAlgorithm,
-    first_message: &'a [u8],
-    other_nonce: &'a [u8],
-    sk_p: &'a Secret,
-    id_body: &'a [u8],
-}
-
-impl Proof<'_> {
-    fn octets(&self) -> Vec<u8> {
-        signed_octets(
-            self.prf,
-            self.first_message,
-            self.other_nonce,
-            self.sk_p,
-            self.id_body,
-        )
-    }
-
-    fn make(&self, secret: &Secret) -> Auth {
-        Auth {
-            method: AuthMethod::SHARED_KEY,
-            data: shared_key_auth(self.prf, secret, &self.octets()),
-        }
-    }
-
-    fn holds(&self, secret: &Secret, auth: &Auth) -> bool {
-        auth.method == AuthMethod::SHARED_KEY
-            && verify_shared_key(self.prf, secret, &self.octets(), &auth.data)
+/// Tells a responder that we do not believe it (RFC 7296 2.21.2).
+pub(super) fn rejection(sa: &IkeSa) -> Option<Payload> {
+    match &sa.phase {
+        Phase::Closing {
+            reason,
+            announced: false,
+        } if reason.is_authentication() => Some(child::error(NotifyType::AUTHENTICATION_FAILED)),
+        _ => None,
     }
 }

@@ -6,7 +6,7 @@ use crate::ike::error::Failure;
 use crate::ike::message::{Delete, Payload};
 use crate::ike::sa::{IkeSa, OldIkeSa, Phase};
 
-use super::{Received, Task, child, rekey};
+use super::{Received, Task, auth, child, rekey};
 
 /// What our Delete is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,10 @@ pub(super) fn build(target: Target, sa: &IkeSa) -> Option<Vec<Payload>> {
         Target::Orphan(spi) => Delete::Esp(vec![spi]),
         Target::Ike => Delete::Ike,
     };
-    Some(vec![Payload::Delete(delete)])
+    let why = (target == Target::Ike)
+        .then(|| auth::rejection(sa))
+        .flatten();
+    Some(why.into_iter().chain([Payload::Delete(delete)]).collect())
 }
 
 /// The response: whatever it says, the peer's side is gone.

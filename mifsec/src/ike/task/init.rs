@@ -23,7 +23,7 @@ use crate::ike::sa::{IkeSa, Keys, Phase};
 use crate::ike::timer::TimerKind;
 
 use super::auth::{AuthTask, Initial};
-use super::{Payloads, Task, natd, redirect};
+use super::{Payloads, Task, auth, natd, redirect};
 
 /// Most repetitions a responder may ask for: a cookie, a group, a cookie again.
 const MAX_ROUNDS: u32 = 4;
@@ -100,6 +100,7 @@ impl Init {
         let forced = sa.peer.as_ref().is_some_and(|peer| peer.mobility.force_udp);
         payloads.extend(natd::build(sa.spi_i, sa.spi_r, local, remote, forced));
         payloads.push(support(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED));
+        payloads.push(auth::hashes());
         payloads.push(redirect::offer(self.redirected_from));
         payloads
     }
@@ -239,6 +240,7 @@ impl Init {
             response: response.bytes.to_vec(),
             ni: self.nonce,
             nr,
+            announced: auth::Announced::read(&response.payloads),
         };
         sa.queue
             .push(Task::Auth(Box::new(AuthTask::new(initial, sa, cx))));

@@ -33,6 +33,8 @@ pub(in crate::ike) struct Mif {
     /// Epoch of our table we last sent, and of that the peer last confirmed.
     announced: Option<u32>,
     confirmed: Option<u32>,
+    /// A message may be as long as it must.
+    fragments: bool,
     /// We told the peer our window.
     window_offered: bool,
     /// Number of our next operation.
@@ -146,6 +148,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         peer_max_ifaces: theirs.max_ifaces,
         announced: None,
         confirmed: None,
+        fragments: sa.fragmentation,
         window_offered: false,
         next_txn: 1,
         moves: BTreeMap::new(),
@@ -278,7 +281,12 @@ fn table(mif: &mut Mif, cx: &mut Context) -> Option<Notify> {
         epoch: cx.epoch,
         records: cx.ifaces.clone(),
     };
-    if table.fit(mif.peer_max_ifaces) {
+    let most = mif.peer_max_ifaces;
+    let trimmed = match mif.fragments {
+        true => table.limit(most),
+        false => table.fit(most),
+    };
+    if trimmed {
         cx.count("mif_table_trimmed");
     }
     Some(table.notify())

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Extra;
 use crate::lab::topology::{GATEWAY, POOL, WEIGHTS};
 
 /// The end user.
@@ -50,7 +51,7 @@ impl Names {
 
 /// Full tunnel over both accesses. The RAN has the better priority and so
 /// carries the IKE channel; data go by weight.
-pub(super) fn end_user(names: &Names, secret: &Path) -> String {
+pub(super) fn end_user(names: &Names, secret: &Path, extra: &Extra) -> String {
     let mut text = names.agent("managed");
     for (access, weight) in WEIGHTS {
         let (class, priority) = match access {
@@ -76,6 +77,7 @@ pub(super) fn end_user(names: &Names, secret: &Path) -> String {
          addresses = [\"ipv4\"]\n\
          require = \"mif\"\n\
          start = \"auto\"\n\
+         {extra}\n\
          \n\
          [[peer.child]]\n\
          name = \"internet\"\n\
@@ -85,11 +87,12 @@ pub(super) fn end_user(names: &Names, secret: &Path) -> String {
          steering = \"load-balancing\"\n\
          layout = \"bundle\"\n",
         secret = secret.display(),
+        extra = extra.eu_peer,
     )
 }
 
 /// One announced address, a pool, and a template for all subscribers.
-pub(super) fn gateway(names: &Names, secrets: &Path) -> String {
+pub(super) fn gateway(names: &Names, secrets: &Path, extra: &Extra) -> String {
     let (network, length) = POOL;
     names.agent("manual")
         + &format!(
@@ -101,6 +104,7 @@ pub(super) fn gateway(names: &Names, secrets: &Path) -> String {
              [[pool]]\n\
              name = \"subscribers\"\n\
              cidr = [\"{network}/{length}\"]\n\
+             {pool_extra}\n\
              \n\
              [[peer]]\n\
              name = \"subscribers\"\n\
@@ -108,6 +112,7 @@ pub(super) fn gateway(names: &Names, secrets: &Path) -> String {
              remote_id = \"*@example.org\"\n\
              psk_table = \"{secrets}\"\n\
              pool = \"subscribers\"\n\
+             {extra}\n\
              \n\
              [[peer.child]]\n\
              name = \"internet\"\n\
@@ -117,5 +122,7 @@ pub(super) fn gateway(names: &Names, secrets: &Path) -> String {
              steering = \"load-balancing\"\n\
              layout = \"bundle\"\n",
             secrets = secrets.display(),
+            pool_extra = extra.gw_pool,
+            extra = extra.gw_peer,
         )
 }

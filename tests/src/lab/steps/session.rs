@@ -10,7 +10,10 @@ use super::{Access, Agents, Judge, Lab, Leg, Way, as_configured, configured_perc
 use crate::lab::topology::POOL;
 
 /// Waits for lease and both validated paths at both ends; the lease.
-pub(super) fn wait(agents: &Agents, patience: Duration) -> Result<Ipv4Addr> {
+///
+/// # Errors
+/// When it does not come about in time.
+pub fn wait(agents: &Agents, patience: Duration) -> Result<Ipv4Addr> {
     let deadline = Instant::now() + patience;
     loop {
         let lease = agents.eu.lease()?;
