@@ -430,12 +430,18 @@ impl Agent {
                 continue;
             };
             if peer.mobike.question(seen, now) {
-                ask.push(view.ike);
+                ask.push((view.ike, peer.mobike.on.then_some(peer.channel)));
             }
         }
-        for ike in ask {
+        for (ike, channel) in ask {
             tracing::debug!(ike = ike.0, "nothing comes back: asking the peer");
-            self.ike.handle_command(Command::CheckLiveness { ike }, now);
+            // A NAT may have given us another port. A peer with MOBIKE follows only
+            // when it is told to (RFC 4555 3.8), so it is, from where we are.
+            let command = match channel {
+                Some(channel) => Command::MoveChannel { ike, channel },
+                None => Command::CheckLiveness { ike },
+            };
+            self.ike.handle_command(command, now);
         }
     }
 }

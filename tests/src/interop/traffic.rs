@@ -90,7 +90,10 @@ pub fn echo(net: &Net, client: IpAddr, count: u64, patience: Duration) -> Result
 fn quiet(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::ConnectionRefused
+        ErrorKind::WouldBlock
+            | ErrorKind::TimedOut
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
     )
 }
 

@@ -60,7 +60,11 @@ impl Engine {
                     });
                 };
                 if sa.is_established() {
-                    let create = Create::on_path(config, sa, pair, (local, remote));
+                    // Without MIF there is one path, and nobody to name it to.
+                    let create = match sa.mif {
+                        Some(_) => Create::on_path(config, sa, pair, (local, remote)),
+                        None => Create::on_channel(config, sa),
+                    };
                     sa.submit(Task::Child(Box::new(create)), cx);
                 }
             }),
