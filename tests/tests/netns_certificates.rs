@@ -10,6 +10,7 @@
 )]
 
 use std::fs::{self, File};
+use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -20,6 +21,8 @@ use mifsec_tests::pki::{Authority, Key, Request};
 
 const USER: &str = "laptop@example.org";
 const GATEWAY: &str = "gw.example.org";
+/// Behind the gateway.
+const ECHO: &str = "10.99.0.1:7777";
 
 /// An end user and a gateway on one link, with something behind the gateway.
 struct Net {
@@ -56,6 +59,7 @@ impl Net {
         }
         let inner = ["addr", "add", "10.99.0.1/32", "dev", "lo"];
         gateway.ip(&inner).unwrap();
+        echo(&gateway);
         Some(Self {
             user,
             gateway,
@@ -168,10 +172,26 @@ impl Net {
 
     /// A packet to what is behind the gateway and back.
     fn passes(&self) -> bool {
-        let arguments = ["-c", "1", "-W", "1", "-q", "10.99.0.1"];
-        let output = self.enter("user", "ping").args(arguments).output().unwrap();
-        output.status.success()
+        let answered = self.user.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.send_to(b"ping", ECHO)?;
+            let mut buffer = [0; 16];
+            Ok(socket.recv(&mut buffer)? == 4)
+        });
+        answered.unwrap_or(false)
     }
+}
+
+/// Answers in the gateway's namespace as long as the test runs.
+fn echo(gateway: &Namespace) {
+    let socket = gateway.run(|| Ok(UdpSocket::bind(ECHO)?)).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
 }
 
 impl Drop for Net {

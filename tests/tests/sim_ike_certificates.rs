@@ -317,7 +317,7 @@ fn a_certificate_of_another_key_proves_nothing() {
 
 fn table(secret: &str) -> PskTable {
     PskTable::new(BTreeMap::from([(
-        LAPTOP.parse().unwrap(),
+        LAPTOP.parse().expect("an identity"),
         Secret::new(secret.as_bytes().to_vec()),
     )]))
 }
@@ -509,7 +509,7 @@ fn base64(text: &str) -> Vec<u8> {
         count += 6;
         if count >= 8 {
             count -= 8;
-            out.push(u8::try_from(bits >> count & 0xff).unwrap());
+            out.push(u8::try_from(bits >> count & 0xff).expect("eight bits"));
         }
     }
     out

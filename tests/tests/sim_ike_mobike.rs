@@ -492,7 +492,7 @@ fn rebound(mobility: Mobility, seed: u64) -> (Pair, Arrival) {
     pair.nat = Some(nat);
     setup::connect(&mut pair);
     pair.run(SECOND);
-    let nat = pair.nat.as_mut().unwrap();
+    let nat = pair.nat.as_mut().expect("set above");
     nat.rebind();
     let gateway = socket("203.0.113.1:4500");
     let observed = Arrival {

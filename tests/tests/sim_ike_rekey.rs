@@ -2,6 +2,8 @@
 //! collide, and at random over bad links. A model of the data plane's sending side
 //! checks throughout that the peer receives on whatever is sent on.
 
+#![expect(clippy::print_stdout, reason = "a failed storm prints its exchange")]
+
 #[path = "sim_ike_rekey/child.rs"]
 mod child;
 #[path = "sim_ike_rekey/ike.rs"]

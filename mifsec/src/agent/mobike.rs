@@ -88,7 +88,13 @@ fn better(ways: &[Way], current: &ike::Channel, barred: &[(IpAddr, IpAddr)]) -> 
     let best = ways.iter().filter(free).min_by_key(|way| way.rank);
     match here {
         None => best.or(ways.first()).copied(),
-        Some(here) => best.filter(|best| best.rank < here.rank).copied(),
+        // Our own choice only: what failed there would be tried at its other addresses.
+        Some(here) => ways
+            .iter()
+            .filter(free)
+            .filter(|way| way.remote <= here.remote && way.rank < here.rank)
+            .min_by_key(|way| way.rank)
+            .copied(),
     }
 }
 

@@ -111,6 +111,7 @@ fn our_client_gets_another_address_at_strongswan() {
             })?;
             both_ways(net, client)?;
             charon.wait_for(1, 1)?;
+            agent.wait_for(1, 1)?;
             ensure!(before == ike_sa(&agent)?, "another IKE SA");
             Ok(bounded(loss, 3)?.to_string())
         },

@@ -91,7 +91,7 @@ fn assert_same_probes(pair: &Pair) {
                 _ => None,
             })
     };
-    let (a, b) = (last(A).unwrap(), last(B).unwrap());
+    let (a, b) = (last(A).expect("told"), last(B).expect("told"));
     assert_eq!((a.spi_in, a.spi_out), (b.spi_out, b.spi_in));
     assert_eq!(a.keymat_in.expose(), b.keymat_out.expose());
     assert_eq!(a.keymat_out.expose(), b.keymat_in.expose());

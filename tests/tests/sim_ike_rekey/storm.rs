@@ -6,6 +6,7 @@ use std::time::Duration;
 use mifsec::crypto::{Entropy as _, SeededEntropy};
 use mifsec::ids::{ChildId, IfacePair};
 use mifsec::ike::Command;
+use mifsec::ike::message::Payload;
 use mifsec_tests::sim::setup::{
     self, GATEWAY, GATEWAY_ADDRESS, WLAN, WLAN_ADDRESS, assert_agreement, established,
 };
@@ -59,7 +60,57 @@ impl Storm {
     }
 }
 
+/// Lets time pass; with `seen` every message is printed as it is sent.
+fn run(pair: &mut Pair, time: Duration, seen: &mut Option<usize>) {
+    let until = pair.now + time;
+    loop {
+        let more = pair.step(until);
+        if let Some(seen) = seen {
+            for (at, who, transmit) in &pair.log[*seen..] {
+                let told = pair.ends[*who].engine.reveal(&transmit.payload);
+                let Some((header, payloads)) = told else {
+                    continue;
+                };
+                let says: Vec<_> = payloads.iter().map(brief).collect();
+                println!(
+                    "{:>9} us {} {:?} {} {} {:?} {}",
+                    (*at - pair.start).as_micros(),
+                    ["A", "B"][*who],
+                    header.spi_i,
+                    if header.response { "answers" } else { "asks" },
+                    header.message_id,
+                    header.exchange,
+                    says.join(", ")
+                );
+            }
+            *seen = pair.log.len();
+        }
+        if !more {
+            break;
+        }
+    }
+}
+
+fn brief(payload: &Payload) -> String {
+    match payload {
+        Payload::Notify(n) => format!("N({} {:02x?})", n.kind, n.spi),
+        Payload::Delete(delete) => format!("{delete:?}"),
+        Payload::Sa(offer) => format!("SA({:02x?})", offer[0].spi),
+        Payload::Nonce(nonce) => format!("N{:02x?}", &nonce[..2]),
+        _ => String::from("-"),
+    }
+}
+
+/// Runs one; where the ends disagree it runs again and prints the exchange.
 fn storm(seed: u64, churn: bool) -> bool {
+    if let Some(survived) = play(seed, churn, None) {
+        return survived;
+    }
+    play(seed, churn, Some(0));
+    panic!("seed {seed}: the ends disagree, see the exchange above");
+}
+
+fn play(seed: u64, churn: bool, mut seen: Option<usize>) -> Option<bool> {
     let mut pair = established(setup::user(), setup::gateway(), seed);
     let ike = pair.a().ike();
     pair.command(A, setup::second_member(ike));
@@ -76,9 +127,14 @@ fn storm(seed: u64, churn: bool) -> bool {
     for _ in 0..40 {
         storm.act(&mut pair);
         let pause = storm.pick(300);
-        pair.run(Duration::from_millis(u64::try_from(pause).expect("small")));
+        let pause = Duration::from_millis(u64::try_from(pause).expect("small"));
+        run(&mut pair, pause, &mut seen);
     }
-    pair.run(Duration::from_secs(900));
+    run(&mut pair, Duration::from_secs(900), &mut seen);
+    let [a, b] = [A, B].map(|who| pair.ends[who].children.len());
+    if pair.ends.iter().all(|end| end.established().len() == 1) && a != b {
+        return None;
+    }
     // Nine losses in a row are a dead peer.
     let up = pair.ends.iter().all(|end| end.established().len() == 1);
     for end in &mut pair.ends {
@@ -100,7 +156,7 @@ fn storm(seed: u64, churn: bool) -> bool {
         );
     }
     if !up {
-        return false;
+        return Some(false);
     }
     assert_agreement(&pair);
     for who in [A, B] {
@@ -134,7 +190,7 @@ fn storm(seed: u64, churn: bool) -> bool {
         failures.retain(|f| !churn || !(f.contains("deleted by the peer") || f.contains("busy")));
         assert!(failures.is_empty(), "seed {seed}: {failures:?}");
     }
-    true
+    Some(true)
 }
 
 #[test]

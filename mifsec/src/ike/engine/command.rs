@@ -155,8 +155,8 @@ impl Engine {
 
     /// Lets the IKE SA that has this Child SA take a step.
     fn step_owner(&mut self, child: ChildId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
-        let has = |sa: &&Box<IkeSa>| sa.children.contains_key(&child);
-        if let Some(ike) = self.cx.sas.values().find(has).map(|sa| sa.id) {
+        let has = |sa: &IkeSa| sa.children.contains_key(&child);
+        if let Some(ike) = self.cx.sas.values().find(|sa| has(sa)).map(|sa| sa.id) {
             self.step(ike, step);
         }
     }
