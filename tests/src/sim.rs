@@ -4,11 +4,15 @@
 //! [`Pair::step`] advances to the earliest deadline of an engine or arrival of a
 //! datagram. Links lose, duplicate, reorder, cut at an MTU and may translate
 //! addresses; all of it is drawn from one seed. After every input both ends are
-//! drained and what must always hold is checked ([`end`]).
+//! drained and what must always hold is checked ([`end`]). Exchanges can be led
+//! message by message ([`script`]); a failed test prints its seed and the whole
+//! exchange in words ([`trace`]).
 
 pub mod end;
 pub mod link;
+pub mod script;
 pub mod setup;
+pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +25,8 @@ use mifsec::ike::{Command, Engine, IkeState, Transmit};
 
 pub use end::{End, Installed};
 pub use link::{Link, Nat};
+pub use script::Held;
+pub use trace::Trace;
 
 /// Steps at one instant after which there must be a timer loop.
 const MAX_STEPS_AT_ONCE: u32 = 10_000;
@@ -46,6 +52,14 @@ pub struct Pair {
     pub dead: BTreeSet<IpAddr>,
     /// Every datagram that was put on a link: when, by whom, what.
     pub log: Vec<(Instant, usize, Transmit)>,
+    /// Both ways: nothing arrives.
+    pub partition: bool,
+    /// Ends that do not run: nothing reaches them and none of their timers goes off.
+    pub asleep: [bool; 2],
+    /// The exchange in words.
+    pub trace: Trace,
+    /// Set while a script decides about each datagram.
+    held: Option<Vec<Held>>,
     in_flight: BTreeMap<(Instant, u64), (usize, Arrival, Vec<u8>)>,
     next: u64,
     random: SeededEntropy,
@@ -65,6 +79,10 @@ impl Pair {
             nat: None,
             dead: BTreeSet::new(),
             log: Vec::new(),
+            partition: false,
+            asleep: [false; 2],
+            trace: Trace::new(seed, start),
+            held: None,
             in_flight: BTreeMap::new(),
             next: 0,
             random: SeededEntropy::new(seed),
@@ -84,6 +102,10 @@ impl Pair {
 
     /// Gives one engine a command and sends what comes of it.
     pub fn command(&mut self, who: usize, command: Command) {
+        let said = format!("{command:?}");
+        let name = said.split([' ', '{', '(']).next().unwrap_or_default();
+        let line = format!("{} does {name}", ["A", "B"][who]);
+        self.trace.note(self.now, line);
         self.ends[who].engine.handle_command(command, self.now);
         self.drain(who);
     }
@@ -135,7 +157,9 @@ impl Pair {
         let timer = self
             .ends
             .iter()
-            .filter_map(|end| end.engine.poll_timeout())
+            .zip(self.asleep)
+            .filter(|(_, asleep)| !asleep)
+            .filter_map(|(end, _)| end.engine.poll_timeout())
             .map(|(at, _)| at)
             .min();
         let Some(next) = arrival
@@ -154,11 +178,16 @@ impl Pair {
         self.steps_at_once += 1;
         assert!(self.steps_at_once < MAX_STEPS_AT_ONCE, "timer loop");
         if arrival.is_some_and(|at| at <= self.now) {
-            if let Some((_, (to, arrival, bytes))) = self.in_flight.pop_first() {
+            if let Some((_, (to, arrival, bytes))) = self.in_flight.pop_first()
+                && !self.asleep[to]
+            {
                 self.inject(to, arrival, &bytes);
             }
         } else {
             for who in [A, B] {
+                if self.asleep[who] {
+                    continue;
+                }
                 let due = self.ends[who].engine.poll_timeout();
                 if due.is_some_and(|(at, _)| at <= self.now) {
                     self.ends[who].engine.handle_timeout(self.now);
@@ -211,6 +240,26 @@ impl Pair {
 
     /// Puts a datagram on the link of `who`.
     pub fn send(&mut self, who: usize, transmit: Transmit) {
+        let engines = [&self.ends[A].engine, &self.ends[B].engine];
+        let says = trace::describe(engines, &transmit.payload);
+        let arrow = ["A -> B", "A <- B"][who];
+        if let Some(held) = &mut self.held {
+            self.trace.note(self.now, format!("{arrow}  held: {says}"));
+            let from = who;
+            return held.push(Held {
+                from,
+                says,
+                transmit,
+            });
+        }
+        let pair = format!("{} > {}", transmit.local, transmit.remote);
+        let fate = self.travel(who, transmit);
+        let line = format!("{arrow}  {says}  {pair}{fate}");
+        self.trace.note(self.now, line);
+    }
+
+    /// What becomes of a datagram, for the trace.
+    fn travel(&mut self, who: usize, transmit: Transmit) -> &'static str {
         let to = 1 - who;
         let link = self.links[who];
         let Transmit {
@@ -219,24 +268,30 @@ impl Pair {
             payload,
             ..
         } = transmit;
+        if self.partition {
+            return "  (partition)";
+        }
         if self.dead.contains(&local.ip()) {
-            return;
+            return "  (from a dead address)";
         }
         if let Some(nat) = &mut self.nat {
             if who == A {
                 local = nat.outbound(local, remote);
             } else {
                 let Some(inside) = nat.inbound(remote, local) else {
-                    return;
+                    return "  (no mapping)";
                 };
                 remote = inside;
             }
         }
-        if self.dead.contains(&remote.ip()) || payload.len() > link.mtu {
-            return;
+        if self.dead.contains(&remote.ip()) {
+            return "  (to a dead address)";
+        }
+        if payload.len() > link.mtu {
+            return "  (too long)";
         }
         if self.chance(link.loss) {
-            return;
+            return "  (lost)";
         }
         let copies = 1 + usize::from(self.chance(link.duplicate));
         for _ in 0..copies {
@@ -255,6 +310,7 @@ impl Pair {
             self.in_flight
                 .insert((at, self.next), (to, arrival, payload.clone()));
         }
+        if copies > 1 { "  (twice)" } else { "" }
     }
 
     fn chance(&mut self, probability: f64) -> bool {
