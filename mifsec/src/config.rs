@@ -26,7 +26,7 @@ use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
 
 pub use error::ConfigError;
-pub use secrets::PskSource;
+pub use secrets::{FileStamp, PskSource};
 
 /// Everything the agent was told.
 pub struct Config {

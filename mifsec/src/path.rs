@@ -71,7 +71,8 @@
 //! While any of a peer's SAs carries data its home paths are probed every
 //! second; without data only once per keepalive interval, which also holds NATs
 //! open. A peer without a probe SA has the IKE channel's path and no other: it
-//! is up while its address exists, and kept open by NAT keepalives.
+//! is up while its address exists, and kept open by NAT keepalives. IKE moves it
+//! ([`Engine::rehome`]), to whatever interface and family; it keeps its index.
 
 #![forbid(unsafe_code)]
 

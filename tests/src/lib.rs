@@ -2,8 +2,8 @@
 //!
 //! [`lab`] builds the four-namespace network of `cargo xtask run`, loads it,
 //! watches it from the router and judges what it saw. [`sim`] runs two IKE
-//! engines against each other in virtual time, [`bpf`] the loaded programs over
-//! fixtures and on veth devices; [`pki`] issues certificates; [`tunnel`], [`pump`]
+//! engines against each other in virtual time, [`session`] two agents, [`bpf`] the
+//! loaded programs over fixtures and on veth devices; [`pki`] issues certificates; [`tunnel`], [`pump`]
 //! and [`stamped`] measure the data plane between two [`namespace`]s; [`interop`]
 //! runs against strongSwan; [`fuzz`] is what the fuzz targets do.
 
@@ -14,6 +14,7 @@ pub mod lab;
 pub mod namespace;
 pub mod pki;
 pub mod pump;
+pub mod session;
 pub mod sim;
 pub mod stamped;
 pub mod tunnel;

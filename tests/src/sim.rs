@@ -11,6 +11,7 @@
 pub mod end;
 pub mod link;
 pub mod script;
+pub mod sending;
 pub mod setup;
 pub mod trace;
 

@@ -384,11 +384,6 @@ fn what_comes_later_is_refused_by_name() {
         ),
         ("[agent]", "[agent]\ndatapath = \"xfrm\"", "datapath"),
         (
-            "psk_file = \"gw.psk\"",
-            "certificate = \"gw.pem\"",
-            "certificate",
-        ),
-        (
             "name = \"internet\"",
             "name = \"internet\"\nmode = \"transport\"",
             "mode",

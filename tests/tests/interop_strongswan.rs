@@ -5,14 +5,16 @@
 
 #[path = "interop_strongswan/algorithms.rs"]
 mod algorithms;
+#[path = "interop_strongswan/certificates.rs"]
+mod certificates;
 #[path = "interop_strongswan/connect.rs"]
 mod connect;
 #[path = "interop_strongswan/ending.rs"]
 mod ending;
 #[path = "interop_strongswan/load.rs"]
 mod load;
-#[path = "interop_strongswan/moves.rs"]
-mod moves;
+#[path = "interop_strongswan/mobike.rs"]
+mod mobike;
 #[path = "interop_strongswan/refusals.rs"]
 mod refusals;
 #[path = "interop_strongswan/rekey.rs"]

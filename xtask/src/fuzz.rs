@@ -102,7 +102,9 @@ fn targets() -> Result<Vec<String>> {
 fn build(names: &[String]) -> Result<()> {
     let mut cargo = cmd::cargo();
     cargo.args(["build", "--release", "--locked", "--target", HOST]);
-    cargo.arg("--manifest-path").arg(package().join("Cargo.toml"));
+    cargo
+        .arg("--manifest-path")
+        .arg(package().join("Cargo.toml"));
     cargo.arg("--target-dir").arg(target_dir());
     for name in names {
         cargo.args(["--bin", name]);

@@ -180,15 +180,16 @@ impl Agent {
                 fields.push(("replaces", json!(before.to_string())));
                 fields.push(("generation", json!(line.generation)));
                 self.tell("child-rekey", &fields);
-            } else {
+            } else if !sa.redundant {
                 fields.push(("up", json!(true)));
                 self.tell("child-updown", &fields);
             }
         }
+        // What both ends made at once and one deletes again is neither.
         if line.before.is_some() {
             self.totals.child_rekeys += u64::from(!sa.redundant);
         } else {
-            self.totals.children_created += 1;
+            self.totals.children_created += u64::from(!sa.redundant);
         }
         let rekey = self
             .peers
@@ -272,7 +273,7 @@ impl Agent {
             if let Some(child) = self.children.remove(&id) {
                 let last = !self.children.values().any(|c| c.member == child.member);
                 self.unmap(&child, peer.anchor);
-                if last {
+                if last && !child.redundant {
                     self.child_removed(&child, peer.config);
                 }
             }

@@ -65,6 +65,8 @@ impl Mobike {
 struct Way {
     /// Lower is better: the access's priority, then the newer address.
     rank: (u8, IfaceId, usize),
+    /// The same for the peer's address.
+    remote: usize,
     channel: ike::Channel,
 }
 
@@ -86,19 +88,27 @@ fn better(ways: &[Way], current: &ike::Channel, barred: &[(IpAddr, IpAddr)]) -> 
     let best = ways.iter().filter(free).min_by_key(|way| way.rank);
     match here {
         None => best.or(ways.first()).copied(),
-        Some(here) => best.filter(|best| best.rank < here.rank).copied(),
+        // Our own choice only: what failed there would be tried at its other addresses.
+        Some(here) => ways
+            .iter()
+            .filter(free)
+            .filter(|way| way.remote <= here.remote && way.rank < here.rank)
+            .min_by_key(|way| way.rank)
+            .copied(),
     }
 }
 
-/// The way after `current` in turn, those that did not fail lately first.
+/// The way after `current` in turn, those that did not fail lately first, and all of
+/// ours before another address of the peer.
 fn next(ways: &[Way], current: &ike::Channel, barred: &[(IpAddr, IpAddr)]) -> Option<Way> {
     let at = ways.iter().position(|way| way.pair() == pair(current));
     let turn = ways.iter().cycle().skip(at.map_or(0, |at| at + 1));
-    let mut others = turn
+    let others = turn
         .take(ways.len())
         .filter(|way| way.pair() != pair(current));
-    let free = others.clone().find(|way| !barred.contains(&way.pair()));
-    free.or_else(|| others.next()).copied()
+    others
+        .min_by_key(|way| (barred.contains(&way.pair()), way.remote))
+        .copied()
 }
 
 impl Peer {
@@ -109,6 +119,11 @@ impl Peer {
             (false, true) => "mobike",
             (false, false) => "plain",
         }
+    }
+
+    /// Which pair is in use is ours to say.
+    fn chooses_pair(&self) -> bool {
+        self.initiator && !self.mif && self.mobike.on
     }
 }
 
@@ -133,13 +148,18 @@ impl Agent {
         let current = peer.channel.remote;
         let mut remotes: Vec<SocketAddr> = Vec::new();
         let listed = &peer.mobike.addresses;
-        let left = peer.mobike.complete && !listed.contains(&current.ip());
-        let others = listed.iter().chain(&config.remote);
-        let others = others.map(|ip| SocketAddr::new(*ip, self.config.agent.port));
-        for remote in (!left).then_some(current).into_iter().chain(others) {
-            if !remotes.iter().any(|known| known.ip() == remote.ip()) {
-                remotes.push(remote);
+        // What it says it has beside what we were told may be reachable from nowhere.
+        let configured = config.remote.iter().copied();
+        for ip in configured.chain([current.ip()]).chain(listed.clone()) {
+            let left = peer.mobike.complete && !listed.contains(&ip);
+            if left || remotes.iter().any(|known| known.ip() == ip) {
+                continue;
             }
+            remotes.push(if ip == current.ip() {
+                current
+            } else {
+                SocketAddr::new(ip, self.config.agent.port)
+            });
         }
         let may = |local: &&LocalIface| {
             let access = usize::from(local.access.0);
@@ -150,12 +170,13 @@ impl Agent {
         let mut out = Vec::new();
         for local in self.accesses.local().filter(may) {
             for (index, address) in local.addresses.iter().enumerate() {
-                for remote in &remotes {
+                for (remote_index, remote) in remotes.iter().enumerate() {
                     if address.is_ipv4() != remote.is_ipv4() {
                         continue;
                     }
                     out.push(Way {
                         rank: (local.priority, local.id, index),
+                        remote: remote_index,
                         channel: ike::Channel {
                             local_iface: local.id,
                             ifindex: local.ifindex,
@@ -187,14 +208,14 @@ impl Agent {
         };
         let current = peer.channel;
         let (initiator, on, index) = (peer.initiator, peer.mobike.on, peer.config);
+        let chooses = peer.chooses_pair();
         let up = views.iter().any(|view| view.ike == ike && view.up);
         if peer.mobike.unconfirmed && !up {
             // What was kept for safety is gone.
             self.rehome(ike, current, None, now);
         }
-        let ways = self.ways_of(ike);
-        let here = ways.iter().any(|way| way.pair() == pair(&current));
-        if initiator && on {
+        if chooses {
+            let ways = self.ways_of(ike);
             if let Some(way) = better(&ways, &current, &self.barred(ike, now)) {
                 self.move_pair(ike, way.channel, now);
             }
@@ -204,9 +225,10 @@ impl Agent {
             .accesses
             .iface(current.local_iface)
             .is_none_or(|iface| !iface.addresses.contains(&current.local.ip()));
-        if here || !local_gone {
+        if !local_gone {
             return;
         }
+        let ways = self.ways_of(ike);
         let Some(way) = ways.first() else { return };
         if on {
             self.move_pair(ike, way.channel, now);
@@ -338,16 +360,18 @@ impl Agent {
         let Some(peer) = self.peers.get_mut(&ike) else {
             return;
         };
-        let barred = &mut peer.mobike.barred;
-        barred.retain(|_, until| *until > now);
-        barred.insert(pair(&peer.channel), now + BARRED);
+        if peer.chooses_pair() {
+            let barred = &mut peer.mobike.barred;
+            barred.retain(|_, until| *until > now);
+            barred.insert(pair(&peer.channel), now + BARRED);
+        }
     }
 
     fn try_next(&mut self, ike: IkeId, now: Instant, wanted: impl Fn(&Way) -> bool) {
         let Some(peer) = self.peers.get(&ike) else {
             return;
         };
-        if peer.mif || !peer.initiator || !peer.mobike.on {
+        if !peer.chooses_pair() {
             return;
         }
         let current = peer.channel;
@@ -406,12 +430,18 @@ impl Agent {
                 continue;
             };
             if peer.mobike.question(seen, now) {
-                ask.push(view.ike);
+                ask.push((view.ike, peer.mobike.on.then_some(peer.channel)));
             }
         }
-        for ike in ask {
+        for (ike, channel) in ask {
             tracing::debug!(ike = ike.0, "nothing comes back: asking the peer");
-            self.ike.handle_command(Command::CheckLiveness { ike }, now);
+            // A NAT may have given us another port. A peer with MOBIKE follows only
+            // when it is told to (RFC 4555 3.8), so it is, from where we are.
+            let command = match channel {
+                Some(channel) => Command::MoveChannel { ike, channel },
+                None => Command::CheckLiveness { ike },
+            };
+            self.ike.handle_command(command, now);
         }
     }
 }
@@ -446,6 +476,7 @@ mod tests {
     fn way(priority: u8, iface: u16, index: usize, local: &str) -> Way {
         Way {
             rank: (priority, IfaceId(iface), index),
+            remote: 0,
             channel: ike::Channel {
                 local_iface: IfaceId(iface),
                 ifindex: u32::from(iface),
@@ -497,6 +528,12 @@ mod tests {
         let all: Vec<_> = ways.iter().map(Way::pair).collect();
         assert_eq!(next(&ways, &ways[0].channel, &all), Some(ways[1]));
         assert_eq!(next(&ways[..1], &ways[0].channel, &[]), None);
+        let mut elsewhere = ways[0];
+        elsewhere.remote = 1;
+        elsewhere.channel.remote = "10.99.0.1:4500".parse().unwrap();
+        let ways = [ways[0], elsewhere, ways[1]];
+        let first = next(&ways, &ways[0].channel, &[]);
+        assert_eq!(first, Some(ways[2]), "its other address comes last");
     }
 
     #[test]

@@ -25,6 +25,9 @@ const CHILD_RETRY: Duration = Duration::from_secs(5);
 /// IKE SAs of one identity: a restart or two before the old ones are missed.
 const IKE_SAS: usize = 4;
 
+/// A Child SA to ask for: name and path, our and the peer's outer address.
+type Wanted = (IkeId, (String, IfacePair), IpAddr, IpAddr);
+
 /// One IKE SA that stands.
 pub(super) struct Peer {
     /// Index into `config.peers`.
@@ -64,7 +67,7 @@ impl Agent {
                 initiator,
                 leases,
                 dns,
-                domains: _,
+                domains,
                 mif,
                 mobike,
                 peer_addresses,
@@ -101,7 +104,7 @@ impl Agent {
                     dark_since: None,
                     names: Brought {
                         servers: dns,
-                        domains: Vec::new(),
+                        domains,
                     },
                     mobike: Mobike::new(mobike, peer_addresses),
                 };
@@ -488,11 +491,48 @@ impl Agent {
         pending.flatten().min().copied()
     }
 
+    /// Children of a peer without MIF that are not there: the first one comes with
+    /// IKE_AUTH, all have the channel's path.
+    fn missing_children<'a>(
+        &'a self,
+        ike: IkeId,
+        peer: &'a Peer,
+        views: &[path::PathView],
+        now: Instant,
+    ) -> impl Iterator<Item = Wanted> + 'a {
+        let mine = |v: &&path::PathView| v.ike == ike && v.channel && v.up;
+        let view = views.iter().find(mine);
+        let at = view.and_then(|v| Some((v.pair, v.local?.ip(), v.remote?.ip())));
+        let children = &self.config.peers[peer.config].children;
+        let there = move |name: &str| {
+            let mut mine = self.children.values().filter(|c| c.ike == ike);
+            mine.any(|c| c.name == name)
+        };
+        at.into_iter().flat_map(move |(pair, local, remote)| {
+            let missing = children.iter().filter(move |c| !there(&c.name));
+            missing.filter_map(move |child| {
+                let key = (child.name.clone(), pair);
+                let waits = peer
+                    .pending
+                    .get(&key)
+                    .is_some_and(|until| until.is_none_or(|until| now < until));
+                (!waits).then_some((ike, key, local, remote))
+            })
+        })
+    }
+
     /// The initiator asks for a Child SA on every validated home pair that has none.
     pub(super) fn ensure_members(&mut self, views: &[path::PathView], now: Instant) {
         let mut wanted = Vec::new();
         for (ike, peer) in &self.peers {
-            if !peer.initiator || !peer.bundle {
+            if !peer.initiator {
+                continue;
+            }
+            if !peer.mif {
+                wanted.extend(self.missing_children(*ike, peer, views, now));
+                continue;
+            }
+            if !peer.bundle {
                 continue;
             }
             let have: BTreeSet<(&str, IfacePair)> = self

@@ -104,7 +104,7 @@ impl Agent {
         };
         let (anchor, config) = (peer.anchor, peer.config);
         self.unmap(&removed, anchor);
-        if heir.is_none() {
+        if heir.is_none() && !removed.redundant {
             self.child_removed(&removed, config);
         }
         self.changed = true;

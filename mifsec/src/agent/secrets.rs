@@ -2,13 +2,12 @@
 //! looked at every two seconds and on SIGHUP; one that cannot be used changes
 //! nothing and is said once.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::config::{Config, PskSource};
+use crate::config::{Config, FileStamp, PskSource};
 use crate::ike::Command;
 
 use super::Agent;
@@ -16,25 +15,21 @@ use super::Agent;
 /// How often the files are looked at.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// What tells two contents of one file apart: inode, size, and when file and
-/// inode were changed.
-type Stamp = Option<(u64, u64, (i64, i64), (i64, i64))>;
-
 /// The files, and what they looked like when they were read.
 pub(super) struct Secrets {
-    tables: Vec<(String, PathBuf, Stamp)>,
+    tables: Vec<(String, PathBuf, FileStamp)>,
     next: Instant,
 }
 
 impl Secrets {
-    /// Those of `config`, which has just read them.
+    /// Those of `config`, which has read them.
     pub(super) fn new(config: &Config, now: Instant) -> Self {
         let tables = config
             .peers
             .iter()
             .filter_map(|peer| {
-                let path = peer.psk.as_ref()?.table_path()?;
-                Some((peer.name.clone(), path.to_owned(), stamp(path)))
+                let (path, stamp) = peer.psk.as_ref()?.table_file()?;
+                Some((peer.name.clone(), path.to_owned(), stamp))
             })
             .collect();
         Self {
@@ -52,7 +47,7 @@ impl Secrets {
     fn changed(&mut self, all: bool) -> Vec<(String, PathBuf)> {
         let mut out = Vec::new();
         for (peer, path, known) in &mut self.tables {
-            let found = stamp(path);
+            let found = FileStamp::of(path);
             if all || found != *known {
                 *known = found;
                 out.push((peer.clone(), path.clone()));
@@ -60,16 +55,6 @@ impl Secrets {
         }
         out
     }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let file = std::fs::metadata(path).ok()?;
-    Some((
-        file.ino(),
-        file.size(),
-        (file.mtime(), file.mtime_nsec()),
-        (file.ctime(), file.ctime_nsec()),
-    ))
 }
 
 impl Agent {

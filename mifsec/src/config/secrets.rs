@@ -3,7 +3,7 @@
 //! A secret is text up to the end of the line, or octets as `0x` and hex digits.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,29 @@ pub enum PskSource {
     /// `psk_file`: one key.
     One(Secret, PathBuf),
     /// `psk_table`: one key for each identity.
-    Table(PskTable, PathBuf),
+    Table(PskTable, PathBuf, FileStamp),
+}
+
+/// What tells two contents of one file apart: inode, size, and when contents and
+/// inode were changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStamp(Option<(u64, u64, [i64; 4])>);
+
+impl FileStamp {
+    /// Of the file as it is now.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let stamp = |file: std::fs::Metadata| {
+            let times = [
+                file.mtime(),
+                file.mtime_nsec(),
+                file.ctime(),
+                file.ctime_nsec(),
+            ];
+            (file.ino(), file.size(), times)
+        };
+        Self(std::fs::metadata(path).ok().map(stamp))
+    }
 }
 
 impl PskSource {
@@ -36,15 +58,17 @@ impl PskSource {
 
     /// Reads `psk_table`.
     pub(super) fn table(path: &Path) -> Result<Self, String> {
-        Ok(Self::Table(Self::read_table(path)?, path.to_owned()))
+        // Before it is read: a change in between is seen later.
+        let stamp = FileStamp::of(path);
+        Ok(Self::Table(Self::read_table(path)?, path.to_owned(), stamp))
     }
 
-    /// The file of a `psk_table`.
+    /// The file of a `psk_table`, and what it looked like when it was read.
     #[must_use]
-    pub fn table_path(&self) -> Option<&Path> {
+    pub fn table_file(&self) -> Option<(&Path, FileStamp)> {
         match self {
             Self::One(..) => None,
-            Self::Table(_, path) => Some(path),
+            Self::Table(_, path, stamp) => Some((path, *stamp)),
         }
     }
 
@@ -63,12 +87,12 @@ impl PskSource {
             let at = format!("{}:{}", path.display(), i + 1);
             let (identity, value) =
                 entry(line).ok_or_else(|| format!("{at} is not `identity = secret`"))?;
-            // The key of the table is the identity as it prints: one spelling.
             let identity: Identity = identity.trim().parse().map_err(|e| format!("{at}: {e}"))?;
             let value = secret(value.trim()).map_err(|e| format!("{at}: {e}"))?;
-            if map.insert(identity.to_string(), value).is_some() {
+            if map.contains_key(&identity) {
                 return Err(format!("{at} names {identity} a second time"));
             }
+            map.insert(identity, value);
         }
         if map.is_empty() {
             return Err(format!(
@@ -84,13 +108,13 @@ impl PskSource {
     pub fn duplicate(&self) -> peer::PskSource {
         match self {
             Self::One(secret, _) => peer::PskSource::One(secret.duplicate()),
-            Self::Table(table, _) => peer::PskSource::Table(table.clone()),
+            Self::Table(table, ..) => peer::PskSource::Table(table.clone()),
         }
     }
 
     /// A line when others can read the file.
     pub(super) fn warnings(&self, peer: &str) -> Option<String> {
-        let (Self::One(_, path) | Self::Table(_, path)) = self;
+        let (Self::One(_, path) | Self::Table(_, path, _)) = self;
         exposed(peer, path)
     }
 }

@@ -443,6 +443,31 @@ mod tests {
         }
     }
 
+    /// SKEYSEED comes of the old SK_d with the old PRF, the keys with the new one.
+    /// Computed by a program that shares no code with this one, from the NIST
+    /// sample's SK_d.
+    #[test]
+    fn keys_of_a_rekeyed_ike_sa_match_the_golden_value() {
+        let old = IkeKeys::derive(
+            suite(AeadAlgorithm::Aes128Gcm16, PrfAlgorithm::HmacSha256),
+            &Secret::new(unhex(
+                "0f4d257d7a58fc4545c7d7a88119eee5d5c9690c5b4c989171d3abbfd99d1d29",
+            )),
+            (&unhex("3f302be1abcb28e1"), &unhex("8c332ee006064c9b")),
+            (spi("40dac39e1e1a8640"), spi("8619a1cf9a6e4c07")),
+        );
+        let new = old.rekey(
+            suite(AeadAlgorithm::Aes256Gcm16, PrfAlgorithm::HmacSha384),
+            &Secret::new(octets(0x60..=0x7f)),
+            (&octets(0x20..=0x3f), &octets(0x40..=0x5f)),
+            (spi("c0c1c2c3c4c5c6c7"), spi("d0d1d2d3d4d5d6d7")),
+        );
+        assert_eq!(
+            hex(&[new.sk_d.expose(), new.sk_ei.expose()].concat()),
+            "94ad6b8b6e57e1f1c93ad31405c3d513463540d2944c3b535c8b99072a4ebbac5b19f3be7bc4986f81c65af1a84462bae4cfa2a10dd56f101ed684a38eb2de8a2ff74c74cbf27c97b7e64d92a9fbd40b691522b5"
+        );
+    }
+
     /// SK_d 00..1f, SPIs c0..c7 and d0..d7, as in the golden values.
     fn golden_mif() -> MifKeys {
         MifKeys::derive(

@@ -262,7 +262,7 @@ mod tests {
                 })
                 .collect(),
         };
-        assert!(large.fit(16, false));
+        assert!(large.fit(16));
         assert_eq!(large.records.len(), 16);
         let data = large.notify().data;
         assert!(data.len() <= 640 && data.len() > 600, "{}", data.len());
@@ -270,13 +270,13 @@ mod tests {
             let best = [0x2001, 0xdb8, 0, 0, 0, 0, record.id.0, 0];
             assert_eq!(record.addresses[0].ip, IpAddr::from(best));
         }
-        assert!(!large.fit(16, false), "what fits is left alone");
+        assert!(!large.fit(16), "what fits is left alone");
         let mut whole = Interfaces {
             records: vec![large.records[0].clone(); 40],
             ..large
         };
         assert!(
-            whole.fit(30, true),
+            whole.limit(30),
             "a peer that takes fragments has a limit too"
         );
         assert_eq!(whole.records.len(), 30);

@@ -56,21 +56,21 @@ impl RemoteAuth {
     }
 }
 
-/// Shared keys by identity as [`Identity`] prints it. Copies share the keys.
+/// Shared keys by identity. Copies share the keys.
 #[derive(Clone)]
-pub struct PskTable(Arc<BTreeMap<String, Secret>>);
+pub struct PskTable(Arc<BTreeMap<Identity, Secret>>);
 
 impl PskTable {
     /// Takes ownership of the keys.
     #[must_use]
-    pub fn new(table: BTreeMap<String, Secret>) -> Self {
+    pub fn new(table: BTreeMap<Identity, Secret>) -> Self {
         Self(Arc::new(table))
     }
 
     /// The key shared with `identity`.
     #[must_use]
     pub fn get(&self, identity: &Identity) -> Option<&Secret> {
-        self.0.get(&identity.to_string())
+        self.0.get(identity)
     }
 
     /// How many there are.
@@ -94,7 +94,7 @@ impl fmt::Debug for PskTable {
 
 impl PartialEq for PskTable {
     fn eq(&self, other: &Self) -> bool {
-        let same = |((id, key), (other, theirs)): ((&String, &Secret), (&String, &Secret))| {
+        let same = |((id, key), (other, theirs)): ((&Identity, &Secret), (&Identity, &Secret))| {
             id == other && constant_time_eq(key.expose(), theirs.expose())
         };
         self.len() == other.len() && self.0.iter().zip(other.0.iter()).all(same)
@@ -226,8 +226,9 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_secrets_is_keyed_by_the_printed_identity() {
-        let table = [("alice@example.org".to_owned(), Secret::new(b"a".to_vec()))];
+    fn a_table_of_secrets_is_keyed_by_identity() {
+        let alice = "alice@example.org".parse().unwrap();
+        let table = [(alice, Secret::new(b"a".to_vec()))];
         let source = PskSource::Table(PskTable::new(table.into()));
         let lookup = |text: &str| source.lookup(&text.parse().unwrap()).map(Secret::expose);
         assert_eq!(lookup("Alice@example.org"), Some(&b"a"[..]));

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -80,11 +80,8 @@ impl Resolved {
 
 fn run(device: &str, wished: &Receiver<Names>, answers: &mpsc::Sender<Applied>) {
     while let Ok(mut names) = wished.recv() {
-        loop {
-            match wished.try_recv() {
-                Ok(newer) => names = newer,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(newer) = wished.try_recv() {
+            names = newer;
         }
         let result = apply(device, &names);
         // Nobody may listen any more: the wish counts all the same.

@@ -103,7 +103,7 @@ pub fn mif_notifies(data: &[u8]) {
                     Ok((read.clone(), 0))
                 );
                 let mut fitted = read;
-                fitted.fit(which, which & 0x40 != 0);
+                fitted.fit(which);
                 assert!(fitted.records.len() <= usize::from(which));
                 let _ = Interfaces::decode(&fitted.notify().data, &policy).expect("our own table");
             }

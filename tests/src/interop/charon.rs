@@ -243,7 +243,8 @@ impl<'a> Charon<'a> {
     /// # Errors
     /// What `swanctl` said.
     pub fn load(&self, connection: &Connection) -> Result<()> {
-        let file = self.dir.join("swanctl.conf");
+        // swanctl looks for keys and certificates beside it.
+        let file = self.dir.join("swanctl/swanctl.conf");
         fs::write(&file, connection.text())?;
         let file = file.to_string_lossy().into_owned();
         self.swanctl(&["--load-all", "--clear", "--noprompt", "--file", &file])

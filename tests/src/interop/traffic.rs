@@ -1,7 +1,7 @@
 //! Traffic through the tunnel, judged by the harness alone.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,10 @@ pub fn echo(net: &Net, client: IpAddr, count: u64, patience: Duration) -> Result
 fn quiet(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::ConnectionRefused
+        ErrorKind::WouldBlock
+            | ErrorKind::TimedOut
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
     )
 }
 
@@ -135,6 +138,9 @@ fn transfer(stream: &TcpStream) -> Result<()> {
         sending
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        // Nothing of the connection may be left to be sent when the tunnel ends.
+        stream.shutdown(Shutdown::Write)?;
+        while (&*stream).read(&mut got)? > 0 {}
         Ok(())
     })
 }

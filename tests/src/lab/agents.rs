@@ -75,6 +75,8 @@ pub struct Sas {
     pub eu: BTreeSet<Sa>,
     /// The responder's.
     pub gw: BTreeSet<Sa>,
+    /// Of the SAs of both ends by inbound SPI: bundle member and rekeyings so far.
+    pub lines: BTreeMap<u32, (u64, u64)>,
     /// Packets dropped as replayed, both ends together.
     pub replay_drops: u64,
     /// The end user's access of each of its outbound SPIs.
@@ -111,20 +113,42 @@ impl Agents {
             "there is no agent at {}: build it with `cargo build --release`",
             binary.display()
         );
-        let secrets = topology.dir.join("subscribers");
+        let secrets = secrets(topology);
         let secret = topology.dir.join("gateway.psk");
         let psk = format!("lab-{}-{}", topology.tag, super::sys::now_ns());
         private(&secrets, &format!("{} = {psk}\n", config::IDENTITY))?;
         private(&secret, &format!("{psk}\n"))?;
-        let gw = Agent::start(topology, &topology.gw, "gw", binary, extra, |names| {
-            config::gateway(names, &secrets, extra)
-        })?;
-        gw.wait_for_control(topology)?;
+        let gw = Self::gateway(topology, binary, extra)?;
         let eu = Agent::start(topology, &topology.eu, "eu", binary, extra, |names| {
             config::end_user(names, &secret, extra)
         })?;
         eu.wait_for_control(topology)?;
         Ok(Self { eu, gw })
+    }
+
+    /// Starts the gateway's agent once more, after it was killed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn restart_gateway(
+        &mut self,
+        topology: &Topology,
+        binary: &Path,
+        extra: &Extra,
+    ) -> Result<()> {
+        // What a killed agent leaves would be taken for the new one's.
+        let _ = fs::remove_file(&self.gw.control);
+        let _ = fs::remove_dir_all(topology.dir.join("gw-state"));
+        self.gw = Self::gateway(topology, binary, extra)?;
+        Ok(())
+    }
+
+    fn gateway(topology: &Topology, binary: &Path, extra: &Extra) -> Result<Agent> {
+        let gw = Agent::start(topology, &topology.gw, "gw", binary, extra, |names| {
+            config::gateway(names, &secrets(topology), extra)
+        })?;
+        gw.wait_for_control(topology)?;
+        Ok(gw)
     }
 
     /// The Child SAs of both ends as they are now.
@@ -150,6 +174,7 @@ impl Agents {
             replay_drops: replay_drops(&eu)? + replay_drops(&gw)?,
             eu: children(&eu)?,
             gw: children(&gw)?,
+            lines: lines(&eu)?.into_iter().chain(lines(&gw)?).collect(),
             access,
         })
     }
@@ -341,12 +366,24 @@ impl Sas {
         self.eu.iter().filter(mirrored).count()
     }
 
-    /// Child SAs that are new or gone since `before`, both ends together.
+    /// Child SAs that are new or gone since `before`, both ends together. New keys
+    /// of a bundle member that was there, by rekeying, are no new SA.
     #[must_use]
     pub fn recreated_since(&self, before: &Self) -> u64 {
-        let changed = self.eu.symmetric_difference(&before.eu).count()
-            + self.gw.symmetric_difference(&before.gw).count();
-        u64::try_from(changed).unwrap_or(u64::MAX)
+        let rekeyed = |old: &Sa, new: &Sa| {
+            let then = before.lines.get(&old.spi_in);
+            let now = self.lines.get(&new.spi_in);
+            then.zip(now)
+                .is_some_and(|(then, now)| then.0 == now.0 && then.1 < now.1)
+        };
+        let [eu, gw] = [(&self.eu, &before.eu), (&self.gw, &before.gw)].map(|(now, then)| {
+            let new = now.difference(then);
+            let new = new.filter(|new| !then.iter().any(|old| rekeyed(old, new)));
+            let gone = then.difference(now);
+            let gone = gone.filter(|old| !now.iter().any(|new| rekeyed(old, new)));
+            new.count() + gone.count()
+        });
+        u64::try_from(eu + gw).unwrap_or(u64::MAX)
     }
 
     /// Every SPI of either direction.
@@ -355,6 +392,21 @@ impl Sas {
         let all = self.eu.iter().chain(&self.gw);
         all.flat_map(|sa| [sa.spi_in, sa.spi_out]).collect()
     }
+}
+
+fn lines(value: &Value) -> Result<BTreeMap<u32, (u64, u64)>> {
+    array(value, "sas")?
+        .iter()
+        .map(|entry| {
+            let line = (number(entry, "member")?, number(entry, "generation")?);
+            Ok((spi(entry, "spi_in")?, line))
+        })
+        .collect()
+}
+
+/// The secrets of the gateway's subscribers.
+fn secrets(topology: &Topology) -> PathBuf {
+    topology.dir.join("subscribers")
 }
 
 fn children(value: &Value) -> Result<BTreeSet<Sa>> {
@@ -428,6 +480,7 @@ mod tests {
         Sas {
             eu: children(eu).expect("valid"),
             gw: BTreeSet::new(),
+            lines: BTreeMap::new(),
             replay_drops: 0,
             access: BTreeMap::new(),
         }
@@ -441,6 +494,17 @@ mod tests {
         assert_eq!(rekeyed.recreated_since(&before), 2);
         let renamed = both(&sas("0x00000003", "00000000000000aa"));
         assert_eq!(renamed.recreated_since(&before), 2);
+    }
+
+    #[test]
+    fn new_keys_of_a_member_that_was_there_are_no_new_sa() {
+        let mut before = both(&sas("0x00000001", "00000000000000aa"));
+        before.lines = BTreeMap::from([(1, (7, 0))]);
+        let mut after = both(&sas("0x00000003", "00000000000000bb"));
+        after.lines = BTreeMap::from([(3, (7, 1))]);
+        assert_eq!(after.recreated_since(&before), 0);
+        after.lines = BTreeMap::from([(3, (8, 0))]);
+        assert_eq!(after.recreated_since(&before), 2, "another member");
     }
 
     #[test]

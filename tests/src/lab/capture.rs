@@ -57,6 +57,8 @@ pub struct Seen {
     pub ike: BTreeMap<(Leg, Way), u64>,
     /// Packets in clear that should have been protected.
     pub clear: u64,
+    /// The same by direction.
+    pub clear_ways: BTreeMap<Way, u64>,
     /// The first of them, described.
     pub clear_examples: Vec<String>,
     /// Frames the kernel could not queue for us.
@@ -105,6 +107,9 @@ impl Capture {
             all.esp.extend(&seen.esp);
             all.ike.extend(&seen.ike);
             all.clear += seen.clear;
+            for (way, count) in &seen.clear_ways {
+                *all.clear_ways.entry(*way).or_default() += count;
+            }
             all.clear_examples
                 .extend(seen.clear_examples.iter().cloned());
             all.missed += seen.missed;
@@ -140,6 +145,9 @@ impl Seen {
             *count -= earlier.ike.get(key).copied().unwrap_or(0);
         }
         difference.clear -= earlier.clear;
+        for (way, count) in &mut difference.clear_ways {
+            *count -= earlier.clear_ways.get(way).copied().unwrap_or(0);
+        }
         difference.missed -= earlier.missed;
         difference.frames -= earlier.frames;
         difference
@@ -245,6 +253,7 @@ fn watch(socket: &PacketSocket, leg: Leg, protected: bool, seen: &Mutex<Seen>, s
                 Kind::Ike => *seen.ike.entry((leg, way)).or_default() += 1,
                 Kind::Clear(what) if protected => {
                     seen.clear += 1;
+                    *seen.clear_ways.entry(way).or_default() += 1;
                     if seen.clear_examples.len() < EXAMPLES {
                         seen.clear_examples.push(format!("{leg:?} {way:?} {what}"));
                     }

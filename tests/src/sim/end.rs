@@ -10,6 +10,8 @@ use mifsec::ike::message::{self, Header, PayloadType};
 use mifsec::ike::selector::TrafficSelector;
 use mifsec::ike::{Engine, Event, SaRequest, TimerKind, Transmit};
 
+use super::sending::Sending;
+
 /// Messages above this are fragmented or lost somewhere: IPv6's least MTU without
 /// IPv6, UDP and the non-ESP marker.
 const MAX_DATAGRAM: usize = 1280 - 40 - 8 - 4;
@@ -41,6 +43,10 @@ pub struct Installed {
     pub pair: IfacePair,
     /// Whether sending waits for the first packet.
     pub hold: bool,
+    /// The one it takes over from.
+    pub replaces: Option<ChildId>,
+    /// It lost a simultaneous rekey.
+    pub redundant: bool,
 }
 
 /// One engine with its surroundings.
@@ -49,6 +55,8 @@ pub struct End {
     pub engine: Engine,
     /// Child SAs installed and not removed.
     pub children: BTreeMap<ChildId, Installed>,
+    /// What is sent on.
+    pub sending: Sending,
     /// SPIs announced as larval.
     pub larval: BTreeSet<Spi>,
     /// All events so far.
@@ -72,6 +80,7 @@ impl End {
         Self {
             engine,
             children: BTreeMap::new(),
+            sending: Sending::default(),
             larval: BTreeSet::new(),
             events: Vec::new(),
             installs: 0,
@@ -94,6 +103,7 @@ impl End {
             self.events.push(event);
         }
         while let Some(request) = self.engine.poll_sa_request() {
+            self.sending.apply(&request, now);
             self.apply(request);
         }
         let mut transmits = Vec::new();
@@ -139,6 +149,8 @@ impl End {
                     ts_remote: child.ts_remote.clone(),
                     pair: child.pair,
                     hold: child.hold_outbound,
+                    replaces: child.replaces,
+                    redundant: child.redundant,
                 };
                 assert!(self.children.insert(child.child, installed).is_none());
             }

@@ -40,7 +40,7 @@ const SUITES: [(&str, &str, [&str; 2]); 5] = [
     ),
     (
         "aes128gcm16-prfsha256-x25519",
-        "aes128gcm16-esn",
+        "aes128gcm16",
         [
             "AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519",
             "AES_GCM_16-128",

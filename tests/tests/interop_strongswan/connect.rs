@@ -217,6 +217,8 @@ fn our_gateway_follows_a_strongswan_client_whose_nat_restarts() {
         let theirs = Connection::client().with(&["dpd_delay = 1s"]);
         let (agent, charon, client) = strongswan_client(net, &AgentConfig::gateway(), &theirs)?;
         both_ways(net, client)?;
+        // A MOBIKE initiator tells a new mapping by comparing two answers.
+        charon.wait_log("parsed INFORMATIONAL response 2")?;
         let before = agent.json("path")?["paths"][0]["remote"].clone();
         nat_restarts(net)?;
         both_ways(net, client)?;
@@ -353,6 +355,8 @@ fn our_client_takes_a_strongswan_gateway_when_anything_or_mobike_is_asked_for() 
             let ours = AgentConfig::client(&[Access::Ran]).peer("require", require);
             let (agent, charon, client) = our_client(net, &ours, &Connection::gateway())?;
             both_ways(net, client)?;
+            // Its host forwards in clear what the tunnel is gone for.
+            net.expect_clear(End::Gateway);
             agent.stop()?;
             charon.stop()?;
         }

@@ -53,6 +53,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ring", &["crypto"]),
     ("rtnetlink", &["io"]),
     ("toml", &["config"]),
+    ("webpki", &["ike"]),
     (
         "tokio",
         &["agent", "control", "cli", "dataplane", "io", "ebpf", "main"],

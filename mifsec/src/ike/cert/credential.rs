@@ -94,6 +94,12 @@ impl Credential {
         &self.key
     }
 
+    /// The public key.
+    #[cfg(test)]
+    pub(in crate::ike) fn public_key(&self) -> PublicKey {
+        PublicKey::from_spki(&self.leaf.spki).unwrap()
+    }
+
     /// The CERT payloads.
     pub(in crate::ike) fn payloads(&self) -> impl Iterator<Item = Payload> {
         self.chain.iter().map(|der| request::payload(der))

@@ -60,7 +60,11 @@ impl Engine {
                     });
                 };
                 if sa.is_established() {
-                    let create = Create::on_path(config, sa, pair, (local, remote));
+                    // Without MIF there is one path, and nobody to name it to.
+                    let create = match sa.mif {
+                        Some(_) => Create::on_path(config, sa, pair, (local, remote)),
+                        None => Create::on_channel(config, sa),
+                    };
                     sa.submit(Task::Child(Box::new(create)), cx);
                 }
             }),
@@ -151,8 +155,8 @@ impl Engine {
 
     /// Lets the IKE SA that has this Child SA take a step.
     fn step_owner(&mut self, child: ChildId, step: impl FnOnce(&mut IkeSa, &mut Context)) {
-        let has = |sa: &&Box<IkeSa>| sa.children.contains_key(&child);
-        if let Some(ike) = self.cx.sas.values().find(has).map(|sa| sa.id) {
+        let has = |sa: &IkeSa| sa.children.contains_key(&child);
+        if let Some(ike) = self.cx.sas.values().find(|sa| has(sa)).map(|sa| sa.id) {
             self.step(ike, step);
         }
     }

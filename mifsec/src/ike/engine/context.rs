@@ -229,6 +229,12 @@ impl Context {
         }
     }
 
+    /// Inbound SPIs that are not free.
+    #[cfg(feature = "testing")]
+    pub(super) fn taken_spis(&self) -> usize {
+        self.spis.len()
+    }
+
     /// Gives an inbound SPI back.
     pub(in crate::ike) fn release_spi(&mut self, spi: Spi) {
         self.spis.remove(&spi);

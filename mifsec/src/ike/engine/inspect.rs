@@ -13,6 +13,7 @@ impl Engine {
         let (header, body) = message::decode(bytes).ok()?;
         let payloads = match body {
             Body::Clear(payloads) => payloads,
+            // A part says nothing alone.
             Body::Fragment(_) => return None,
             Body::Protected(sealed) => {
                 let ids = [header.spi_i, header.spi_r].map(|spi| self.by_spi.get(&spi));
@@ -39,6 +40,7 @@ impl Engine {
         let sa = self.cx.sas.get_mut(&ike)?;
         sa.forge_message(exchange, message_id, response, payloads)
     }
+
     /// As [`forge`](Self::forge) for one fragment of a message.
     pub fn forge_fragment(
         &mut self,
@@ -49,5 +51,11 @@ impl Engine {
     ) -> Option<Vec<u8>> {
         let sa = self.cx.sas.get_mut(&ike)?;
         sa.forge_fragment(message_id, response, fragment)
+    }
+
+    /// IKE SAs, those that only answer among them, and inbound SPIs that are taken.
+    #[must_use]
+    pub fn census(&self) -> (usize, usize) {
+        (self.cx.sas.len(), self.cx.taken_spis())
     }
 }

@@ -7,7 +7,7 @@ use crate::crypto::{Secret, SeededEntropy};
 use crate::ids::{Arrival, IfaceId, Spi};
 use crate::ike::config::{ChildConfig, Lifetime, PeerConfig, Require};
 use crate::ike::event::Channel;
-use crate::ike::message::{Config, ConfigType, Delete, Notify};
+use crate::ike::message::{Config, ConfigType, Delete, Ke, Notify};
 use crate::ike::mif::{
     IfaceState, InterfaceRecord, Interfaces, LinkClass, Maddr, OuterAddrs, OuterFlags, UpdateAddrs,
     UpdateFlags, error as mif_error, status,
@@ -292,23 +292,43 @@ fn nobody_moves_what_is_not_his() {
 }
 
 #[test]
-fn rekeying_is_refused_without_harm() {
+fn a_rekey_that_cannot_be_done_is_refused_without_harm() {
     let mut two = Two::established();
-    let spi = Spi(0x1234_5678);
-    let esp = || Payload::Sa(proposal::offer_esp(&[Default::default()], spi, true));
+    let esp = || {
+        Payload::Sa(proposal::offer_esp(
+            &[Default::default()],
+            Spi(0x1000),
+            true,
+        ))
+    };
+    let ike = |text: &str| {
+        let offer: proposal::IkeProposal = text.parse().unwrap();
+        Payload::Sa(proposal::offer_ike(&[offer], &[1; 8]))
+    };
     let nonce = || Payload::Nonce(vec![1; 32]);
-    let rekey_child = [
-        Payload::Notify(Notify::about(NotifyType::REKEY_SA, spi)),
-        esp(),
-        nonce(),
-    ];
-    let rekey_ike = [
-        Payload::Sa(proposal::offer_ike(&[Default::default()], &[1; 8])),
-        nonce(),
-    ];
-    for request in [&rekey_child[..], &rekey_ike[..]] {
-        let answer = two.ask(ExchangeType::CREATE_CHILD_SA, request);
-        assert_eq!(notified(answer), NotifyType::NO_ADDITIONAL_SAS);
+    let ke = || {
+        Payload::Ke(Ke {
+            group: 19,
+            data: vec![4; 64],
+        })
+    };
+    let rekey = Notify::about(NotifyType::REKEY_SA, Spi(0x1234_5678));
+    for (request, expected) in [
+        (
+            vec![Payload::Notify(rekey), esp(), nonce()],
+            NotifyType::CHILD_SA_NOT_FOUND,
+        ),
+        (
+            vec![ike("aes256gcm16-prfsha256-x25519"), nonce(), ke()],
+            NotifyType::INVALID_KE_PAYLOAD,
+        ),
+        (
+            vec![ike("aes256gcm16-prfsha512-modp2048"), nonce(), ke()],
+            NotifyType::NO_PROPOSAL_CHOSEN,
+        ),
+    ] {
+        let answer = two.ask(ExchangeType::CREATE_CHILD_SA, &request);
+        assert_eq!(notified(answer), expected);
     }
     assert_eq!(two.children(), 1);
     assert_eq!(
@@ -495,6 +515,7 @@ fn a_table_too_large_is_refused_whole() {
 
 /// The tables B was told, as addresses.
 mod bad_input;
+mod redirect;
 
 fn announced(two: &mut Two) -> Vec<Vec<String>> {
     let of = |event| match event {

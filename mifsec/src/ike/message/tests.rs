@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::crypto::{Aead, AeadAlgorithm, AesKey, Integrity};
+use crate::crypto::{Aead, AeadAlgorithm, AesKey, Integrity, PrfAlgorithm};
 use crate::ids::{IkeSpi, Spi};
 use crate::ike::selector::{TrafficSelector, TsEntry};
 use crate::ike::testing::{hex, unhex};
@@ -174,11 +174,8 @@ fn with_aes_cbc_the_check_value_is_over_the_whole_message() {
     let key = Aead::new(AeadAlgorithm::AesCbc(AesKey::Aes128, integrity), &keymat).unwrap();
     let bytes = seal(&header(), &rfc_7634_payloads(), &key, 1);
     let (covered, icv) = bytes.split_at(bytes.len() - 16);
-    let mac = ring::hmac::sign(
-        &ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &keymat[16..]),
-        covered,
-    );
-    assert_eq!(icv, &mac.as_ref()[..16]);
+    let mac = PrfAlgorithm::HmacSha256.prf(&keymat[16..], &[covered]);
+    assert_eq!(icv, &mac.expose()[..16]);
 }
 
 #[test]

@@ -138,14 +138,10 @@ impl Interfaces {
     /// Leaves out what a peer that keeps `most` interfaces would refuse, and as many
     /// of the worst addresses as it takes to fit one packet: of the interfaces with
     /// most of them first, so that each keeps its best. Whether anything was.
-    pub fn fit(&mut self, most: u8, any_length: bool) -> bool {
-        let before = (self.records.len(), self.addresses());
-        self.records.truncate(usize::from(most));
-        for record in &mut self.records {
-            record.addresses.truncate(usize::from(MAX_ADDRESSES));
-        }
-        while !any_length
-            && self.len() > ROOM
+    pub fn fit(&mut self, most: u8) -> bool {
+        let limited = self.limit(most);
+        let before = self.addresses();
+        while self.len() > ROOM
             && let Some(longest) = self
                 .records
                 .iter_mut()
@@ -153,6 +149,17 @@ impl Interfaces {
                 .max_by_key(|record| record.addresses.len())
             && longest.addresses.pop().is_some()
         {}
+        limited || before != self.addresses()
+    }
+
+    /// Leaves out what a peer that keeps `most` interfaces would refuse. Whether
+    /// anything was.
+    pub fn limit(&mut self, most: u8) -> bool {
+        let before = (self.records.len(), self.addresses());
+        self.records.truncate(usize::from(most));
+        for record in &mut self.records {
+            record.addresses.truncate(usize::from(MAX_ADDRESSES));
+        }
         before != (self.records.len(), self.addresses())
     }
 

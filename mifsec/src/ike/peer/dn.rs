@@ -121,6 +121,22 @@ impl DistinguishedName {
         self.rdns.is_empty()
     }
 
+    /// The one spelling of all names that equal it: small letters.
+    #[must_use]
+    pub fn normalised(&self) -> Self {
+        let rdn = |rdn: &Vec<Attribute>| {
+            let attributes: Vec<Vec<u8>> = rdn.iter().map(Attribute::encode).collect();
+            let parts: Vec<&[u8]> = attributes.iter().map(Vec::as_slice).collect();
+            der::element(der::SET, &parts)
+        };
+        let rdns: Vec<Vec<u8>> = self.rdns.iter().map(rdn).collect();
+        let parts: Vec<&[u8]> = rdns.iter().map(Vec::as_slice).collect();
+        Self {
+            der: der::element(der::SEQUENCE, &parts),
+            rdns: self.rdns.clone(),
+        }
+    }
+
     /// Reads `C=CH, O="Example, Inc.", CN=moon`; also `/C=CH/CN=moon`.
     pub(super) fn from_text(text: &str) -> Option<Self> {
         let rdns: Vec<Vec<u8>> = split(text)?
@@ -166,6 +182,19 @@ impl DistinguishedName {
         }
         let text = parts.join(", ");
         (Self::from_text(&text).as_ref() == Some(self)).then_some(text)
+    }
+}
+
+impl Attribute {
+    fn encode(&self) -> Vec<u8> {
+        let value = match &self.value {
+            Value::Text(text) => encode(&self.oid, text),
+            Value::Other(der) => der.clone(),
+        };
+        der::element(
+            der::SEQUENCE,
+            &[&der::element(der::OID, &[&self.oid]), &value],
+        )
     }
 }
 
@@ -482,6 +511,21 @@ mod tests {
             "1.2=x",
         ] {
             assert!(DistinguishedName::from_text(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn equal_names_have_one_normalised_spelling() {
+        for text in [
+            "C=CH, O=Example  Inc, CN=Moon",
+            "c=ch, o=\" EXAMPLE Inc \", cn=moon",
+        ] {
+            let name = dn(text);
+            assert_eq!(name.normalised(), name);
+            assert_eq!(
+                name.normalised().to_string(),
+                "C=ch, O=example inc, CN=moon"
+            );
         }
     }
 

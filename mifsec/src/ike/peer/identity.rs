@@ -101,7 +101,11 @@ impl Identity {
                 .map(|octets| Self::V6(octets.into()))
                 .map_err(|_| IdentityError::Length),
             IdType::KEY_ID => Ok(Self::KeyId(id.data.clone())),
-            IdType::DER_ASN1_DN => distinguished(&id.data),
+            // Equal names print alike: what is printed names one identity only.
+            IdType::DER_ASN1_DN => match distinguished(&id.data)? {
+                Self::Dn(name) => Ok(Self::Dn(name.normalised())),
+                other => Ok(other),
+            },
             other => Err(IdentityError::Kind(other)),
         }
     }

@@ -493,7 +493,7 @@ impl IkeSa {
     ) -> Option<Vec<u8>> {
         let id = self.outbound.next_id();
         self.outbound.skip();
-        self.seal_whole(exchange, id, false, payloads)
+        self.seal_now(exchange, id, false, payloads)
     }
 
     /// An answer as this end would seal it, whatever was asked.
@@ -503,7 +503,7 @@ impl IkeSa {
         id: u32,
         payloads: &[Payload],
     ) -> Option<Vec<u8>> {
-        self.seal_whole(exchange, id, true, payloads)
+        self.seal_now(exchange, id, true, payloads)
     }
 
     /// What the other end sealed.
@@ -528,11 +528,11 @@ impl IkeSa {
         first: u8,
         chain: &[u8],
     ) -> Option<Vec<u8>> {
-        let bytes = self.seal_whole(ExchangeType::INFORMATIONAL, message_id, true, &[])?;
+        let bytes = self.seal_now(ExchangeType::INFORMATIONAL, message_id, true, &[])?;
         self.refill(bytes, first, chain)
     }
 
-    fn seal_whole(
+    pub(in crate::ike) fn seal_now(
         &mut self,
         exchange: ExchangeType,
         message_id: u32,

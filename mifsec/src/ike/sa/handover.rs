@@ -185,6 +185,9 @@ impl IkeSa {
     /// What was asked under other keys is asked again; what it was about may be
     /// done already, which such requests bear.
     fn take_over(&mut self, task: Task, cx: &mut Context) {
+        if let (Task::Announce(_), Some(mif)) = (&task, &mut self.mif) {
+            mif.unannounced();
+        }
         match task {
             Task::Update(_)
             | Task::Announce(_)
@@ -284,7 +287,7 @@ fn without_window(received: &Received) -> Received {
     }
 }
 
-/// The window is 1 again, and the peer may not have our last table.
+/// The window is 1 again.
 pub(in crate::ike) fn begin(sa: &mut IkeSa, cx: &mut Context) {
     interfaces::announce(sa, cx);
     sa.pump(cx);

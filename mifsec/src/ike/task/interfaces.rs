@@ -50,14 +50,17 @@ impl Mif {
     }
 
     /// A rekey of the IKE SA made other probe SPIs, if it did; gives the one we
-    /// received on. The window is offered again, and what was announced but not
-    /// confirmed.
+    /// received on. The window is offered again.
     pub(in crate::ike) fn rekeyed(&mut self, probe: Option<(Spi, Spi)>) -> Option<Spi> {
-        self.announced = self.confirmed;
         self.window_offered = false;
         let (probe_in, probe_out) = probe?;
         self.probe_out = probe_out;
         Some(std::mem::replace(&mut self.probe_in, probe_in))
+    }
+
+    /// What was announced last stayed unanswered.
+    pub(in crate::ike) fn unannounced(&mut self) {
+        self.announced = self.confirmed;
     }
 
     /// Moves are remembered of what is announced only: a peer that names ever new
@@ -278,7 +281,12 @@ fn table(mif: &mut Mif, cx: &mut Context) -> Option<Notify> {
         epoch: cx.epoch,
         records: cx.ifaces.clone(),
     };
-    if table.fit(mif.peer_max_ifaces, mif.fragments) {
+    let most = mif.peer_max_ifaces;
+    let trimmed = match mif.fragments {
+        true => table.limit(most),
+        false => table.fit(most),
+    };
+    if trimmed {
         cx.count("mif_table_trimmed");
     }
     Some(table.notify())

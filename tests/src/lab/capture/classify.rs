@@ -46,6 +46,8 @@ pub fn classify(frame: &[u8], segment: usize) -> Vec<Kind> {
         return vec![Kind::Other];
     };
     let kinds = match ip.protocol {
+        // To an inner address the gateway announced as one of its own (RFC 4555 3.5).
+        UDP if ip.is_ike_to_the_outside() => Some(vec![Kind::Ike]),
         _ if ip.protected() || contains(packet, &MAGIC) => None,
         // Judged by its first fragment.
         _ if ip.later_fragment => Some(vec![Kind::Other]),
@@ -138,13 +140,25 @@ impl<'a> Ip<'a> {
             })
     }
 
-    fn protected(&self) -> bool {
-        [self.source, self.destination].iter().any(|address| {
-            [POOL, LAN]
-                .iter()
-                .any(|(network, length)| within(*address, *network, *length))
-        })
+    /// IKE, and only one of the ends is a protected address.
+    fn is_ike_to_the_outside(&self) -> bool {
+        let ends = [self.source, self.destination];
+        ends.iter().filter(|end| is_protected(**end)).count() == 1
+            && udp(self.payload, 0).is_some_and(|kinds| kinds == [Kind::Ike])
     }
+
+    fn protected(&self) -> bool {
+        [self.source, self.destination]
+            .into_iter()
+            .any(is_protected)
+    }
+}
+
+fn is_protected(address: IpAddr) -> bool {
+    let networks = [POOL, LAN];
+    networks
+        .iter()
+        .any(|(network, length)| within(address, *network, *length))
 }
 
 fn within(address: IpAddr, network: Ipv4Addr, length: u8) -> bool {

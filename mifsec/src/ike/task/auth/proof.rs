@@ -195,6 +195,61 @@ mod tests {
         }
     }
 
+    macro_rules! credential {
+        ($name:literal) => {
+            Credential::from_pem(
+                include_bytes!(concat!("../../../../../tests/keys/", $name, ".crt")),
+                include_bytes!(concat!("../../../../../tests/keys/", $name, ".pem")),
+            )
+            .unwrap()
+        };
+    }
+
+    fn proof<'a>(sk_p: &'a Secret, first_message: &'a [u8]) -> Proof<'a> {
+        Proof {
+            prf: PrfAlgorithm::HmacSha256,
+            first_message,
+            other_nonce: b"nonce",
+            sk_p,
+            id_body: b"identity",
+        }
+    }
+
+    #[test]
+    fn the_method_follows_from_what_the_peer_announced_and_verifies() {
+        let sk_p = Secret::new(vec![7; 32]);
+        let (ours, other) = (proof(&sk_p, b"message"), proof(&sk_p, b"another"));
+        let known = Announced {
+            hashes: Some(HashAlgorithm::ALL.to_vec()),
+        };
+        for (credential, older) in [
+            (credential!("rsa-2048"), Some(AuthMethod::RSA)),
+            (credential!("ecdsa-p256"), Some(AuthMethod::ECDSA_256)),
+            (credential!("ecdsa-p384"), Some(AuthMethod::ECDSA_384)),
+            (credential!("ed25519"), None),
+        ] {
+            let key = credential.public_key();
+            let signed = ours.sign(&credential, &known).unwrap();
+            assert_eq!(signed.method, AuthMethod::SIGNATURE);
+            assert_eq!(ours.verify(&key, &signed), Ok(()));
+            assert_eq!(other.verify(&key, &signed), Err(SignatureError::Invalid));
+            match (ours.sign(&credential, &Announced::default()), older) {
+                (Ok(signed), Some(method)) => {
+                    assert_eq!(signed.method, method);
+                    assert_eq!(ours.verify(&key, &signed), Ok(()));
+                    assert_eq!(other.verify(&key, &signed), Err(SignatureError::Invalid));
+                }
+                (Err(reason), None) => assert_eq!(reason, Failure::NoSignatureAlgorithm),
+                (result, _) => panic!("{result:?}"),
+            }
+            let nothing = Announced {
+                hashes: Some(Vec::new()),
+            };
+            let refused = ours.sign(&credential, &nothing).unwrap_err();
+            assert_eq!(refused, Failure::NoSignatureAlgorithm);
+        }
+    }
+
     proptest! {
         #[test]
         fn random_data_is_refused(data in any::<Vec<u8>>()) {

@@ -146,10 +146,16 @@ pub(super) fn named(notify: &Notify, sa: &IkeSa) -> Result<ChildId, Payload> {
             ..notify.clone()
         })
     };
-    let id = notify
-        .esp_spi()
-        .and_then(|spi| sa.child_by_outbound(spi))
-        .ok_or_else(|| refuse(NotifyType::CHILD_SA_NOT_FOUND))?;
+    let found = notify.esp_spi().and_then(|spi| sa.child_by_outbound(spi));
+    let Some(id) = found else {
+        // The response that makes it may still be on its way to us.
+        let awaited = sa.outbound.tasks().any(Task::makes_child);
+        return Err(if awaited {
+            super::error(NotifyType::TEMPORARY_FAILURE)
+        } else {
+            refuse(NotifyType::CHILD_SA_NOT_FOUND)
+        });
+    };
     // Ours to close, or replaced already by a request that crossed this one.
     if sa.children.get(&id).is_some_and(Child::is_current) {
         Ok(id)

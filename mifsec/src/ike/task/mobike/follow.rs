@@ -18,7 +18,15 @@ pub(in crate::ike) fn follow(sa: &mut IkeSa, cx: &mut Context, observed: Arrival
         return;
     }
     if sa.mobike.is_none() {
-        return adopt(sa, cx, observed);
+        // Behind a NAT ourselves we would follow forgers (RFC 7296 2.23).
+        if !sa.nat.local {
+            adopt(sa, cx, observed);
+        }
+        return;
+    }
+    // The initiator decides where it sends to; the responder tells it.
+    if sa.initiator {
+        return;
     }
     // One at a time: what is asked already is asked of the newest address.
     let asked = |task: &Task| task.elsewhere().is_some();

@@ -1,0 +1,131 @@
+//! IKE_SA_INIT from ten thousand addresses (RFC 7296 2.6): what is kept of them is
+//! bounded, and who means it connects.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use mifsec::ids::Arrival;
+use mifsec::ike::Transmit;
+use mifsec::ike::message::{self, Body, NotifyType, Payload};
+use mifsec_tests::sim::setup::{self, assert_agreement, connect};
+use mifsec_tests::sim::{A, B, Pair};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SENDERS: u32 = 10_000;
+
+/// A user's first request.
+fn first() -> Transmit {
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
+    connect(&mut pair);
+    pair.log[0].2.clone()
+}
+
+/// Sender number `n`: an address of its own.
+fn sender(n: u32) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::from(0x0b00_0000 + n)), 500)
+}
+
+fn spoof(pair: &mut Pair, first: &Transmit, n: u32, bytes: &[u8]) -> Vec<Transmit> {
+    let mut bytes = bytes.to_vec();
+    bytes[4..8].copy_from_slice(&n.to_be_bytes());
+    let arrival = Arrival {
+        ifindex: 2,
+        local: first.remote,
+        remote: sender(n),
+    };
+    let log = pair.log.len();
+    pair.inject(B, arrival, &bytes);
+    pair.lose_all();
+    pair.log
+        .split_off(log)
+        .into_iter()
+        .map(|(.., t)| t)
+        .collect()
+}
+
+#[test]
+fn ten_thousand_spoofed_senders_leave_little_and_keep_nobody_out() {
+    let first = first();
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 2);
+    for n in 0..SENDERS {
+        for answer in spoof(&mut pair, &first, n, &first.payload) {
+            assert!(
+                answer.payload.len() <= first.payload.len(),
+                "no amplification"
+            );
+        }
+    }
+    let kept = pair.b().engine.views().len();
+    assert_eq!(kept, 64, "cookie_threshold");
+    assert_eq!(pair.ends[B].count("ike_cookie"), u64::from(SENDERS) - 64);
+    connect(&mut pair);
+    pair.run(SECOND);
+    assert_eq!(pair.a().established().len(), 1);
+    assert_agreement(&pair);
+    pair.run(Duration::from_secs(40));
+    assert_eq!(pair.b().engine.views().len(), 1, "the rest is forgotten");
+    assert_eq!(pair.ends[B].count("ike_half_open_expired"), 64);
+}
+
+#[test]
+fn senders_that_return_their_cookies_are_bounded_too() {
+    let first = first();
+    let mut gateway = setup::gateway();
+    gateway.limits.half_open = 256;
+    gateway.limits.cookie_threshold = 0;
+    let mut pair = setup::pair(setup::user(), gateway, 3);
+    let Ok((header, Body::Clear(payloads))) = message::decode(&first.payload) else {
+        panic!("a request in clear");
+    };
+    for n in 0..2_000 {
+        let answers = spoof(&mut pair, &first, n, &first.payload);
+        let Ok((_, Body::Clear(asked))) = message::decode(&answers[0].payload) else {
+            panic!("an answer in clear");
+        };
+        let mut again = asked;
+        assert!(matches!(&again[..], [Payload::Notify(n)] if n.kind == NotifyType::COOKIE));
+        again.extend(payloads.clone());
+        spoof(
+            &mut pair,
+            &first,
+            n,
+            &message::encode_clear(&header, &again),
+        );
+        assert!(pair.b().engine.views().len() <= 256);
+    }
+    assert_eq!(pair.b().engine.views().len(), 256);
+    assert_eq!(pair.ends[B].count("ike_half_open_evicted"), 2_000 - 256);
+    connect(&mut pair);
+    pair.run(SECOND);
+    assert_eq!(pair.a().established().len(), 1);
+}
+
+#[test]
+fn a_cookie_serves_for_the_request_with_another_method_too() {
+    let mut user = setup::user();
+    user.peers[0].ike_proposals = vec!["aes128gcm16-prfsha256-ecp256-x25519".parse().unwrap()];
+    let mut gateway = setup::gateway();
+    gateway.peers[0].ike_proposals = vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()];
+    gateway.limits.cookie_threshold = 0;
+    let mut pair = setup::pair(user, gateway, 4);
+    connect(&mut pair);
+    pair.run(SECOND);
+    assert_eq!(pair.a().established().len(), 1);
+    let init = |(_, who, t): &&(_, usize, Transmit)| *who == A && t.local.port() == 500;
+    // Without a cookie, with one, and with the method wanted and the same cookie.
+    assert_eq!(pair.log.iter().filter(init).count(), 3);
+    assert_eq!(pair.ends[B].count("ike_cookie"), 1);
+}
+
+#[test]
+fn a_childless_ike_sa_stands_and_gets_its_child_when_asked_for() {
+    let mut user = setup::user();
+    user.peers[0].childless = true;
+    let mut pair = setup::established(user, setup::gateway(), 5);
+    assert!(pair.a().children.is_empty() && pair.b().children.is_empty());
+    let ike = pair.a().ike();
+    pair.command(A, setup::second_member(ike));
+    pair.run(SECOND);
+    assert_eq!(pair.a().children.len(), 1);
+    assert_agreement(&pair);
+}
