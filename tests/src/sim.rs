@@ -130,13 +130,14 @@ impl Pair {
         payloads: &[Payload],
     ) {
         let end = &mut self.ends[who];
-        let Some(view) = end.engine.views().into_iter().next() else {
+        let first = end.engine.views().into_iter().next();
+        let Some(view) = first.filter(|view| view.state == IkeState::Established) else {
             return;
         };
         let bytes = end
             .engine
             .forge(view.ike, exchange, message_id, response, payloads);
-        let Some(payload) = bytes.filter(|_| view.state == IkeState::Established) else {
+        let Some(payload) = bytes else {
             return;
         };
         if !response && message_id.is_none() {
