@@ -275,6 +275,9 @@ fn sessions(seeds: &mut Vec<Seed>) {
     );
 }
 
+/// Flags, number and total of each fragment, see [`super::session::fragments`].
+type Order<'a> = &'a [(u8, u8, u8)];
+
 /// Fragments in order, out of order, repeated, of two messages, with a gap.
 fn fragments(seeds: &mut Vec<Seed>) {
     // An unknown payload of 12 octets that need not be understood, cut in three.
@@ -283,7 +286,7 @@ fn fragments(seeds: &mut Vec<Seed>) {
         let at = usize::from(number - 1) % 3 * 4;
         [&[op, number, total, 200, 0, 4], &chain[at..at + 4]].concat()
     };
-    let orders: [(&str, &[(u8, u8, u8)]); 5] = [
+    let orders: [(&str, Order<'_>); 5] = [
         ("in-order", &[(0, 1, 3), (0, 2, 3), (0, 3, 3)]),
         ("reversed", &[(0, 3, 3), (0, 2, 3), (0, 1, 3)]),
         (

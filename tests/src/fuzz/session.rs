@@ -309,7 +309,7 @@ fn spi(pair: &Pair, who: usize, input: &mut Input<'_>) -> Spi {
 }
 
 fn selector(input: &mut Input<'_>) -> Option<TrafficSelector> {
-    let (start, end) = if input.u8() % 2 == 0 {
+    let (start, end) = if input.u8().is_multiple_of(2) {
         (
             std::net::Ipv4Addr::from(input.u32()).into(),
             std::net::Ipv4Addr::from(input.u32()).into(),
