@@ -5,6 +5,7 @@
 //! decoded encodes to octets that decode to the same, nothing is read outside
 //! the input, and what came out is not larger than what went in.
 
+pub mod certificate;
 pub mod esp;
 pub mod ike;
 pub mod inner;
@@ -18,6 +19,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("certificate", certificate::certificate),
     ("config_file", text::config_file),
     ("control_request", text::control_request),
     ("esp_packet", esp::packet),
@@ -26,4 +28,5 @@ pub const TARGETS: &[Target] = &[
     ("ike_session", session::session),
     ("inner_packet", inner::packet),
     ("mif_notifies", ike::mif_notifies),
+    ("skf_reassembly", session::fragments),
 ];

@@ -4,12 +4,16 @@
 //! [`Pair::step`] advances to the earliest deadline of an engine or arrival of a
 //! datagram. Links lose, duplicate, reorder, cut at an MTU and may translate
 //! addresses; all of it is drawn from one seed. After every input both ends are
-//! drained and what must always hold is checked ([`end`]).
+//! drained and what must always hold is checked ([`end`]). Exchanges can be led
+//! message by message ([`script`]); a failed test prints its seed and the whole
+//! exchange in words ([`trace`]).
 
 pub mod end;
 pub mod link;
+pub mod script;
 pub mod sending;
 pub mod setup;
+pub mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -22,9 +26,14 @@ use mifsec::ike::{Command, Engine, IkeState, Transmit};
 
 pub use end::{End, Installed};
 pub use link::{Link, Nat};
+pub use script::Held;
+pub use trace::Trace;
 
 /// Steps at one instant after which there must be a timer loop.
 const MAX_STEPS_AT_ONCE: u32 = 10_000;
+
+/// Calls for one instant after which no deadline may be left at it.
+const MAX_TIMEOUTS_AT_ONCE: u32 = 3;
 
 /// Index of the end user.
 pub const A: usize = 0;
@@ -47,6 +56,14 @@ pub struct Pair {
     pub dead: BTreeSet<IpAddr>,
     /// Every datagram that was put on a link: when, by whom, what.
     pub log: Vec<(Instant, usize, Transmit)>,
+    /// Both ways: nothing arrives.
+    pub partition: bool,
+    /// Ends that do not run: nothing reaches them and none of their timers goes off.
+    pub asleep: [bool; 2],
+    /// The exchange in words.
+    pub trace: Trace,
+    /// Set while a script decides about each datagram.
+    held: Option<Vec<Held>>,
     in_flight: BTreeMap<(Instant, u64), (usize, Arrival, Vec<u8>)>,
     next: u64,
     random: SeededEntropy,
@@ -66,6 +83,10 @@ impl Pair {
             nat: None,
             dead: BTreeSet::new(),
             log: Vec::new(),
+            partition: false,
+            asleep: [false; 2],
+            trace: Trace::new(seed, start),
+            held: None,
             in_flight: BTreeMap::new(),
             next: 0,
             random: SeededEntropy::new(seed),
@@ -85,6 +106,10 @@ impl Pair {
 
     /// Gives one engine a command and sends what comes of it.
     pub fn command(&mut self, who: usize, command: Command) {
+        let said = format!("{command:?}");
+        let name = said.split([' ', '{', '(']).next().unwrap_or_default();
+        let line = format!("{} does {name}", ["A", "B"][who]);
+        self.trace.note(self.now, line);
         self.ends[who].engine.handle_command(command, self.now);
         self.drain(who);
     }
@@ -108,13 +133,14 @@ impl Pair {
         payloads: &[Payload],
     ) {
         let end = &mut self.ends[who];
-        let Some(view) = end.engine.views().into_iter().next() else {
+        let first = end.engine.views().into_iter().next();
+        let Some(view) = first.filter(|view| view.state == IkeState::Established) else {
             return;
         };
         let bytes = end
             .engine
             .forge(view.ike, exchange, message_id, response, payloads);
-        let Some(payload) = bytes.filter(|_| view.state == IkeState::Established) else {
+        let Some(payload) = bytes else {
             return;
         };
         if !response && message_id.is_none() {
@@ -136,7 +162,9 @@ impl Pair {
         let timer = self
             .ends
             .iter()
-            .filter_map(|end| end.engine.poll_timeout())
+            .zip(self.asleep)
+            .filter(|(_, asleep)| !asleep)
+            .filter_map(|(end, _)| end.engine.poll_timeout())
             .map(|(at, _)| at)
             .min();
         let Some(next) = arrival
@@ -155,16 +183,28 @@ impl Pair {
         self.steps_at_once += 1;
         assert!(self.steps_at_once < MAX_STEPS_AT_ONCE, "timer loop");
         if arrival.is_some_and(|at| at <= self.now) {
-            if let Some((_, (to, arrival, bytes))) = self.in_flight.pop_first() {
+            if let Some((_, (to, arrival, bytes))) = self.in_flight.pop_first()
+                && !self.asleep[to]
+            {
                 self.inject(to, arrival, &bytes);
             }
         } else {
             for who in [A, B] {
+                if self.asleep[who] {
+                    continue;
+                }
                 let due = self.ends[who].engine.poll_timeout();
                 if due.is_some_and(|(at, _)| at <= self.now) {
-                    self.ends[who].engine.handle_timeout(self.now);
-                    self.drain(who);
-                    let next = self.ends[who].engine.poll_timeout();
+                    // An IKE SA that was handed over may have one of its own due.
+                    let mut next = due;
+                    for _ in 0..MAX_TIMEOUTS_AT_ONCE {
+                        if next.is_none_or(|(at, _)| at > self.now) {
+                            break;
+                        }
+                        self.ends[who].engine.handle_timeout(self.now);
+                        self.drain(who);
+                        next = self.ends[who].engine.poll_timeout();
+                    }
                     assert!(
                         next.is_none_or(|(at, _)| at > self.now),
                         "the deadline did not advance: {next:?}"
@@ -212,6 +252,26 @@ impl Pair {
 
     /// Puts a datagram on the link of `who`.
     pub fn send(&mut self, who: usize, transmit: Transmit) {
+        let engines = [&self.ends[A].engine, &self.ends[B].engine];
+        let says = trace::describe(engines, &transmit.payload);
+        let arrow = ["A -> B", "A <- B"][who];
+        if let Some(held) = &mut self.held {
+            self.trace.note(self.now, format!("{arrow}  held: {says}"));
+            let from = who;
+            return held.push(Held {
+                from,
+                says,
+                transmit,
+            });
+        }
+        let pair = format!("{} > {}", transmit.local, transmit.remote);
+        let fate = self.travel(who, transmit);
+        let line = format!("{arrow}  {says}  {pair}{fate}");
+        self.trace.note(self.now, line);
+    }
+
+    /// What becomes of a datagram, for the trace.
+    fn travel(&mut self, who: usize, transmit: Transmit) -> &'static str {
         let to = 1 - who;
         let link = self.links[who];
         let Transmit {
@@ -220,24 +280,30 @@ impl Pair {
             payload,
             ..
         } = transmit;
+        if self.partition {
+            return "  (partition)";
+        }
         if self.dead.contains(&local.ip()) {
-            return;
+            return "  (from a dead address)";
         }
         if let Some(nat) = &mut self.nat {
             if who == A {
                 local = nat.outbound(local, remote);
             } else {
                 let Some(inside) = nat.inbound(remote, local) else {
-                    return;
+                    return "  (no mapping)";
                 };
                 remote = inside;
             }
         }
-        if self.dead.contains(&remote.ip()) || payload.len() > link.mtu {
-            return;
+        if self.dead.contains(&remote.ip()) {
+            return "  (to a dead address)";
+        }
+        if payload.len() > link.mtu {
+            return "  (too long)";
         }
         if self.chance(link.loss) {
-            return;
+            return "  (lost)";
         }
         let copies = 1 + usize::from(self.chance(link.duplicate));
         for _ in 0..copies {
@@ -256,6 +322,7 @@ impl Pair {
             self.in_flight
                 .insert((at, self.next), (to, arrival, payload.clone()));
         }
+        if copies > 1 { "  (twice)" } else { "" }
     }
 
     fn chance(&mut self, probability: f64) -> bool {

@@ -32,6 +32,16 @@ fn replay(target: &str) {
 }
 
 #[test]
+fn certificates_replay() {
+    replay("certificate");
+}
+
+#[test]
+fn fragments_replay() {
+    replay("skf_reassembly");
+}
+
+#[test]
 fn config_files_replay() {
     replay("config_file");
 }

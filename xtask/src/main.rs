@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod ci;
 mod cmd;
+mod fuzz;
 mod run;
 mod setup;
 mod test;
@@ -38,6 +39,8 @@ enum Task {
     Ci,
     /// The repository's own rules
     Tidy,
+    /// Fuzz all targets, or one, for some minutes each
+    Fuzz(fuzz::Args),
     /// Print benchmark tables (release build)
     Bench(bench::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
     };
     match result {

@@ -28,7 +28,7 @@ pub use payload::{
 };
 pub use sa::{MAX_PROPOSALS, MAX_TRANSFORMS, Proposal, Transform};
 pub use sk::{Encrypted, OpenError, seal};
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub(in crate::ike) use sk::{body_len, seal_body};
 pub use skf::{EncryptedFragment, Fragment, MAX_FRAGMENTS, decode_whole, seal_fitting};
 

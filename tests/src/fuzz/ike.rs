@@ -11,6 +11,7 @@ use mifsec::ike::mif::{
     AddressPolicy, Interfaces, MAX_RECORDS, OuterAddrs, Supported, UpdateAddrs,
 };
 use mifsec::ike::peer::Identity;
+use mifsec::ike::redirect::Gateway;
 use mifsec::ike::selector;
 
 use super::input::Input;
@@ -172,6 +173,10 @@ fn look_into(payloads: &[Payload]) {
             Payload::Notify(notify) => {
                 let _ = notify.esp_spi();
                 let _ = notify.kind.is_error();
+                if let Ok((gateway, nonce)) = Gateway::decode(&notify.data) {
+                    let again = gateway.encode(nonce);
+                    assert_eq!(Gateway::decode(&again), Ok((gateway, nonce)));
+                }
             }
             _ => {}
         }

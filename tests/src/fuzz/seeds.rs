@@ -4,12 +4,15 @@
 
 use std::net::IpAddr;
 
+use mifsec::crypto::SignatureAlgorithm;
 use mifsec::ids::{IfaceId, Spi};
 use mifsec::ike::Command;
 use mifsec::ike::mif::{
     Interfaces, Maddr, OuterAddrs, OuterFlags, Supported, UpdateAddrs, UpdateFlags,
 };
 
+use super::certificate::der;
+use crate::pki::{Authority, Key, Request};
 use crate::sim::setup::{self, RAN, WLAN, WLAN_ADDRESS, second_member};
 use crate::sim::{A, Pair};
 
@@ -24,6 +27,8 @@ pub fn all() -> Vec<Seed> {
     notifies(&mut seeds);
     packets(&mut seeds);
     sessions(&mut seeds);
+    fragments(&mut seeds);
+    certificates(&mut seeds);
     texts(&mut seeds);
     seeds
 }
@@ -268,6 +273,76 @@ fn sessions(seeds: &mut Vec<Seed>) {
         "noise",
         &[1, 4, 2, 3, 0, 8, 0, 3, 0, 40, 1, 0x87, 0, 4, 1, 2, 3, 4],
     );
+}
+
+/// Flags, number and total of each fragment, see [`super::session::fragments`].
+type Order<'a> = &'a [(u8, u8, u8)];
+
+/// Fragments in order, out of order, repeated, of two messages, with a gap.
+fn fragments(seeds: &mut Vec<Seed>) {
+    // An unknown payload of 12 octets that need not be understood, cut in three.
+    let chain = [0, 0, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8];
+    let piece = |op: u8, number: u8, total: u8| {
+        let at = usize::from(number - 1) % 3 * 4;
+        [&[op, number, total, 200, 0, 4], &chain[at..at + 4]].concat()
+    };
+    let orders: [(&str, Order<'_>); 5] = [
+        ("in-order", &[(0, 1, 3), (0, 2, 3), (0, 3, 3)]),
+        ("reversed", &[(0, 3, 3), (0, 2, 3), (0, 1, 3)]),
+        (
+            "repeated",
+            &[(0, 1, 3), (0, 1, 3), (0, 3, 3), (0, 2, 3), (0, 2, 3)],
+        ),
+        (
+            "two-messages",
+            &[(0, 1, 3), (1, 1, 3), (0, 2, 3), (1, 3, 3), (0, 3, 3)],
+        ),
+        (
+            "cut-anew",
+            &[(0, 1, 2), (0, 1, 3), (4, 2, 2), (0, 2, 3), (0x10, 3, 3)],
+        ),
+    ];
+    for (name, order) in orders {
+        let mut data = vec![1];
+        for (op, number, total) in order {
+            data.extend(piece(*op, *number, *total));
+        }
+        seeds.push(("skf_reassembly", name.into(), data));
+    }
+}
+
+fn certificates(seeds: &mut Vec<Seed>) {
+    let counted = |bytes: &[u8]| {
+        let len = u16::try_from(bytes.len()).expect("a small certificate");
+        [len.to_be_bytes().as_slice(), bytes].concat()
+    };
+    for key in [Key::P256, Key::Ed25519] {
+        let root = Authority::root("Fuzz CA", key);
+        let issued = root.issue(&Request::new(key, "laptop@example.org"));
+        let (leaf, trusted) = (der(&issued.chain), der(&root.pem()));
+        let name = format!("{key:?}").to_lowercase();
+        let data = [vec![0], counted(&leaf), counted(&trusted)].concat();
+        seeds.push(("certificate", format!("{name}-chain"), data));
+        let data = [vec![1], root.pem().into_bytes()].concat();
+        seeds.push(("certificate", format!("{name}-anchor"), data));
+        let data = [
+            vec![2],
+            counted(issued.chain.as_bytes()),
+            issued.key.into_bytes(),
+        ]
+        .concat();
+        seeds.push(("certificate", format!("{name}-credential"), data));
+    }
+    for algorithm in [
+        SignatureAlgorithm::RsaPssSha256,
+        SignatureAlgorithm::RsaPkcs1Sha512,
+        SignatureAlgorithm::EcdsaSha384,
+        SignatureAlgorithm::Ed25519,
+    ] {
+        let name = format!("{algorithm:?}").to_lowercase();
+        let data = [vec![3], algorithm.identifier()].concat();
+        seeds.push(("certificate", name, data));
+    }
 }
 
 fn texts(seeds: &mut Vec<Seed>) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use mifsec::ids::{Arrival, ChildId, IfacePair, Spi};
 use mifsec::ike::Command;
 use mifsec::ike::message::{
-    Attribute, AttributeType, Auth, AuthMethod, Config, ConfigType, Delete, ExchangeType, Id,
-    IdType, Ke, Notify, NotifyType, Payload, PayloadType,
+    Attribute, AttributeType, Auth, AuthMethod, Config, ConfigType, Delete, ExchangeType, Fragment,
+    Header, Id, IdType, Ke, Notify, NotifyType, Payload, PayloadType,
 };
 use mifsec::ike::proposal::{EspProposal, IkeProposal, offer_esp, offer_ike};
 use mifsec::ike::selector::{TrafficSelector, to_entries};
@@ -39,6 +39,56 @@ pub fn session(data: &[u8]) {
     for end in &pair.ends {
         assert!(end.larval.is_empty(), "an SPI is held for nothing");
     }
+}
+
+/// Fragments of one end's messages in any order and number, sealed with its keys
+/// (RFC 7383 2.6).
+///
+/// # Panics
+/// As [`session`].
+pub fn fragments(data: &[u8]) {
+    let mut input = Input::new(data);
+    let seed = u64::from(input.u8());
+    let mut pair = setup::established(setup::user(), setup::gateway(), seed);
+    let id = pair
+        .log
+        .iter()
+        .filter(|(_, who, _)| *who == A)
+        .filter_map(|(_, _, transmit)| Header::decode(&transmit.payload).ok())
+        .filter(|(header, ..)| !header.response)
+        .map(|(header, ..)| header.message_id + 1)
+        .max()
+        .unwrap_or(0);
+    for _ in 0..256 {
+        if input.is_empty() {
+            break;
+        }
+        let op = input.u8();
+        let id = id
+            .wrapping_add(u32::from(op & 3))
+            .wrapping_sub(u32::from(op >> 6 & 1));
+        let (number, total) = (u16::from(input.u8()), u16::from(input.u8()));
+        let fragment = Fragment {
+            first: PayloadType(input.u8()),
+            number,
+            total,
+            octets: if op & 8 == 0 {
+                input.counted().to_vec()
+            } else {
+                vec![op; usize::from(input.u16() % 2048)]
+            },
+        };
+        let ike = pair.ends[A].engine.views().first().map(|view| view.ike);
+        let Some(ike) = ike else { break };
+        let engine = &mut pair.ends[A].engine;
+        if let Some(bytes) = engine.forge_fragment(ike, id, op & 0x10 != 0, &fragment) {
+            pair.inject(B, arrival(B), &bytes);
+        }
+        if op & 4 != 0 {
+            pair.run(Duration::from_millis(u64::from(op) * 40));
+        }
+    }
+    pair.run(Duration::from_secs(600));
 }
 
 fn step(pair: &mut Pair, input: &mut Input<'_>) {
@@ -116,7 +166,14 @@ fn command(pair: &mut Pair, who: usize, input: &mut Input<'_>) -> Option<Command
         (RAN, RAN_ADDRESS)
     };
     let channel = setup::channel(iface, address);
-    Some(match which % 6 {
+    Some(match which % 9 {
+        6 => Command::RekeyIke { ike },
+        7 => Command::RekeyChild {
+            child: nth_child(pair, who, input.u8())?,
+        },
+        8 => Command::ExpireChild {
+            child: nth_child(pair, who, input.u8())?,
+        },
         0 => setup::second_member(ike),
         1 => Command::DeleteChild {
             child: nth_child(pair, who, input.u8())?,

@@ -188,7 +188,8 @@ impl End {
     /// Ids of requests count up by one, and each stands for one message.
     pub(super) fn requested(&mut self, payload: &[u8]) {
         let (header, first, rest) = Header::decode(payload).expect("we send messages");
-        if header.response || header.exchange == message::ExchangeType::IKE_SA_INIT {
+        let init = header.exchange == message::ExchangeType::IKE_SA_INIT;
+        if header.response || (init && header.message_id == 0) {
             return;
         }
         let number = match (first, rest) {

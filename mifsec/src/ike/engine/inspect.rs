@@ -1,7 +1,7 @@
 //! Doors for simulations and fuzzing (feature `testing`).
 
 use crate::ids::IkeId;
-use crate::ike::message::{self, Body, ExchangeType, Header, Payload};
+use crate::ike::message::{self, Body, ExchangeType, Fragment, Header, Payload};
 
 use super::Engine;
 
@@ -39,6 +39,18 @@ impl Engine {
     ) -> Option<Vec<u8>> {
         let sa = self.cx.sas.get_mut(&ike)?;
         sa.forge_message(exchange, message_id, response, payloads)
+    }
+
+    /// As [`forge`](Self::forge) for one fragment of a message.
+    pub fn forge_fragment(
+        &mut self,
+        ike: IkeId,
+        message_id: u32,
+        response: bool,
+        fragment: &Fragment,
+    ) -> Option<Vec<u8>> {
+        let sa = self.cx.sas.get_mut(&ike)?;
+        sa.forge_fragment(message_id, response, fragment)
     }
 
     /// IKE SAs, those that only answer among them, and inbound SPIs that are taken.
