@@ -61,9 +61,10 @@ fn two_peers_agree_on_keys_selectors_leases_and_tables() {
 #[test]
 fn a_host_of_many_interfaces_and_addresses_connects_in_datagrams_of_one_packet() {
     let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
-    for who in [A, B] {
+    // An address of the peer's own would be left out.
+    for (who, address) in [(A, "2001:db8::1"), (B, "2001:db8::2")] {
         let mut ifaces: Vec<_> = (3..20)
-            .map(|id| setup::record(IfaceId(id), "2001:db8::1"))
+            .map(|id| setup::record(IfaceId(id), address))
             .collect();
         for iface in &mut ifaces {
             iface.addresses = vec![iface.addresses[0]; 8];
