@@ -287,7 +287,7 @@ fn without_window(received: &Received) -> Received {
     let payloads = received.payloads.0.iter().filter(|p| !size(p));
     Received {
         payloads: Payloads(payloads.cloned().collect()),
-        message_id: 0,
+        message_id: None,
         ..*received
     }
 }
