@@ -32,9 +32,6 @@ pub use trace::Trace;
 /// Steps at one instant after which there must be a timer loop.
 const MAX_STEPS_AT_ONCE: u32 = 10_000;
 
-/// Calls for one instant after which no deadline may be left at it.
-const MAX_TIMEOUTS_AT_ONCE: u32 = 3;
-
 /// Index of the end user.
 pub const A: usize = 0;
 /// Index of the gateway.
@@ -195,16 +192,9 @@ impl Pair {
                 }
                 let due = self.ends[who].engine.poll_timeout();
                 if due.is_some_and(|(at, _)| at <= self.now) {
-                    // An IKE SA that was handed over may have one of its own due.
-                    let mut next = due;
-                    for _ in 0..MAX_TIMEOUTS_AT_ONCE {
-                        if next.is_none_or(|(at, _)| at > self.now) {
-                            break;
-                        }
-                        self.ends[who].engine.handle_timeout(self.now);
-                        self.drain(who);
-                        next = self.ends[who].engine.poll_timeout();
-                    }
+                    self.ends[who].engine.handle_timeout(self.now);
+                    self.drain(who);
+                    let next = self.ends[who].engine.poll_timeout();
                     assert!(
                         next.is_none_or(|(at, _)| at > self.now),
                         "the deadline did not advance: {next:?}"

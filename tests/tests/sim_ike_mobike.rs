@@ -522,6 +522,30 @@ fn the_source_of_data_behind_a_nat_is_followed_once_it_answered() {
     assert!(pair.ends[B].failures().is_empty());
 }
 
+/// Who follows is the one that was called, whoever rekeyed the IKE SA since.
+#[test]
+fn a_rekey_by_the_gateway_does_not_change_who_follows() {
+    let mut pair = setup::pair(with(setup::user(), HONEST), setup::gateway(), 17);
+    pair.nat = Some(Nat::new(ip("192.0.2.250")));
+    setup::connect(&mut pair);
+    pair.run(SECOND);
+    let ike = pair.b().ike();
+    pair.command(B, Command::RekeyIke { ike });
+    pair.run(SECOND);
+    let nat = pair.nat.as_mut().expect("set above");
+    nat.rebind();
+    let observed = Arrival {
+        ifindex: 2,
+        local: socket("203.0.113.1:4500"),
+        remote: nat.outbound(ran().local, socket("203.0.113.1:4500")),
+    };
+    pair.command(B, Command::FollowPeer { ike, observed });
+    pair.run(SECOND);
+    assert_eq!(followed(&pair).len(), 1);
+    assert_eq!(followed(&pair)[0].0, observed.remote);
+    assert!(pair.ends[B].failures().is_empty());
+}
+
 #[test]
 fn data_copied_to_us_from_elsewhere_moves_nothing_and_breaks_nothing() {
     let mut pair = mobike(

@@ -41,6 +41,9 @@ const ANSWERS_PER_SECOND: u32 = 100;
 /// Signs of life asked for because of a notify in clear, per second.
 const DOUBTS_PER_SECOND: u32 = 4;
 
+/// How often one [`Engine::handle_timeout`] looks for what is due.
+const ROUNDS: u32 = 4;
+
 /// All IKE SAs of this host.
 pub struct Engine {
     cx: Context,
@@ -130,14 +133,20 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.cx.begin(now);
         let now = self.cx.now();
-        let due: Vec<_> = self
-            .deadlines
-            .iter()
-            .take_while(|(at, ..)| *at <= now)
-            .map(|(.., id)| *id)
-            .collect();
-        for id in due {
-            self.step(id, |sa, cx| sa.handle_timeout(cx));
+        // What one does may leave another, a replaced one say, with something due.
+        for _ in 0..ROUNDS {
+            let due: Vec<_> = self
+                .deadlines
+                .iter()
+                .take_while(|(at, ..)| *at <= now)
+                .map(|(.., id)| *id)
+                .collect();
+            if due.is_empty() {
+                break;
+            }
+            for id in due {
+                self.step(id, |sa, cx| sa.handle_timeout(cx));
+            }
         }
     }
 

@@ -109,6 +109,8 @@ pub(super) struct IkeSa {
     pub(super) handover: Option<Box<Handover>>,
     /// What receives a while longer.
     pub(super) lingering: Vec<Lingering>,
+    /// What rekeys replaced and is still there, by the handles it has since.
+    pub(super) shells: Vec<IkeId>,
 }
 
 /// How far an IKE SA is.
@@ -201,6 +203,7 @@ impl IkeSa {
             rival: None,
             handover: None,
             lingering: Vec::new(),
+            shells: Vec::new(),
         }
     }
 

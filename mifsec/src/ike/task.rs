@@ -49,8 +49,9 @@ pub(super) struct Received {
     pub(super) payloads: Payloads,
     /// Its exchange.
     pub(super) exchange: ExchangeType,
-    /// Its number: requests may overtake each other within the window.
-    pub(super) message_id: u32,
+    /// Its number: requests may overtake each other within the window. `None` under
+    /// the keys of an IKE SA that was replaced: older than all with a number.
+    pub(super) message_id: Option<u32>,
     /// Where it came from.
     pub(super) arrival: Arrival,
 }

@@ -1,9 +1,12 @@
 //! Child SAs (RFC 7296 1.3.3, 2.8.1, 2.25.1).
 
+use std::time::Duration;
+
+use mifsec::ids::IfacePair;
 use mifsec::ike::message::NotifyType;
 use mifsec::ike::{Command, Event};
-use mifsec_tests::sim::setup::{GATEWAY, WLAN, second_member};
-use mifsec_tests::sim::{A, B};
+use mifsec_tests::sim::setup::{self, GATEWAY, GATEWAY_ADDRESS, WLAN, WLAN_ADDRESS, second_member};
+use mifsec_tests::sim::{A, B, ip};
 
 use crate::post::{Post, SECOND, Says, assert_unchanged, child, run, settle, views};
 
@@ -310,5 +313,51 @@ fn a_hard_limit_deletes_a_child_sa_and_the_end_that_wanted_it_makes_another() {
                 .iter()
                 .any(|e| matches!(e, Event::ChildFailed { .. }))
         }));
+    }
+}
+
+/// Whoever misses a Child SA asks for it: the agent, what expired, the other end.
+#[test]
+fn a_child_sa_asked_for_twice_is_made_once() {
+    for mif in [true, false] {
+        for late in [0, 5, 15] {
+            let mut config = [setup::user(), setup::gateway()];
+            for config in &mut config {
+                config.peers[0].mobility.mif = mif;
+            }
+            let [user, gateway] = config;
+            let mut pair = setup::established(user, gateway, 23);
+            let (a, b) = (pair.a().ike(), pair.b().ike());
+            let theirs = Command::CreateChild {
+                ike: b,
+                child: "internet".into(),
+                pair: IfacePair {
+                    local: GATEWAY,
+                    remote: WLAN,
+                },
+                local: ip(GATEWAY_ADDRESS),
+                remote: ip(WLAN_ADDRESS),
+            };
+            if !mif {
+                let gone = child(&pair, A);
+                pair.command(A, Command::DeleteChild { child: gone });
+                run(&mut pair, SECOND);
+                assert!(pair.ends.iter().all(|end| end.children.is_empty()));
+            }
+            pair.command(A, second_member(a));
+            pair.command(A, second_member(a));
+            run(&mut pair, Duration::from_millis(late));
+            pair.command(B, theirs.clone());
+            pair.command(B, theirs.clone());
+            run(&mut pair, Duration::from_secs(30));
+            // An expired one is made anew, and asked for by the agent.
+            let old = child(&pair, A);
+            pair.command(A, Command::ExpireChild { child: old });
+            run(&mut pair, Duration::from_millis(15));
+            pair.command(A, second_member(a));
+            settle(&mut pair, if mif { 2 } else { 1 });
+            assert!(pair.ends[A].failures().is_empty());
+            assert!(pair.ends[B].failures().is_empty());
+        }
     }
 }

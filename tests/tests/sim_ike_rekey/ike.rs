@@ -463,3 +463,45 @@ fn without_mif_the_ike_sa_is_rekeyed_in_a_window_of_one() {
         assert!(pair.ends.iter().all(|end| end.installs == 2));
     }
 }
+
+/// A peer that rekeys and never deletes does not make us keep ever more.
+#[test]
+fn what_rekeys_leave_behind_is_bounded() {
+    let mut config = [setup::user(), setup::gateway()];
+    for config in &mut config {
+        config.peers[0].mobility.mif = false;
+    }
+    let [user, gateway] = config;
+    let mut post = Post::of(setup::established(user, gateway, 22));
+    let mut made = 0;
+    let refused = loop {
+        let command = rekey(&post.pair, A);
+        let asks = post.command(A, command);
+        let answer = post.ask(A, &asks);
+        post.deliver(B, &answer);
+        if post.says(&answer) != Says::Made {
+            break answer;
+        }
+        made += 1;
+        // Its Delete of the old one never gets through.
+        let deletes = post.sent(A);
+        assert_eq!(post.says(&deletes), Says::DeletesIke);
+        assert!(made < 10, "no bound");
+    };
+    assert_eq!(
+        post.says(&refused),
+        Says::Error(NotifyType::TEMPORARY_FAILURE)
+    );
+    let (ids, _) = post.pair.ends[B].engine.census();
+    assert_eq!(ids, made + 1);
+    assert_eq!(post.pair.ends[B].count("ike_rekey_too_often"), 1);
+    // Once they are deleted it may rekey again.
+    let mut pair = post.open();
+    run(&mut pair, Duration::from_secs(60));
+    let old = spis(&pair);
+    let command = rekey(&pair, A);
+    pair.command(A, command);
+    run(&mut pair, SECOND);
+    assert_ne!(spis(&pair), old);
+    settle(&mut pair, 1);
+}

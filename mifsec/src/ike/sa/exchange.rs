@@ -209,7 +209,7 @@ impl IkeSa {
                 let received = Received {
                     payloads,
                     exchange: header.exchange,
-                    message_id: header.message_id,
+                    message_id: Some(header.message_id),
                     arrival,
                 };
                 self.respond(&received, cx)
@@ -324,7 +324,7 @@ impl IkeSa {
         let received = Received {
             payloads,
             exchange: header.exchange,
-            message_id: header.message_id,
+            message_id: Some(header.message_id),
             arrival,
         };
         match self.phase {

@@ -88,6 +88,9 @@ impl IkeSa {
         self.timers.set(TimerKind::Expire, forgotten);
         self.timers
             .set(TimerKind::Retransmit, self.outbound.next_due());
+        sa.shells.retain(|shell| cx.sas.contains_key(shell));
+        sa.shells.push(shell_id);
+        sa.shells.extend(loser.as_ref().map(|_| loser_id));
         for task in unanswered.drain(..) {
             sa.take_over(task, cx);
         }
@@ -143,6 +146,7 @@ impl IkeSa {
             reauth_at,
             child_rivals,
             lingering,
+            shells,
         } = old;
         self.id = *id;
         self.caller = *caller;
@@ -166,6 +170,7 @@ impl IkeSa {
         self.reauth_at = reauth_at.take();
         self.child_rivals = std::mem::take(child_rivals);
         self.lingering = std::mem::take(lingering);
+        self.shells = std::mem::take(shells);
         *ageing = Ageing::default();
         let lifetime = self.peer.as_ref().map(|peer| peer.ike_rekey);
         self.ageing = lifetime.map_or_else(Ageing::default, |l| Ageing::start(l, cx));
@@ -282,7 +287,7 @@ fn without_window(received: &Received) -> Received {
     let payloads = received.payloads.0.iter().filter(|p| !size(p));
     Received {
         payloads: Payloads(payloads.cloned().collect()),
-        message_id: 0,
+        message_id: None,
         ..*received
     }
 }

@@ -161,7 +161,9 @@ impl AuthTask {
             return;
         }
         sa.acquaint(payloads);
-        let (leases, dns) = payloads.config().map(config::read).unwrap_or_default();
+        let given = payloads.config().zip(sa.peer.as_deref());
+        let given = given.map(|(reply, peer)| config::read(reply, peer));
+        let (leases, dns) = given.unwrap_or_default();
         sa.leases = leases;
         interfaces::agree(sa, cx, payloads, probe_spi);
         mobike::agree(sa, cx, payloads);
@@ -220,6 +222,7 @@ pub(in crate::ike) fn respond(
     }
     // It floated: the channel is where this message came from.
     sa.channel = sa.channel_of(received.arrival, cx);
+    mobike::authenticated_from(sa, received.arrival.remote);
     sa.acquaint(&received.payloads);
     let mut response = proof;
     let refused_address = match config::asked(&received.payloads) {

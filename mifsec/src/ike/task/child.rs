@@ -111,14 +111,25 @@ impl Create {
     }
 
     /// Whether it is the Child SA of this name on this path.
-    pub(in crate::ike) fn is_for(&self, name: &str, pair: IfacePair) -> bool {
-        self.config.name == name && self.pair == pair
+    pub(in crate::ike) fn is_for(&self, name: &str, pair: IfacePair, sa: &IkeSa) -> bool {
+        self.config.name == name && self.path(sa) == pair
+    }
+
+    /// Where it is to be: the channel's pair, and that of what it replaces, may be
+    /// another by now.
+    fn path(&self, sa: &IkeSa) -> IfacePair {
+        match self.rekeys {
+            Some(old) => sa.children.get(&old).map_or(self.pair, |old| old.pair),
+            None if self.outer.is_none() => sa.channel_pair(),
+            None => self.pair,
+        }
     }
 
     /// The CREATE_CHILD_SA request; nothing if the path has its member by now,
-    /// made by the peer.
+    /// made by the peer or asked for twice.
     pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
-        if self.outer.is_some() && self.exists(sa) {
+        self.pair = self.path(sa);
+        if self.rekeys.is_none() && self.exists(sa) {
             self.release(cx);
             return None;
         }
@@ -306,8 +317,9 @@ impl Create {
                 }
             },
             Err(refusal) => {
-                let selectors = Failure::SelectorsExist;
-                let moot = refusal.reason == selectors && self.exists(sa);
+                use Failure::{Busy, NoAdditionalSas, SelectorsExist};
+                let refused = matches!(refusal.reason, Busy | NoAdditionalSas | SelectorsExist);
+                let moot = refused && self.exists(sa);
                 if let (Some(spi), true) = (self.spi, refusal.installed) {
                     // The peer installed its side: our SPI stays taken until it
                     // confirmed the Delete.
@@ -427,7 +439,12 @@ impl Create {
     /// the channel's (protocol 3.6).
     fn answered_pair(&self, sa: &IkeSa, payloads: &Payloads) -> IfacePair {
         if self.outer.is_none() {
-            return self.pair;
+            // Without MIF it has moved with the channel since.
+            return if sa.mif.is_none() {
+                sa.channel_pair()
+            } else {
+                self.pair
+            };
         }
         let echo = payloads
             .notify(status::MIF_OUTER_ADDRS)

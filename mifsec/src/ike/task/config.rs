@@ -110,15 +110,21 @@ pub(in crate::ike) struct Resolvers {
     pub(in crate::ike) domains: Vec<String>,
 }
 
-/// What a CFG_REPLY gives: addresses and resolvers. Netmasks, subnets, versions
-/// and what we have no name for say nothing an IKE SA needs (RFC 7296 3.15.1).
-pub(in crate::ike) fn read(reply: &Config) -> (Vec<IpAddr>, Resolvers) {
+/// What a CFG_REPLY gives of what [`request`] asks this peer for: an address of
+/// each family, and resolvers. Whoever is asked for nothing gives nothing. Netmasks,
+/// subnets, versions and what we have no name for say nothing an IKE SA needs
+/// (RFC 7296 3.15.1).
+pub(in crate::ike) fn read(reply: &Config, peer: &PeerConfig) -> (Vec<IpAddr>, Resolvers) {
     let mut leases = Vec::new();
     let mut resolvers = Resolvers::default();
     let Resolvers { dns, domains } = &mut resolvers;
     if reply.kind != ConfigType::REPLY {
         return (leases, resolvers);
     }
+    let asked = |ip: &IpAddr| match ip {
+        IpAddr::V4(_) => peer.request_v4,
+        IpAddr::V6(_) => peer.request_v6,
+    };
     for Attribute { kind, value } in &reply.attributes {
         match *kind {
             AttributeType::INTERNAL_IP4_ADDRESS => leases.extend(ipv4(value)),
@@ -129,6 +135,10 @@ pub(in crate::ike) fn read(reply: &Config) -> (Vec<IpAddr>, Resolvers) {
             _ => {}
         }
     }
+    leases.retain(asked);
+    leases.sort_by_key(IpAddr::is_ipv6);
+    leases.dedup_by_key(|ip| ip.is_ipv6());
+    dns.retain(asked);
     dns.truncate(MAX_RESOLVERS);
     domains.truncate(MAX_DOMAINS);
     // Domains without a resolver for them mean nothing (RFC 8598 3.2).
@@ -177,9 +187,71 @@ fn ipv6(value: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use crate::crypto::Secret;
+    use crate::ike::config::{Lifetime, Require};
     use crate::ike::message::Payload;
+    use crate::ike::peer::{LocalAuth, PskSource, RemoteAuth};
 
     use super::*;
+
+    /// A peer that is asked for addresses of these families.
+    fn peer(request_v4: bool, request_v6: bool) -> PeerConfig {
+        PeerConfig {
+            name: "gw".into(),
+            remote: Vec::new(),
+            local_id: "a.example".parse().unwrap(),
+            remote_id: "b.example".parse().unwrap(),
+            local_auth: LocalAuth::Psk,
+            remote_auth: RemoteAuth::psk(PskSource::One(Secret::new(b"secret".to_vec()))),
+            request_v4,
+            request_v6,
+            pool: None,
+            require: Require::Any,
+            mobility: Default::default(),
+            ike_proposals: Vec::new(),
+            esp_proposals: Vec::new(),
+            dpd: None,
+            rekey: Lifetime::NEVER,
+            ike_rekey: Lifetime::NEVER,
+            childless: false,
+            children: Vec::new(),
+        }
+    }
+
+    fn read(reply: &Config) -> (Vec<IpAddr>, Resolvers) {
+        super::read(reply, &peer(true, true))
+    }
+
+    #[test]
+    fn one_address_of_each_family_asked_for_is_taken_and_resolvers_of_these() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let leases = ["10.66.0.9", "10.66.0.10", "fd66::9", "fd66::a"].map(ip);
+        let dns = ["10.66.0.1", "fd66::1"].map(ip);
+        let reply = Config {
+            kind: ConfigType::REPLY,
+            attributes: leases
+                .into_iter()
+                .rev()
+                .map(address)
+                .chain(dns.into_iter().map(resolver))
+                .chain([Attribute {
+                    kind: AttributeType::INTERNAL_DNS_DOMAIN,
+                    value: b"corp.example".to_vec(),
+                }])
+                .collect(),
+        };
+        let taken = |v4, v6| {
+            let (leases, resolvers) = super::read(&reply, &peer(v4, v6));
+            (leases, resolvers.dns, resolvers.domains.len())
+        };
+        assert_eq!(
+            taken(true, true),
+            (vec![leases[1], leases[3]], dns.to_vec(), 1)
+        );
+        assert_eq!(taken(true, false), (vec![leases[1]], vec![dns[0]], 1));
+        assert_eq!(taken(false, true), (vec![leases[3]], vec![dns[1]], 1));
+        assert_eq!(taken(false, false), (vec![], vec![], 0));
+    }
 
     #[test]
     fn what_is_leased_is_what_is_read() {

@@ -43,8 +43,9 @@ pub(in crate::ike) struct Mobike {
     /// Counts changes of the channel's pair, whoever made them.
     generation: u32,
     /// Newest request of the peer that says where it is: its number, and the IKE SA
-    /// it came on, since one that takes over counts anew.
-    newest: Option<(IkeSpi, u32)>,
+    /// in use then, since one that takes over counts anew. What came under the keys
+    /// of a former one has no number and is older.
+    newest: Option<(IkeSpi, Option<u32>)>,
     /// The peer's address that answered last.
     proven: SocketAddr,
 }
@@ -110,6 +111,14 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads) {
         newest: None,
         proven: sa.channel.remote,
     });
+}
+
+/// IKE_AUTH came from here, other than IKE_SA_INIT if it floated (RFC 7296 2.23):
+/// the peer has answered at this address, not at that one.
+pub(super) fn authenticated_from(sa: &mut IkeSa, remote: SocketAddr) {
+    if let Some(mobike) = &mut sa.mobike {
+        mobike.proven = remote;
+    }
 }
 
 /// What a refused initiator is told: of a NAT it may know, of the rest nothing.
@@ -190,7 +199,7 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
 }
 
 /// Whether a newer request of the kind was carried out already.
-fn is_stale(sa: &IkeSa, message_id: u32) -> bool {
+fn is_stale(sa: &IkeSa, message_id: Option<u32>) -> bool {
     let newest = sa.mobike.as_ref().and_then(|mobike| mobike.newest);
     newest.is_some_and(|(spi, newest)| spi == sa.spi_i && newest > message_id)
 }

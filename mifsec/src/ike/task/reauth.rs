@@ -15,6 +15,10 @@ const SPARE: f64 = 0.1;
 /// all come back at once.
 const JITTER: f64 = 0.1;
 
+/// No authentication is repeated sooner, however little time the responder gives:
+/// each takes both ends a key exchange and whole new SAs.
+const LEAST: Duration = Duration::from_secs(60);
+
 /// Takes AUTH_LIFETIME out of the responder's IKE_AUTH or INFORMATIONAL. A later
 /// one counts, whether it says more or less.
 pub(super) fn receive(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads) {
@@ -28,6 +32,6 @@ pub(super) fn receive(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads) {
     if sa.caller {
         let lifetime = Duration::from_secs(u32::from_be_bytes(seconds).into());
         let wait = lifetime.mul_f64(1.0 - SPARE - JITTER * cx.unit());
-        sa.reauth_at = cx.now().checked_add(wait);
+        sa.reauth_at = cx.now().checked_add(wait.max(LEAST));
     }
 }

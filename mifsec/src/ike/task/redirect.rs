@@ -56,7 +56,7 @@ pub(super) fn in_auth(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads) -> 
 /// The gateway of a standing IKE SA sends us away: its request is answered first,
 /// then deleted (RFC 5685 5).
 pub(super) fn in_informational(notify: &Notify, sa: &mut IkeSa, cx: &mut Context) {
-    if !sa.initiator || !sa.is_established() {
+    if !sa.caller || !sa.is_established() {
         return cx.drop(DropReason::Unexpected);
     }
     let Some(gateway) = read(notify, cx) else {

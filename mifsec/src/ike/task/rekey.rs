@@ -24,6 +24,10 @@ use crate::ike::sa::{Handover, IkeSa, Keys, OldIkeSa, Phase, Successor};
 use super::child::error;
 use super::{Payloads, Received, Task, interfaces};
 
+/// Replaced IKE SAs of one line from which on the peer's rekeys have to wait: each
+/// takes memory until the peer deletes it, and a while longer.
+const MAX_SHELLS: usize = 4;
+
 /// Our request for an IKE SA in place of this one.
 pub(in crate::ike) struct Rekey {
     /// The one to replace, by our SPI.
@@ -204,6 +208,11 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
     // RFC 7296 2.25.1: not while Child SAs are made, rekeyed or deleted.
     let busy = |task: &Task| task.changes_sas() && !rekeying(task);
     if sa.outbound.tasks().any(busy) || sa.rival.is_some() {
+        return vec![error(NotifyType::TEMPORARY_FAILURE)];
+    }
+    let left = sa.shells.iter().filter(|id| cx.sas.contains_key(id));
+    if left.count() >= MAX_SHELLS {
+        cx.count("ike_rekey_too_often");
         return vec![error(NotifyType::TEMPORARY_FAILURE)];
     }
     let (next, response) = match accept(sa, cx, &received.payloads) {

@@ -182,6 +182,29 @@ fn only_a_gateway_redirects() {
     assert_eq!(two.b.views().len(), 1);
 }
 
+/// Whoever rekeys the IKE SA is its initiator from then on, and yet no gateway.
+#[test]
+fn a_rekey_by_the_gateway_does_not_change_who_redirects() {
+    let mut two = Two::established();
+    let ike = Two::sa(&mut two.b).id;
+    two.b.handle_command(Command::RekeyIke { ike }, two.now);
+    two.shuttle();
+    assert!(Two::sa(&mut two.b).initiator && !Two::sa(&mut two.a).initiator);
+    while two.a.poll_event().is_some() || two.b.poll_event().is_some() {}
+    let answer = two.ask(ExchangeType::INFORMATIONAL, &[redirect(&[])]);
+    assert_eq!(answer, Some(vec![]));
+    assert!(two.events().is_empty());
+    assert_eq!(two.b.views().len(), 1);
+
+    let bytes = Two::sa(&mut two.b)
+        .forge(ExchangeType::INFORMATIONAL, &[redirect(&[])])
+        .unwrap();
+    two.a.handle_datagram(to_a(4500), &bytes, two.now);
+    two.shuttle();
+    assert_eq!(departures(&mut two), (vec![gateway()], vec![redirected()]));
+    assert!(two.a.views().is_empty() && two.b.views().is_empty());
+}
+
 #[test]
 fn a_redirect_beside_a_good_auth_is_followed_and_the_ike_sa_deleted() {
     let mut two = Two::established();

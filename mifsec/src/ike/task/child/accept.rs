@@ -279,23 +279,23 @@ fn narrow(
 /// R49).
 fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>)> {
     let name = &wanted.config.name;
-    let in_flight = sa
+    let is_for = |task: &Task| match task {
+        Task::Child(create) => create
+            .is_for(name, wanted.pair, sa)
+            .then(|| create.rekeys()),
+        _ => None,
+    };
+    // What replaces the member of this path may be there already, and only the
+    // response that names it is still on its way to us.
+    let replaced = sa
         .outbound
         .tasks()
-        .chain(sa.queue.iter())
-        .chain(&sa.postponed);
-    let crossing = in_flight.filter_map(|task| match task {
-        Task::Child(create) => Some(create),
-        _ => None,
-    });
+        .filter_map(is_for)
+        .any(|old| old.is_some());
     // Both ends ask for the same member at once: the IKE SA's initiator's request
     // is the one that is carried out (RFC 7296 2.25 leaves the winner open).
-    if sa.caller
-        && wanted.outer.is_some()
-        && crossing
-            .into_iter()
-            .any(|create| create.is_for(name, wanted.pair))
-    {
+    let crossing = || sa.all_tasks().filter_map(is_for).any(|old| old.is_none());
+    if replaced || sa.caller && crossing() {
         return Some((NotifyType::TEMPORARY_FAILURE, None));
     }
     let mut equal = sa

@@ -25,7 +25,7 @@ pub(in crate::ike) fn follow(sa: &mut IkeSa, cx: &mut Context, observed: Arrival
         return;
     }
     // The initiator decides where it sends to; the responder tells it.
-    if sa.initiator {
+    if sa.caller {
         return;
     }
     // One at a time: what is asked already is asked of the newest address.
