@@ -446,10 +446,13 @@ impl IkeSa {
         if self.caller {
             return;
         }
-        let pool = self.peer.as_ref().and_then(|peer| peer.pool.as_ref());
+        let Some(peer) = &self.peer else {
+            return;
+        };
+        let pool = peer.pool.as_ref();
         if let Some(pool) = pool.and_then(|pool| cx.pools.get_mut(pool)) {
             for address in leased {
-                pool.release(&self.remote_id, Family::of(address));
+                pool.release(&peer.name, &self.remote_id, Family::of(address));
             }
         }
     }

@@ -247,10 +247,16 @@ impl Context {
         id
     }
 
-    /// Ends other IKE SAs of this identity that we are the responder of
-    /// (RFC 7296 2.4).
-    pub(in crate::ike) fn close_others(&mut self, remote_id: &str) {
-        let same = |sa: &IkeSa| !sa.initiator && sa.remote_id == remote_id && sa.is_authenticated();
+    /// Ends other IKE SAs that this peer began (RFC 7296 2.4): the identity `of`
+    /// proved, under the same entry. Another entry may let anybody have that name.
+    pub(in crate::ike) fn close_others(&mut self, of: &IkeSa) {
+        let peer = of.peer_name();
+        let same = |sa: &IkeSa| {
+            !sa.caller
+                && sa.remote_id == of.remote_id
+                && sa.peer_name() == peer
+                && sa.is_authenticated()
+        };
         let ids: Vec<_> = self
             .sas
             .iter()

@@ -215,8 +215,7 @@ pub(in crate::ike) fn respond(
         .notify(NotifyType::INITIAL_CONTACT)
         .is_some()
     {
-        let id = sa.remote_id.clone();
-        cx.close_others(&id);
+        cx.close_others(sa);
     }
     // It floated: the channel is where this message came from.
     sa.channel = sa.channel_of(received.arrival, cx);
