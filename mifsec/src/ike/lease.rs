@@ -582,7 +582,7 @@ mod tests {
             pool.release(ENTRY, "commuter", Family::V6);
         }
         assert!(pool.v6.released.len() <= MAX_REMEMBERED);
-        assert!(pool.v6.leases.contains_key("commuter"));
+        assert!(pool.v6.leases.contains_key(&holder(ENTRY, "commuter")));
     }
 
     #[test]

@@ -412,7 +412,8 @@ impl IkeSa {
             } => cx.event(Event::Closed { ike, reason }),
             // Nobody came back for it: that is worth a count, not a line.
             Phase::HalfOpen(_) if timeout => cx.count("ike_half_open_expired"),
-            Phase::Connecting { .. } | Phase::HalfOpen(_) | Phase::Closing { .. } => {
+            Phase::HalfOpen(_) => cx.refused(Some(ike), reason),
+            Phase::Connecting { .. } | Phase::Closing { .. } => {
                 cx.event(Event::Failed {
                     peer: self.peer_name(),
                     ike: Some(ike),

@@ -25,7 +25,7 @@ use crate::ike::sa::{IkeSa, Phase};
 use super::child::{self, Create, Nonces};
 use super::{Payloads, Received, config, interfaces, mobike, reauth, redirect};
 
-pub(in crate::ike) use choice::request;
+pub(in crate::ike) use choice::request_within;
 use proof::Proof;
 pub(in crate::ike) use proof::{Announced, hashes};
 
@@ -283,6 +283,10 @@ fn authenticate_initiator(
         return Err(Failure::Protocol { what: "IKE_AUTH" });
     };
     let keys = &keys.ike;
+    // Chosen before it was known who calls.
+    if !peer.ike_proposals.iter().any(|ours| ours.has(&keys.suite)) {
+        return Err(Failure::SuiteNotAllowed { id: name });
+    }
     let theirs = Proof {
         prf: keys.suite.prf,
         first_message: &initial.request,
