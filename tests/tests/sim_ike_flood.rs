@@ -103,7 +103,7 @@ fn senders_that_return_their_cookies_are_bounded_too() {
 /// The first request of a user with these algorithms, with another public value.
 fn with_value(ike: &str, value: Vec<u8>) -> Transmit {
     let mut user = setup::user();
-    user.peers[0].ike_proposals = vec![ike.parse().unwrap()];
+    user.peers[0].ike_proposals = vec![ike.parse().expect("a proposal")];
     let mut pair = setup::pair(user, setup::gateway(), 1);
     connect(&mut pair);
     let mut first = pair.log[0].2.clone();
