@@ -257,6 +257,9 @@ pub struct Peer {
     pub rekey: Rekey,
     /// When the IKE SA gets new keys; after four hours unless said otherwise.
     pub ike_rekey: Rekey,
+    /// Whether IKE_AUTH sets up the IKE SA alone and all Child SAs come after it
+    /// (RFC 6023).
+    pub childless: bool,
     /// `[[peer.child]]`.
     pub children: Vec<Child>,
 }

@@ -183,6 +183,24 @@ impl Authority {
         }
     }
 
+    /// A certificate as it goes over the wire, for whoever needs no key to it.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn issue_der(&self, request: &Request) -> Vec<u8> {
+        let certificate = request
+            .params()
+            .signed_by(&request.key.generate(), &self.issuer);
+        certificate.expect("a certificate").der().to_vec()
+    }
+
+    /// Its own certificate as it goes over the wire.
+    #[must_use]
+    pub fn der(&self) -> Vec<u8> {
+        self.issuer.der().to_vec()
+    }
+
     /// Its own certificate.
     #[must_use]
     pub fn pem(&self) -> String {

@@ -444,6 +444,19 @@ fn what_is_spoken_of_moves_must_fit_together() {
 }
 
 #[test]
+fn who_connects_may_do_so_without_a_child_sa_at_first() {
+    let files = Files::new("childless");
+    assert!(!files.load(LAPTOP).unwrap().peers[0].childless);
+    let text = LAPTOP.replacen("psk_file", "childless = true\npsk_file", 1);
+    let config = files.load(&text).unwrap();
+    assert!(config.peers[0].childless);
+    let error = with(&files, GATEWAY, "psk_table", "childless = true\npsk_table");
+    assert!(error.contains("childless: is for who connects"), "{error}");
+    let error = with(&files, LAPTOP, "psk_file", "childless = \"yes\"\npsk_file");
+    assert!(error.contains("childless"), "{error}");
+}
+
+#[test]
 fn proposals_and_durations_are_checked() {
     let files = Files::new("proposals");
     let error = with(&files, LAPTOP, "psk_file", "ike = [\"rot13\"]\npsk_file");

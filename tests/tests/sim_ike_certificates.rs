@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mifsec::crypto::Secret;
-use mifsec::ike::cert::{CertificateError, Credential, TrustAnchors};
+use mifsec::ike::cert::{CertificateError, Credential, TrustAnchors, authorities};
 use mifsec::ike::config::{EngineConfig, PeerConfig};
-use mifsec::ike::message::{NotifyType, Payload};
+use mifsec::ike::message::{self, Body, NotifyType, Payload};
 use mifsec::ike::peer::{Identity, LocalAuth, PskSource, PskTable, RemoteAuth};
 use mifsec::ike::{Command, Event};
 use mifsec_tests::pki::{Authority, Issued, Key, Request, authority};
@@ -139,6 +139,75 @@ fn a_pattern_of_distinguished_names_admits_whom_it_describes() {
         } else {
             assert_refused(&pair, REFUSED, "unknown peer \"C=ch, O=example, CN=alice\"");
         }
+    }
+}
+
+/// Certificates that need not be believed by anybody, but whose names give a search
+/// for a path thousands of ways. The search gives itself up after 64 steps with
+/// another reason, so this one says that it took less.
+#[test]
+fn names_that_lead_in_circles_are_not_followed_far() {
+    let root = Authority::root("Root", Key::P256);
+    let request = Request::new(Key::P256, LAPTOP);
+    let identity = LAPTOP.parse().unwrap();
+    let under = |issuer: &str, subject: &str| {
+        let issuer = Authority::root(issuer, Key::P256);
+        issuer.intermediate(subject, Key::P256).der()
+    };
+    let own: Vec<_> = (0..7)
+        .map(|_| Authority::root("Ring", Key::P256).der())
+        .collect();
+    let one_name = (0..7).map(|_| under("Other", "Ring")).collect();
+    let turns = ["Ring", "Second", "Third", "Ring"];
+    let turns: Vec<_> = turns.windows(2).map(|w| under(w[1], w[0])).collect();
+    let twice = ["Ring", "Second", "Third", "Ring"];
+    let twice = twice.windows(2).map(|w| under(w[1], w[0]));
+    let circle = turns.into_iter().chain(twice).collect();
+    for above in [own, one_name, circle] {
+        let leaf = Authority::root("Ring", Key::P256).issue_der(&request);
+        let mut sent: Vec<&[u8]> = vec![&leaf];
+        sent.extend(above.iter().map(Vec::as_slice));
+        let error = root.anchors().verify(&sent, &identity, TODAY).unwrap_err();
+        assert!(
+            matches!(error, CertificateError::UnknownCa { .. }),
+            "{error}"
+        );
+    }
+    // An authority with a new key may show both.
+    let (old, new) = (
+        root.intermediate("Below", Key::P256),
+        root.intermediate("Below", Key::P256),
+    );
+    let leaf = new.issue_der(&request);
+    let sent = [&leaf[..], &old.der(), &new.der()];
+    assert!(root.anchors().verify(&sent, &identity, TODAY).is_ok());
+}
+
+#[test]
+fn more_authorities_than_fit_one_packet_ask_for_any_certificate() {
+    let root = Authority::root("Root", Key::P256);
+    let user = root.issue(&Request::new(Key::P256, LAPTOP));
+    let gateway = root.issue(&Request::new(Key::P256, GATEWAY));
+    for (others, listed) in [(9, 10), (80, 0)] {
+        let mut configs = configs(&root, &user, &gateway);
+        let mut anchors = root.anchors();
+        for n in 0..others {
+            let other = Authority::root(&format!("Root {n}"), Key::P256);
+            anchors.add_pem(other.pem().as_bytes()).unwrap();
+        }
+        configs[B].peers[0].remote_auth = RemoteAuth::certificates(Arc::new(anchors));
+        let pair = run(configs);
+        assert_stands(&pair);
+        let first = pair.log.iter().find(|(_, who, _)| *who == B).unwrap();
+        let bytes = &first.2.payload;
+        assert!(20 + 8 + bytes.len() <= 1280, "{}", bytes.len());
+        let Ok((_, Body::Clear(payloads))) = message::decode(bytes) else {
+            panic!("an answer in clear");
+        };
+        assert_eq!(
+            authorities(&payloads).map(|hashes| hashes.len()),
+            Some(listed)
+        );
     }
 }
 

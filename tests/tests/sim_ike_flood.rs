@@ -100,6 +100,89 @@ fn senders_that_return_their_cookies_are_bounded_too() {
     assert_eq!(pair.a().established().len(), 1);
 }
 
+/// The first request of a user with these algorithms, with another public value.
+fn with_value(ike: &str, value: Vec<u8>) -> Transmit {
+    let mut user = setup::user();
+    user.peers[0].ike_proposals = vec![ike.parse().expect("a proposal")];
+    let mut pair = setup::pair(user, setup::gateway(), 1);
+    connect(&mut pair);
+    let mut first = pair.log[0].2.clone();
+    let Ok((header, Body::Clear(mut payloads))) = message::decode(&first.payload) else {
+        panic!("a request in clear");
+    };
+    for payload in &mut payloads {
+        if let Payload::Ke(ke) = payload {
+            ke.data.clone_from(&value);
+        }
+    }
+    first.payload = message::encode_clear(&header, &payloads);
+    first
+}
+
+#[test]
+fn values_off_the_curve_make_everybody_show_a_cookie_for_a_while() {
+    let bad = with_value("aes256gcm16-prfsha256-ecp384", vec![1; 96]);
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 4);
+    for n in 0..1_000 {
+        spoof(&mut pair, &bad, n, &bad.payload);
+    }
+    assert_eq!(pair.ends[B].count("ike_malformed"), 1, "a key pair for one");
+    assert_eq!(pair.ends[B].count("ike_cookie"), 999);
+    assert!(pair.b().engine.views().is_empty());
+    connect(&mut pair);
+    pair.run(SECOND);
+    assert_eq!(pair.a().established().len(), 1);
+    assert_eq!(pair.ends[B].count("ike_cookie"), 1_000);
+    // Then nobody is asked any more.
+    spoof(&mut pair, &bad, 0, &bad.payload);
+    assert_eq!(pair.ends[B].count("ike_malformed"), 2);
+}
+
+#[test]
+fn values_of_a_wrong_length_cost_nothing_and_make_nobody_wary() {
+    let short = with_value("aes256gcm16-prfsha256-ecp384", vec![1; 95]);
+    let zero = with_value("aes256gcm16-prfsha256-x25519", vec![0; 32]);
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 4);
+    for n in 0..100 {
+        spoof(&mut pair, &short, n, &short.payload);
+        spoof(&mut pair, &zero, n, &zero.payload);
+    }
+    assert_eq!(pair.ends[B].count("ike_malformed"), 200);
+    assert_eq!(pair.ends[B].count("ike_cookie"), 0);
+}
+
+#[test]
+fn who_gets_no_place_takes_none_from_others() {
+    let mut gateway = setup::gateway();
+    gateway.limits.half_open = 16;
+    gateway.limits.cookie_threshold = 1_000;
+    let first = first();
+    let none = with_value("aes256-sha256-modp2048", vec![2; 256]);
+    let mut pair = setup::pair(setup::user(), gateway, 5);
+    for n in 0..16 {
+        spoof(&mut pair, &first, n, &first.payload);
+    }
+    for n in 100..200 {
+        let answers = spoof(&mut pair, &none, n, &none.payload);
+        let Ok((header, Body::Clear(mut again))) = message::decode(&answers[0].payload) else {
+            panic!("a cookie in clear");
+        };
+        let Ok((_, Body::Clear(payloads))) = message::decode(&none.payload) else {
+            panic!("a request in clear");
+        };
+        again.extend(payloads);
+        let header = message::Header {
+            initiator: true,
+            response: false,
+            ..header
+        };
+        spoof(&mut pair, &none, n, &message::encode_clear(&header, &again));
+    }
+    assert_eq!(pair.ends[B].count("ike_no_proposal"), 100);
+    assert_eq!(pair.ends[B].count("ike_half_open_evicted"), 0);
+    assert_eq!(pair.b().engine.views().len(), 16);
+}
+
 #[test]
 fn a_cookie_serves_for_the_request_with_another_method_too() {
     let mut user = setup::user();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mifsec::crypto::{KeGroup, PrfAlgorithm};
 use mifsec::ids::Arrival;
-use mifsec::ike::config::Require;
+use mifsec::ike::config::{EngineConfig, Require};
 use mifsec::ike::message::{self, Body, ExchangeType, Header, Notify, NotifyType, Payload};
 use mifsec::ike::proposal::IkeProposal;
 use mifsec::ike::{Command, Event};
@@ -350,6 +350,96 @@ fn a_restarted_peer_replaces_its_old_ike_sa_and_keeps_its_address() {
     let new = pair.ends[A].children.values().next().unwrap();
     assert_eq!(old.ts_local, new.ts_local, "same identity, same address");
     assert_ne!(old.key_in, new.key_in);
+}
+
+#[test]
+fn refused_callers_are_counted_one_by_one_and_told_once_a_second_without_a_name() {
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
+    for seed in 70..74 {
+        let mut user = setup::user();
+        user.peers[0].remote_auth = setup::psk("wrong");
+        pair.ends[A] = mifsec_tests::sim::End::new(setup::engine(user, seed));
+        connect(&mut pair);
+        pair.run(Duration::from_millis(240));
+    }
+    assert_eq!(pair.ends[B].count("ike_authentication"), 4);
+    let told: Vec<_> = pair.ends[B]
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Failed { peer, reason, .. } => Some((peer.as_str(), reason.to_string())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].0, "", "nobody proved to be anybody");
+    assert!(told[0].1.contains("laptop@example.org"));
+}
+
+#[test]
+fn an_entry_is_not_reached_with_the_algorithms_of_another_one() {
+    let weak: IkeProposal = "aes256-sha256-modp2048".parse().unwrap();
+    for (caller, stands) in [("laptop@example.org", false), ("laptop@old.example", true)] {
+        let mut user = setup::user();
+        user.peers[0].local_id = caller.parse().unwrap();
+        user.peers[0].ike_proposals = vec![weak.clone()];
+        let mut gateway = setup::gateway();
+        let mut old = setup::gateway().peers.remove(0);
+        old.name = "old".into();
+        old.remote_id = "*@old.example".parse().unwrap();
+        old.ike_proposals.push(weak.clone());
+        gateway.peers.push(old);
+        let mut pair = setup::pair(user, gateway, 1);
+        if stands {
+            connect(&mut pair);
+            pair.run(Duration::from_secs(1));
+            assert_agreement(&pair);
+            assert_eq!(pair.b().established().len(), 1);
+        } else {
+            let expected = "calls with IKE algorithms its [[peer]] does not have";
+            assert_refused(&mut pair, "the peer refused our authentication", expected);
+        }
+    }
+}
+
+/// A new engine in the place of a user's that was killed.
+fn restart(pair: &mut Pair, user: EngineConfig) -> mifsec_tests::sim::End {
+    let fresh = setup::engine(user, 77);
+    let before = std::mem::replace(&mut pair.ends[A], mifsec_tests::sim::End::new(fresh));
+    let ifaces = vec![setup::record(RAN, RAN_ADDRESS)];
+    pair.command(A, Command::SetInterfaces { ifaces });
+    connect(pair);
+    pair.run(Duration::from_secs(1));
+    before
+}
+
+#[test]
+fn a_restarted_peer_replaces_an_ike_sa_that_the_gateway_had_rekeyed() {
+    let mut pair = established(setup::user(), setup::gateway(), 1);
+    let ike = pair.b().ike();
+    pair.command(B, Command::RekeyIke { ike });
+    pair.run(Duration::from_secs(5));
+    restart(&mut pair, setup::user());
+    assert_eq!(pair.b().established().len(), 1);
+    assert_eq!(pair.b().children.len(), 1);
+    assert_agreement(&pair);
+}
+
+#[test]
+fn the_same_name_under_another_entry_neither_ends_an_ike_sa_nor_gets_its_address() {
+    let mut gateway = setup::gateway();
+    let mut guests = setup::gateway().peers.remove(0);
+    guests.name = "guests".into();
+    guests.local_id = "guests.example.org".parse().unwrap();
+    gateway.peers.push(guests);
+    let mut pair = established(setup::user(), gateway, 1);
+    let mut guest = setup::user();
+    guest.peers[0].remote_id = "guests.example.org".parse().unwrap();
+    let before = restart(&mut pair, guest);
+    assert_eq!(pair.b().established().len(), 2);
+    let staff = before.children.values().next().unwrap();
+    let guest = pair.ends[A].children.values().next().unwrap();
+    assert_ne!(staff.ts_local, guest.ts_local);
 }
 
 #[test]

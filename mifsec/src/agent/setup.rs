@@ -455,7 +455,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         dpd: p.dpd,
         rekey: lifetime(&p.rekey),
         ike_rekey: lifetime(&p.ike_rekey),
-        childless: false,
+        childless: p.childless,
         children: p
             .children
             .iter()

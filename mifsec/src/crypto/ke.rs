@@ -55,6 +55,18 @@ impl KeGroup {
             Self::X25519 => 32,
         }
     }
+
+    /// Whether a peer's public value can be one of this group, as far as that costs
+    /// nothing: its length, and the range of a MODP group (RFC 6989 2.1). Whether it
+    /// is on the curve shows when [`PrivateKey::agree`] needs it.
+    #[must_use]
+    pub fn may_have(self, public: &[u8]) -> bool {
+        match self {
+            Self::Modp2048 => modp::is_in_range(public),
+            Self::X25519 => public.len() == self.public_len() && public.iter().any(|o| *o != 0),
+            Self::Ecp256 | Self::Ecp384 => public.len() == self.public_len(),
+        }
+    }
 }
 
 /// Our half of one exchange. `ring` makes it from the system's random source
@@ -176,6 +188,20 @@ mod tests {
                 b.agree(&pa).unwrap().expose()
             );
         }
+    }
+
+    #[test]
+    fn what_cannot_be_a_value_shows_before_a_key_is_made() {
+        for group in ALL {
+            let key = PrivateKey::generate(group).unwrap();
+            assert!(group.may_have(key.public()), "{group:?}");
+            assert!(!group.may_have(&[]));
+            assert!(!group.may_have(&vec![1; group.public_len() - 1]));
+            assert!(!group.may_have(&vec![1; group.public_len() + 1]));
+        }
+        assert!(!KeGroup::X25519.may_have(&[0; 32]));
+        assert!(!KeGroup::Modp2048.may_have(&[0; 256]));
+        assert!(!KeGroup::Modp2048.may_have(&[0xff; 256]));
     }
 
     #[test]

@@ -64,18 +64,25 @@ impl Modp2048 {
     /// [`CryptoError::PublicKey`] for a value of the wrong length or not between
     /// 1 and p - 1.
     pub(super) fn agree(&self, peer: &[u8]) -> Result<Secret, CryptoError> {
-        if peer.len() != VALUE_LEN {
-            return Err(CryptoError::PublicKey);
-        }
-        let peer = U2048::from_be_slice(peer);
-        let last = U2048::from_be_hex(PRIME).wrapping_sub(&U2048::ONE);
-        if peer <= U2048::ONE || peer >= last {
-            return Err(CryptoError::PublicKey);
-        }
+        let peer = in_range(peer).ok_or(CryptoError::PublicKey)?;
         let shared = Zeroizing::new(Element::new(&peer).pow(&*self.exponent).retrieve());
         let shared = Zeroizing::new(octets(&shared));
         Ok(Secret::new(shared.to_vec()))
     }
+}
+
+/// Whether octets are a value of the group: 256 of them, above 1 and below p - 1.
+pub(super) fn is_in_range(public: &[u8]) -> bool {
+    in_range(public).is_some()
+}
+
+fn in_range(public: &[u8]) -> Option<U2048> {
+    if public.len() != VALUE_LEN {
+        return None;
+    }
+    let value = U2048::from_be_slice(public);
+    let last = U2048::from_be_hex(PRIME).wrapping_sub(&U2048::ONE);
+    (value > U2048::ONE && value < last).then_some(value)
 }
 
 fn octets(value: &U2048) -> [u8; VALUE_LEN] {

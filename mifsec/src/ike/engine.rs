@@ -58,7 +58,8 @@ pub struct Engine {
     answers: allowance::Allowance,
     /// Doubts of a peer's life that anybody can raise.
     doubts: allowance::Allowance,
-    last_refusal: Option<Instant>,
+    /// When a public value was none.
+    last_spoiled: Option<Instant>,
     next_id: u64,
 }
 
@@ -77,7 +78,7 @@ impl Engine {
             cookies: cookie::CookieJar::default(),
             answers: allowance::Allowance::new(ANSWERS_PER_SECOND),
             doubts: allowance::Allowance::new(DOUBTS_PER_SECOND),
-            last_refusal: None,
+            last_spoiled: None,
             next_id: 1,
         })
     }

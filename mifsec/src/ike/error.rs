@@ -79,6 +79,14 @@ pub enum Failure {
     /// NO_PROPOSAL_CHOSEN for the IKE SA.
     #[error("no common IKE algorithms: compare `ike` of both ends")]
     NoIkeProposal,
+    /// What was chosen before we knew who calls is not for that peer.
+    #[error(
+        "\"{id}\" calls with IKE algorithms its [[peer]] does not have: give it the same `ike` as the other peers that may call from there, or set them apart by `remote`"
+    )]
+    SuiteNotAllowed {
+        /// Who.
+        id: String,
+    },
     /// NO_PROPOSAL_CHOSEN for a Child SA.
     #[error("no common ESP algorithms: compare `esp` of both ends")]
     NoEspProposal,

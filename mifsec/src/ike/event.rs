@@ -458,9 +458,11 @@ pub enum Event {
         /// The gateway that says so, for [`Command::Follow`].
         from: IpAddr,
     },
-    /// An IKE SA could not be set up.
+    /// An IKE SA could not be set up. Of those others begin at most one a second is
+    /// told, and one of IKE_SA_INIT.
     Failed {
-        /// Name of the peer's configuration; empty when none matched.
+        /// Name of the configuration of the peer we called; empty when somebody
+        /// called us, whoever it said it is.
         peer: String,
         /// The attempt.
         ike: Option<IkeId>,

@@ -2,7 +2,9 @@
 //!
 //! A pool is one or more prefixes per family. The address of an identity is
 //! looked for from a place its name hashes to, and kept for it after release
-//! until no fresh address is left: the same identity gets the same address.
+//! until no fresh address is left: the same identity gets the same address. An
+//! identity is one of the `[[peer]]` entry that proved it: under another entry
+//! the same name is somebody else.
 //! Network and broadcast address, the first host address (the gateway's own)
 //! and what `exclude` covers are never leased. Memory is bounded by leases,
 //! not by the size of the prefix: of IPv6 prefixes only the low 32 bits vary.
@@ -104,18 +106,24 @@ impl Pool {
         &self.config
     }
 
-    /// Leases an address. A second lease of one identity is the same address,
-    /// and is held until released as often as leased.
+    /// Leases an address to an identity of the peer entry `entry`. A second lease
+    /// of the same is the same address, and is held until released as often as
+    /// leased.
     ///
     /// # Errors
     /// [`LeaseError`].
-    pub fn lease(&mut self, identity: &str, family: Family) -> Result<IpAddr, LeaseError> {
-        self.space(family).lease(identity)
+    pub fn lease(
+        &mut self,
+        entry: &str,
+        identity: &str,
+        family: Family,
+    ) -> Result<IpAddr, LeaseError> {
+        self.space(family).lease(entry, identity)
     }
 
     /// Gives one lease back; nothing happens if there is none.
-    pub fn release(&mut self, identity: &str, family: Family) {
-        self.space(family).release(identity);
+    pub fn release(&mut self, entry: &str, identity: &str, family: Family) {
+        self.space(family).release(&holder(entry, identity));
     }
 
     /// Addresses held now.
@@ -146,7 +154,7 @@ struct Space {
     /// Numbers held or remembered, a bit each, by word.
     taken: BTreeMap<u64, u64>,
     leases: BTreeMap<String, Lease>,
-    /// Released identities, oldest first; entries may be stale.
+    /// Released holders, oldest first; entries may be stale.
     released: VecDeque<(String, u64)>,
     holders: usize,
     releases: u64,
@@ -197,11 +205,12 @@ impl Space {
         Ok(space)
     }
 
-    fn lease(&mut self, identity: &str) -> Result<IpAddr, LeaseError> {
+    fn lease(&mut self, entry: &str, identity: &str) -> Result<IpAddr, LeaseError> {
         if self.size == 0 {
             return Err(LeaseError::NoFamily);
         }
-        if let Some(lease) = self.leases.get_mut(identity) {
+        let holder = holder(entry, identity);
+        if let Some(lease) = self.leases.get_mut(&holder) {
             self.holders += usize::from(lease.holders == 0);
             lease.holders += 1;
             let number = lease.number;
@@ -218,12 +227,12 @@ impl Space {
             holders: 1,
             released: 0,
         };
-        self.leases.insert(identity.to_owned(), lease);
+        self.leases.insert(holder, lease);
         self.address(number).ok_or(LeaseError::Exhausted)
     }
 
-    fn release(&mut self, identity: &str) {
-        let Some(lease) = self.leases.get_mut(identity) else {
+    fn release(&mut self, holder: &str) {
+        let Some(lease) = self.leases.get_mut(holder) else {
             return;
         };
         if lease.holders == 0 {
@@ -236,14 +245,13 @@ impl Space {
         self.releases += 1;
         lease.released = self.releases;
         self.holders -= 1;
-        self.released
-            .push_back((identity.to_owned(), self.releases));
+        self.released.push_back((holder.to_owned(), self.releases));
         if self.released.len() > MAX_REMEMBERED {
             self.forget_oldest();
         }
     }
 
-    /// Forgets the identity whose release is longest ago; its address.
+    /// Forgets the holder whose release is longest ago; its address.
     fn reclaim(&mut self) -> Option<u64> {
         while !self.released.is_empty() {
             if let Some(number) = self.forget_oldest() {
@@ -254,13 +262,13 @@ impl Space {
     }
 
     fn forget_oldest(&mut self) -> Option<u64> {
-        let (identity, release) = self.released.pop_front()?;
-        let lease = self.leases.get(&identity)?;
+        let (holder, release) = self.released.pop_front()?;
+        let lease = self.leases.get(&holder)?;
         if lease.holders > 0 || lease.released != release {
             return None;
         }
         let number = lease.number;
-        self.leases.remove(&identity);
+        self.leases.remove(&holder);
         if let Some(word) = self.taken.get_mut(&(number / 64)) {
             *word &= !(1 << (number % 64));
             if *word == 0 {
@@ -292,6 +300,11 @@ impl Space {
             .find(|range| number >= range.first && number - range.first < range.count)?;
         add(range.base, number - range.first)
     }
+}
+
+/// Whom a lease belongs to. No name has a NUL in it.
+fn holder(entry: &str, identity: &str) -> String {
+    format!("{entry}\0{identity}")
 }
 
 /// FNV-1a: spreads names over the pool, the same way after a restart.
@@ -383,6 +396,8 @@ mod tests {
 
     use super::*;
 
+    const ENTRY: &str = "staff";
+
     fn pool(cidr: &[&str], exclude: &[&str]) -> Result<Pool, PoolError> {
         let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect();
         Pool::new(PoolConfig {
@@ -402,7 +417,7 @@ mod tests {
     fn drain(pool: &mut Pool, family: Family) -> BTreeSet<IpAddr> {
         let mut all = BTreeSet::new();
         for n in 0.. {
-            match pool.lease(&format!("user{n}@example.org"), family) {
+            match pool.lease(ENTRY, &format!("user{n}@example.org"), family) {
                 Ok(address) => assert!(all.insert(address), "{address} leased twice"),
                 Err(error) => {
                     assert_eq!(error, LeaseError::Exhausted);
@@ -456,71 +471,97 @@ mod tests {
         let fresh = || pool(&["10.66.0.0/16", "fd66::/64"], &[]).unwrap();
         let (mut one, mut other) = (fresh(), fresh());
         for family in [Family::V4, Family::V6] {
-            let first = one.lease("alice@example.org", family).unwrap();
-            assert_eq!(one.lease("alice@example.org", family), Ok(first));
-            one.release("alice@example.org", family);
-            one.release("alice@example.org", family);
+            let first = one.lease(ENTRY, "alice@example.org", family).unwrap();
+            assert_eq!(one.lease(ENTRY, "alice@example.org", family), Ok(first));
+            one.release(ENTRY, "alice@example.org", family);
+            one.release(ENTRY, "alice@example.org", family);
             drain_some(&mut one, family);
-            assert_eq!(one.lease("alice@example.org", family), Ok(first));
-            assert_eq!(other.lease("alice@example.org", family), Ok(first));
+            assert_eq!(one.lease(ENTRY, "alice@example.org", family), Ok(first));
+            assert_eq!(other.lease(ENTRY, "alice@example.org", family), Ok(first));
         }
+    }
+
+    #[test]
+    fn the_same_name_under_another_entry_holds_another_address() {
+        let mut pool = pool(&["10.66.0.0/24"], &[]).unwrap();
+        let alice = pool.lease("staff", "alice", Family::V4).unwrap();
+        let guest = pool.lease("guests", "alice", Family::V4).unwrap();
+        assert_ne!(alice, guest);
+        pool.release("guests", "alice", Family::V4);
+        assert_eq!(pool.held(), 1);
+        // Kept for whoever had it.
+        pool.release("staff", "alice", Family::V4);
+        assert_eq!(pool.lease("guests", "alice", Family::V4), Ok(guest));
+        assert_eq!(pool.lease("staff", "alice", Family::V4), Ok(alice));
     }
 
     fn drain_some(pool: &mut Pool, family: Family) {
         for n in 0..1000 {
-            pool.lease(&format!("other{n}"), family).unwrap();
+            pool.lease(ENTRY, &format!("other{n}"), family).unwrap();
         }
     }
 
     #[test]
     fn a_lease_is_held_until_released_as_often_as_taken() {
         let mut pool = pool(&["10.66.0.0/30"], &[]).unwrap();
-        let address = pool.lease("a", Family::V4).unwrap();
-        pool.lease("a", Family::V4).unwrap();
-        pool.release("a", Family::V4);
-        assert_eq!(pool.lease("b", Family::V4), Err(LeaseError::Exhausted));
-        pool.release("a", Family::V4);
-        pool.release("a", Family::V4);
-        assert_eq!(pool.lease("b", Family::V4), Ok(address));
+        let address = pool.lease(ENTRY, "a", Family::V4).unwrap();
+        pool.lease(ENTRY, "a", Family::V4).unwrap();
+        pool.release(ENTRY, "a", Family::V4);
+        assert_eq!(
+            pool.lease(ENTRY, "b", Family::V4),
+            Err(LeaseError::Exhausted)
+        );
+        pool.release(ENTRY, "a", Family::V4);
+        pool.release(ENTRY, "a", Family::V4);
+        assert_eq!(pool.lease(ENTRY, "b", Family::V4), Ok(address));
         assert_eq!(pool.held(), 1);
-        assert_eq!(pool.lease("a", Family::V4), Err(LeaseError::Exhausted));
+        assert_eq!(
+            pool.lease(ENTRY, "a", Family::V4),
+            Err(LeaseError::Exhausted)
+        );
     }
 
     #[test]
     fn the_address_released_longest_ago_is_given_away_first() {
         let mut pool = pool(&["10.66.0.0/29"], &[]).unwrap();
         let names = ["a", "b", "c", "d", "e"];
-        let held = names.map(|name| pool.lease(name, Family::V4).unwrap());
+        let held = names.map(|name| pool.lease(ENTRY, name, Family::V4).unwrap());
         for name in ["c", "a", "c"] {
-            pool.release(name, Family::V4);
+            pool.release(ENTRY, name, Family::V4);
         }
         // "c" comes back and goes again: now "a" is the oldest.
-        pool.lease("c", Family::V4).unwrap();
-        pool.release("c", Family::V4);
-        assert_eq!(pool.lease("new", Family::V4), Ok(held[0]));
-        assert_eq!(pool.lease("newer", Family::V4), Ok(held[2]));
-        assert_eq!(pool.lease("newest", Family::V4), Err(LeaseError::Exhausted));
+        pool.lease(ENTRY, "c", Family::V4).unwrap();
+        pool.release(ENTRY, "c", Family::V4);
+        assert_eq!(pool.lease(ENTRY, "new", Family::V4), Ok(held[0]));
+        assert_eq!(pool.lease(ENTRY, "newer", Family::V4), Ok(held[2]));
+        assert_eq!(
+            pool.lease(ENTRY, "newest", Family::V4),
+            Err(LeaseError::Exhausted)
+        );
     }
 
     #[test]
     fn a_huge_v6_prefix_leases_within_its_low_32_bits_and_never_its_first_two() {
         let mut pool = pool(&["fd66::/64"], &[]).unwrap();
         for n in 0..2000 {
-            let IpAddr::V6(address) = pool.lease(&n.to_string(), Family::V6).unwrap() else {
+            let IpAddr::V6(address) = pool.lease(ENTRY, &n.to_string(), Family::V6).unwrap() else {
                 panic!("an IPv6 address");
             };
             let low = u128::from(address) - u128::from("fd66::".parse::<Ipv6Addr>().unwrap());
             assert!((2..1 << 32).contains(&low));
         }
-        assert_eq!(pool.lease("x", Family::V4), Err(LeaseError::NoFamily));
+        assert_eq!(
+            pool.lease(ENTRY, "x", Family::V4),
+            Err(LeaseError::NoFamily)
+        );
     }
 
     #[test]
     fn a_release_of_nothing_does_nothing() {
         let mut pool = pool(&["10.66.0.0/24"], &[]).unwrap();
-        pool.release("nobody", Family::V4);
-        pool.lease("a", Family::V4).unwrap();
-        pool.release("a", Family::V6);
+        pool.release(ENTRY, "nobody", Family::V4);
+        pool.lease(ENTRY, "a", Family::V4).unwrap();
+        pool.release(ENTRY, "a", Family::V6);
         assert_eq!(pool.held(), 1);
     }
 
@@ -529,19 +570,19 @@ mod tests {
         let mut pool = pool(&["fd66::/64"], &[]).unwrap();
         for n in 0..MAX_REMEMBERED + 100 {
             let name = n.to_string();
-            pool.lease(&name, Family::V6).unwrap();
-            pool.release(&name, Family::V6);
+            pool.lease(ENTRY, &name, Family::V6).unwrap();
+            pool.release(ENTRY, &name, Family::V6);
         }
         assert!(pool.v6.leases.len() <= MAX_REMEMBERED);
         assert!(pool.v6.released.len() <= MAX_REMEMBERED);
         assert_eq!(pool.held(), 0);
         // One identity that comes and goes leaves no trail either.
         for _ in 0..MAX_REMEMBERED + 100 {
-            pool.lease("commuter", Family::V6).unwrap();
-            pool.release("commuter", Family::V6);
+            pool.lease(ENTRY, "commuter", Family::V6).unwrap();
+            pool.release(ENTRY, "commuter", Family::V6);
         }
         assert!(pool.v6.released.len() <= MAX_REMEMBERED);
-        assert!(pool.v6.leases.contains_key("commuter"));
+        assert!(pool.v6.leases.contains_key(&holder(ENTRY, "commuter")));
     }
 
     #[test]

@@ -130,10 +130,10 @@ pub trait PadEntry {
     fn remote_id(&self) -> &IdentityPattern;
 }
 
-/// The entry for the peer an initiator claims to be, before it has proved it: an
-/// exact match of IDi before a pattern, whatever else; among patterns the one of
-/// least `rank`, then the first. With IDr only those entries count where we are
-/// who it asks for (RFC 7296 3.5).
+/// The entry for the peer an initiator claims to be, before it has proved it. Who
+/// has an entry of its own falls under no pattern, whatever else. Of the entries
+/// left with IDr only those count where we are who it asks for (RFC 7296 3.5); of
+/// these the one of least `rank`, then the first.
 #[must_use]
 pub fn authorise<'a, E: PadEntry, R: Ord>(
     entries: &'a [E],
@@ -141,12 +141,16 @@ pub fn authorise<'a, E: PadEntry, R: Ord>(
     idr: Option<&Identity>,
     rank: impl Fn(&E) -> R,
 ) -> Option<&'a E> {
-    entries
-        .iter()
-        .filter(|entry| {
-            entry.remote_id().matches(idi) && idr.is_none_or(|idr| idr == entry.local_id())
-        })
-        .min_by_key(|entry| (!entry.remote_id().is_exact(), rank(entry)))
+    let of_idi = || {
+        entries
+            .iter()
+            .filter(|entry| entry.remote_id().matches(idi))
+    };
+    let named = of_idi().any(|entry| entry.remote_id().is_exact());
+    of_idi()
+        .filter(|entry| entry.remote_id().is_exact() == named)
+        .filter(|entry| idr.is_none_or(|idr| idr == entry.local_id()))
+        .min_by_key(|entry| rank(entry))
 }
 
 #[cfg(test)]
@@ -222,6 +226,21 @@ mod tests {
         assert_eq!(
             find(&entries, "bob@example.org", Some("gw.example.org")),
             None
+        );
+    }
+
+    #[test]
+    fn who_has_an_entry_of_its_own_reaches_no_pattern_by_asking_for_another_of_our_names() {
+        let entries = [
+            entry("alice", "gw.example.org", "alice@example.org"),
+            entry("guests", "guests.example.org", "*"),
+        ];
+        let find = |idi, idr| find(&entries, idi, Some(idr));
+        assert_eq!(find("alice@example.org", "guests.example.org"), None);
+        assert_eq!(find("alice@example.org", "gw.example.org"), Some("alice"));
+        assert_eq!(
+            find("bob@example.org", "guests.example.org"),
+            Some("guests")
         );
     }
 

@@ -79,6 +79,16 @@ pub struct Chosen<S> {
 #[error("no proposal chosen")]
 pub struct NoProposalChosen;
 
+impl IkeProposal {
+    /// Whether `suite` is one of its combinations.
+    #[must_use]
+    pub fn has(&self, suite: &IkeSuite) -> bool {
+        self.aeads.contains(&suite.aead)
+            && self.prfs.contains(&suite.prf)
+            && self.groups.contains(&suite.ke)
+    }
+}
+
 impl Default for IkeProposal {
     fn default() -> Self {
         Self {

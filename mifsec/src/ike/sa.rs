@@ -415,7 +415,8 @@ impl IkeSa {
             } => cx.event(Event::Closed { ike, reason }),
             // Nobody came back for it: that is worth a count, not a line.
             Phase::HalfOpen(_) if timeout => cx.count("ike_half_open_expired"),
-            Phase::Connecting { .. } | Phase::HalfOpen(_) | Phase::Closing { .. } => {
+            Phase::HalfOpen(_) => cx.refused(Some(ike), reason),
+            Phase::Connecting { .. } | Phase::Closing { .. } => {
                 cx.event(Event::Failed {
                     peer: self.peer_name(),
                     ike: Some(ike),
@@ -449,10 +450,13 @@ impl IkeSa {
         if self.caller {
             return;
         }
-        let pool = self.peer.as_ref().and_then(|peer| peer.pool.as_ref());
+        let Some(peer) = &self.peer else {
+            return;
+        };
+        let pool = peer.pool.as_ref();
         if let Some(pool) = pool.and_then(|pool| cx.pools.get_mut(pool)) {
             for address in leased {
-                pool.release(&self.remote_id, Family::of(address));
+                pool.release(&peer.name, &self.remote_id, Family::of(address));
             }
         }
     }

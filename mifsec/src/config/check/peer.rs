@@ -169,7 +169,17 @@ impl Checker<'_> {
                 )
                 .mend("add `remote`, or leave start out to accept"));
         }
+        if raw.childless == Some(true) && remote.is_empty() {
+            return Err(self
+                .error(
+                    section,
+                    "childless",
+                    "is for who connects, but there is no `remote`".into(),
+                )
+                .mend("remove it: a peer that connects so is accepted anyway"));
+        }
         Ok(Peer {
+            childless: raw.childless.unwrap_or(false),
             mobility: self.mobility(section, &mobility)?,
             require: self.choose(
                 section,

@@ -1,5 +1,7 @@
 //! The authorities we trust, and the check of a peer's certificate against them.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -15,6 +17,14 @@ use super::credential::read_chain;
 use super::fields::Fields;
 use super::request::KeyHash;
 use super::{CertificateError, FileError, MAX_AUTHORITIES, date};
+
+/// Certificates of one subject that are tried above another: an authority that has
+/// just changed its key has two.
+const MAX_OF_ONE_SUBJECT: usize = 2;
+
+/// Certificates looked at while a path is looked for, one counted as often as it is
+/// tried: a good path has no more than nine.
+const MAX_STEPS: u32 = 64;
 
 const IPSEC_IKE: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 17];
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
@@ -126,7 +136,7 @@ impl TrustAnchors {
             },
             _ => malformed(),
         })?;
-        let rest: Vec<_> = rest.iter().map(|der| CertificateDer::from(*der)).collect();
+        let rest = issuers(rest);
         let anchors: Vec<_> = self.anchors.iter().map(|a| a.anchor.clone()).collect();
         entity
             .verify_for_usage(
@@ -134,7 +144,7 @@ impl TrustAnchors {
                 &anchors,
                 &rest,
                 UnixTime::since_unix_epoch(now),
-                ForIke,
+                ForIke::default(),
                 None,
                 Some(&issuers_may_issue),
             )
@@ -150,11 +160,39 @@ impl TrustAnchors {
     }
 }
 
+/// What may be between: webpki tries every order of certificates whose names fit,
+/// before any signature counts, so that names are not to leave it a choice. Nobody
+/// needs an issuer that issued itself there, it has to be one of the anchors.
+fn issuers<'a>(certificates: &[&'a [u8]]) -> Vec<CertificateDer<'a>> {
+    let mut out: Vec<CertificateDer<'a>> = Vec::new();
+    let mut of_subject: BTreeMap<String, usize> = BTreeMap::new();
+    for der in certificates {
+        let Ok(fields) = Fields::read(der) else {
+            continue;
+        };
+        let der = CertificateDer::from(*der);
+        let count = of_subject.entry(fields.subject.to_string()).or_default();
+        if fields.subject != fields.issuer && *count < MAX_OF_ONE_SUBJECT && !out.contains(&der) {
+            *count += 1;
+            out.push(der);
+        }
+    }
+    out
+}
+
 /// What an extended key usage must have, where there is one (RFC 4945 5.1.3.12).
-struct ForIke;
+/// It is asked of every certificate that is tried, which bounds how many are.
+#[derive(Default)]
+struct ForIke {
+    steps: Cell<u32>,
+}
 
 impl ExtendedKeyUsageValidator for ForIke {
     fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        self.steps.set(self.steps.get() + 1);
+        if self.steps.get() > MAX_STEPS {
+            return Err(Error::MaximumPathBuildCallsExceeded);
+        }
         let accepted = [IPSEC_IKE, SERVER_AUTH, CLIENT_AUTH, ANY_USAGE].map(KeyPurposeId::new);
         let mut present = Vec::new();
         for purpose in purposes {
@@ -254,6 +292,9 @@ fn describe(error: &Error) -> String {
         Error::UnsupportedSignatureAlgorithmContext(_)
         | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             "it is signed with an algorithm that is not supported".into()
+        }
+        Error::MaximumPathBuildCallsExceeded => {
+            "there are too many ways from it to an authority".into()
         }
         other => format!("it is not acceptable ({other:?})"),
     }

@@ -10,7 +10,7 @@ use crate::crypto::{KeGroup, PrivateKey};
 use crate::ids::{Arrival, IkeSpi};
 use crate::ike::config::PeerConfig;
 use crate::ike::error::{DropReason, Failure};
-use crate::ike::event::{Channel, Event};
+use crate::ike::event::Channel;
 use crate::ike::keymat::IkeKeys;
 use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
 use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
@@ -20,10 +20,12 @@ use crate::ike::task::{Payloads, init, natd};
 use crate::ike::timer::TimerKind;
 
 use super::Engine;
+use super::context::room;
 use super::half_open::network;
 
-/// Refusals of unauthenticated requests are reported at most this often.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long everybody is asked for a cookie after a public value that was none:
+/// it costs us a key pair and leaves nothing that counts against its sender.
+const WARY: Duration = Duration::from_secs(1);
 
 /// A network may hold this part of the half-open IKE SAs.
 const SHARES: usize = 8;
@@ -67,7 +69,7 @@ impl Engine {
         }
         let Ok(chosen) = proposal::select_ike(&self.proposals_for(arrival), offers) else {
             self.cx.drop(DropReason::NoProposal);
-            self.report(Failure::NoIkeProposal);
+            self.cx.refused(None, Failure::NoIkeProposal);
             if self.answers.take(self.cx.now()) {
                 self.refuse(header, arrival, NotifyType::NO_PROPOSAL_CHOSEN, Vec::new());
             }
@@ -77,6 +79,9 @@ impl Engine {
         if ke.group != group.number() {
             let wanted = group.number().to_be_bytes().to_vec();
             return self.refuse(header, arrival, NotifyType::INVALID_KE_PAYLOAD, wanted);
+        }
+        if !group.may_have(&ke.data) {
+            return self.cx.drop(DropReason::Malformed);
         }
         let offer = Offer {
             header,
@@ -88,6 +93,7 @@ impl Engine {
         };
         if !self.open(&offer, &chosen, group) {
             self.cx.drop(DropReason::Malformed);
+            self.last_spoiled = Some(self.cx.now());
         }
     }
 
@@ -109,32 +115,39 @@ impl Engine {
         }
     }
 
-    /// Bounds on state, and the cookie under load (RFC 7296 2.6). A newcomer that
-    /// has shown that it receives at its address takes the place of the oldest
-    /// half-open one of its own network if that has its share, else of the network
-    /// that has most: nobody keeps the others out.
+    /// Bounds on state, and the cookie under load (RFC 7296 2.6).
     fn admit(&mut self, header: &Header, payloads: &Payloads, ni: &[u8], arrival: Arrival) -> bool {
         let limits = self.cx.limits;
         if self.cx.sas.len() >= limits.ike_sas {
             self.cx.drop(DropReason::HalfOpenFull);
             return false;
         }
-        let share = (limits.half_open / SHARES).max(1);
-        let full = self.half_open.len() >= limits.half_open;
-        let loaded = full || self.half_open.len() >= limits.cookie_threshold;
-        let source = network(arrival.remote.ip());
-        if loaded && !self.has_cookie(header, payloads, ni, arrival) {
-            return false;
-        }
-        if self.half_open.of(source) >= share {
-            if !loaded && !self.has_cookie(header, payloads, ni, arrival) {
-                return false;
-            }
+        let now = self.cx.now();
+        let wary = self
+            .last_spoiled
+            .is_some_and(|last| now.duration_since(last) < WARY);
+        let loaded = wary
+            || self.half_open.len() >= limits.half_open.min(limits.cookie_threshold)
+            || self.has_its_share(network(arrival.remote.ip()));
+        !loaded || self.has_cookie(header, payloads, ni, arrival)
+    }
+
+    /// Whether a network holds as many half-open IKE SAs as it may.
+    fn has_its_share(&self, source: IpAddr) -> bool {
+        self.half_open.of(source) >= (self.cx.limits.half_open / SHARES).max(1)
+    }
+
+    /// A newcomer that has shown that it receives at its address takes the place of
+    /// the oldest half-open one of its own network if that has its share, else of
+    /// the network that has most: nobody keeps the others out.
+    fn make_room(&mut self, source: IpAddr) {
+        if self.has_its_share(source) {
             self.evict(source);
-        } else if full && let Some(busiest) = self.half_open.busiest() {
+        } else if self.half_open.len() >= self.cx.limits.half_open
+            && let Some(busiest) = self.half_open.busiest()
+        {
             self.evict(busiest);
         }
-        true
     }
 
     /// Whether the sender returned our cookie; if not it is given one.
@@ -203,6 +216,7 @@ impl Engine {
         let Ok(shared) = private.agree(&offer.ke.data) else {
             return false;
         };
+        self.make_room(network(offer.arrival.remote.ip()));
         let spis = (offer.header.spi_i, self.fresh_spi());
         let Arrival { local, remote, .. } = offer.arrival;
         let nr = self.cx.nonce();
@@ -222,7 +236,6 @@ impl Engine {
         payloads.extend(init::answer(offer.payloads));
         let announced = auth::Announced::read(offer.payloads);
         payloads.extend(announced.knows_hashes().then(auth::hashes));
-        payloads.extend(auth::request(self.peers_at(remote.ip())));
         let header = Header {
             spi_r: spis.1,
             response: true,
@@ -230,6 +243,9 @@ impl Engine {
             higher_version: false,
             ..*offer.header
         };
+        // RFC 7383 cuts no IKE_SA_INIT, so it has to fit.
+        let left = room(remote).saturating_sub(message::encode_clear(&header, &payloads).len());
+        payloads.extend(auth::request_within(left, self.peers_at(remote.ip())));
         let response = message::encode_clear(&header, &payloads);
         let keys = IkeKeys::derive(chosen.suite, &shared, (offer.ni, &nr), spis);
         let phase = Phase::HalfOpen(Box::new(HalfOpen {
@@ -264,19 +280,5 @@ impl Engine {
         self.add(sa, |_, _| {});
         self.cx.reply(offer.arrival, response);
         true
-    }
-
-    /// One line for the operator, not one per packet.
-    fn report(&mut self, reason: Failure) {
-        let now = self.cx.now();
-        let recent = |last| now.duration_since(last) < REPORT_EVERY;
-        if !self.last_refusal.is_some_and(recent) {
-            self.last_refusal = Some(now);
-            self.cx.event(Event::Failed {
-                peer: String::new(),
-                ike: None,
-                reason,
-            });
-        }
     }
 }

@@ -21,10 +21,14 @@ use crate::ike::window::Datagrams;
 /// (RFC 7296 2.10).
 const NONCE_LEN: usize = 32;
 
+/// Refusals of who has not proved who it is are reported at most this often, those
+/// of IKE_SA_INIT and of IKE_AUTH each.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
 /// Octets of an IKE message that fit the least packet every path has to pass
 /// (1280, RFC 8200 5), next to IP, UDP and non-ESP marker. Longer ones may be
 /// fragmented, which is where firewalls lose them; they are sent, and counted.
-fn room(remote: SocketAddr) -> usize {
+pub(super) fn room(remote: SocketAddr) -> usize {
     let ip = if remote.is_ipv4() { 20 } else { 40 };
     1280 - ip - 8 - 4
 }
@@ -61,6 +65,8 @@ pub(in crate::ike) struct Context {
     requests: VecDeque<SaRequest>,
     events: VecDeque<Event>,
     counters: BTreeMap<&'static str, u64>,
+    /// When one was last reported, by whether there was an IKE SA.
+    refusals: BTreeMap<bool, Instant>,
 }
 
 impl Context {
@@ -94,6 +100,7 @@ impl Context {
             counters: BTreeMap::new(),
             redirects: History::default(),
             touched: Vec::new(),
+            refusals: BTreeMap::new(),
         })
     }
 
@@ -151,6 +158,22 @@ impl Context {
 
     pub(in crate::ike) fn event(&mut self, event: Event) {
         self.events.push_back(event);
+    }
+
+    /// News that somebody was refused before it proved who it is: one line for the
+    /// operator, not one per packet, and of no peer, because anybody can claim to
+    /// be one. The caller counts.
+    pub(in crate::ike) fn refused(&mut self, ike: Option<IkeId>, reason: Failure) {
+        let now = self.now();
+        let last = self.refusals.get(&ike.is_some());
+        if last.is_none_or(|last| now.duration_since(*last) >= REPORT_EVERY) {
+            self.refusals.insert(ike.is_some(), now);
+            self.event(Event::Failed {
+                peer: String::new(),
+                ike,
+                reason,
+            });
+        }
     }
 
     /// Counts input that had no effect.
@@ -247,10 +270,16 @@ impl Context {
         id
     }
 
-    /// Ends other IKE SAs of this identity that we are the responder of
-    /// (RFC 7296 2.4).
-    pub(in crate::ike) fn close_others(&mut self, remote_id: &str) {
-        let same = |sa: &IkeSa| !sa.initiator && sa.remote_id == remote_id && sa.is_authenticated();
+    /// Ends other IKE SAs that this peer began (RFC 7296 2.4): the identity `of`
+    /// proved, under the same entry. Another entry may let anybody have that name.
+    pub(in crate::ike) fn close_others(&mut self, of: &IkeSa) {
+        let peer = of.peer_name();
+        let same = |sa: &IkeSa| {
+            !sa.caller
+                && sa.remote_id == of.remote_id
+                && sa.peer_name() == peer
+                && sa.is_authenticated()
+        };
         let ids: Vec<_> = self
             .sas
             .iter()

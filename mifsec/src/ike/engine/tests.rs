@@ -237,6 +237,25 @@ fn moves_are_remembered_of_announced_interfaces_only() {
 }
 
 #[test]
+fn an_interface_has_no_more_addresses_after_moves_than_its_table_may_have() {
+    let mut two = Two::established();
+    for n in 1..100u8 {
+        let moved = update(
+            n.into(),
+            UpdateFlags::TUNNEL,
+            (1, 1),
+            &format!("198.51.100.{n}"),
+        );
+        assert_eq!(two.tell(moved), []);
+    }
+    let mif = Two::sa(&mut two.b).mif.as_ref().unwrap();
+    let iface = mif.peer_ifaces.iter().find(|iface| iface.id == IfaceId(1));
+    let addresses = &iface.unwrap().addresses;
+    assert_eq!(addresses.len(), 8);
+    assert_eq!(addresses[0].ip.to_string(), "198.51.100.99");
+}
+
+#[test]
 fn a_move_of_the_channel_alone_moves_no_path() {
     let mut two = Two::established();
     two.events();

@@ -25,7 +25,7 @@ use crate::ike::sa::{IkeSa, Phase};
 use super::child::{self, Create, Nonces};
 use super::{Payloads, Received, config, interfaces, mobike, reauth, redirect};
 
-pub(in crate::ike) use choice::request;
+pub(in crate::ike) use choice::request_within;
 use proof::Proof;
 pub(in crate::ike) use proof::{Announced, hashes};
 
@@ -217,8 +217,7 @@ pub(in crate::ike) fn respond(
         .notify(NotifyType::INITIAL_CONTACT)
         .is_some()
     {
-        let id = sa.remote_id.clone();
-        cx.close_others(&id);
+        cx.close_others(sa);
     }
     // It floated: the channel is where this message came from.
     sa.channel = sa.channel_of(received.arrival, cx);
@@ -287,6 +286,10 @@ fn authenticate_initiator(
         return Err(Failure::Protocol { what: "IKE_AUTH" });
     };
     let keys = &keys.ike;
+    // Chosen before it was known who calls.
+    if !peer.ike_proposals.iter().any(|ours| ours.has(&keys.suite)) {
+        return Err(Failure::SuiteNotAllowed { id: name });
+    }
     let theirs = Proof {
         prf: keys.suite.prf,
         first_message: &initial.request,

@@ -58,9 +58,10 @@ pub(in crate::ike) fn respond(
     sa: &mut IkeSa,
     cx: &mut Context,
 ) -> Result<Config, Failure> {
-    let pool = sa.peer.as_ref().and_then(|peer| peer.pool.clone());
+    let peer = sa.peer.as_ref().ok_or(Failure::Address)?;
+    let pool = peer.pool.as_ref();
     let pool = pool
-        .and_then(|name| cx.pools.get_mut(&name))
+        .and_then(|name| cx.pools.get_mut(name))
         .ok_or(Failure::Address)?;
     let asks = |kind| request.attributes.iter().any(|a| a.kind == kind);
     let families = [
@@ -69,7 +70,7 @@ pub(in crate::ike) fn respond(
     ];
     for (kind, family) in families {
         if asks(kind)
-            && let Ok(address) = pool.lease(&sa.remote_id, family)
+            && let Ok(address) = pool.lease(&peer.name, &sa.remote_id, family)
         {
             sa.leases.push(address);
         }

@@ -8,7 +8,9 @@ use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::Event;
 use crate::ike::message::{Notify, NotifyType, Payload};
-use crate::ike::mif::{Features, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error};
+use crate::ike::mif::{
+    Features, MAX_ADDRESSES, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error,
+};
 use crate::ike::sa::IkeSa;
 
 use super::{Received, Task, interfaces};
@@ -229,7 +231,8 @@ fn admit(update: &UpdateAddrs, sa: &IkeSa) -> Admission {
     Admission::New
 }
 
-/// Keeps the peer's table true until it announces the next one.
+/// Keeps the peer's table true until it announces the next one, and no longer than
+/// one it could announce.
 fn rewrite_table(table: &mut [crate::ike::mif::InterfaceRecord], update: &UpdateAddrs) {
     for record in table.iter_mut().filter(|r| r.id == update.new_iface) {
         let replaced = update.old_iface == update.new_iface;
@@ -237,5 +240,6 @@ fn rewrite_table(table: &mut [crate::ike::mif::InterfaceRecord], update: &Update
             .addresses
             .retain(|maddr| maddr.ip != update.new.ip && !(replaced && maddr.ip == update.old.ip));
         record.addresses.insert(0, update.new);
+        record.addresses.truncate(usize::from(MAX_ADDRESSES));
     }
 }

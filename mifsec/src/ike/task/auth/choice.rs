@@ -110,6 +110,15 @@ pub(super) fn local_id(peer: &PeerConfig) -> Id {
 pub(in crate::ike) fn request<'a>(
     peers: impl IntoIterator<Item = &'a Arc<PeerConfig>>,
 ) -> Option<Payload> {
+    request_within(usize::MAX, peers)
+}
+
+/// The same where the payload may have so many octets. If they are too many we ask
+/// for any certificate: half a list would tell some peers that theirs is not wanted.
+pub(in crate::ike) fn request_within<'a>(
+    octets: usize,
+    peers: impl IntoIterator<Item = &'a Arc<PeerConfig>>,
+) -> Option<Payload> {
     let mut hashes: Vec<KeyHash> = Vec::new();
     let mut asks = false;
     for peer in peers {
@@ -121,6 +130,10 @@ pub(in crate::ike) fn request<'a>(
                 }
             }
         }
+    }
+    // Payload header and encoding in front (RFC 7296 3.7).
+    if 5 + 20 * hashes.len() > octets {
+        hashes.clear();
     }
     asks.then(|| cert::request(&hashes))
 }
