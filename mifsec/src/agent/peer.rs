@@ -143,11 +143,16 @@ impl Agent {
                 self.channel_quiet(ike, now);
             }
             ike::Event::Redirected {
-                ike: _,
+                ike,
                 peer,
                 gateway,
                 from,
-            } => self.redirected(&peer, &gateway, from, now),
+            } => self.redirected(ike, &peer, &gateway, from, now),
+            // Said already, and no failure.
+            ike::Event::Failed {
+                reason: ike::Failure::Redirected { .. },
+                ..
+            } => {}
             ike::Event::Failed {
                 peer,
                 ike: _,

@@ -189,11 +189,8 @@ impl Agent {
     }
 
     pub(super) fn retry_failed(&mut self, peer: &str, reason: &ike::Failure, now: Instant) {
-        // What we stopped ourselves, or were sent away from, is already followed by another attempt.
-        if matches!(
-            reason,
-            ike::Failure::Deleted | ike::Failure::Redirected { .. }
-        ) {
+        // What we stopped ourselves is already followed by another attempt.
+        if matches!(reason, ike::Failure::Deleted) {
             return;
         }
         let Some(index) = self.retry_index(peer) else {
