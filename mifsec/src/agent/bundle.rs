@@ -56,6 +56,8 @@ pub(super) struct Child {
     pub(super) sends: bool,
     /// Lost against another new one, and never sends.
     pub(super) redundant: bool,
+    /// Both ends have deleted it; it receives what is on its way.
+    pub(super) retired: bool,
     pub(super) lifetime: Lifetime,
     /// What `SA_OUT` holds for each anchor family.
     written: Option<SaOut>,
@@ -224,6 +226,7 @@ impl Agent {
                 replaces: sa.replaces,
                 sends: false,
                 redundant: sa.redundant,
+                retired: false,
                 lifetime,
                 written: None,
                 name: sa.name,
@@ -273,7 +276,7 @@ impl Agent {
             if let Some(child) = self.children.remove(&id) {
                 let last = !self.children.values().any(|c| c.member == child.member);
                 self.unmap(&child, peer.anchor);
-                if last && !child.redundant {
+                if last && !child.redundant && !child.retired {
                     self.child_removed(&child, peer.config);
                 }
             }

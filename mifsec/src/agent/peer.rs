@@ -511,7 +511,7 @@ impl Agent {
         let children = &self.config.peers[peer.config].children;
         let there = move |name: &str| {
             let mut mine = self.children.values().filter(|c| c.ike == ike);
-            mine.any(|c| c.name == name)
+            mine.any(|c| c.name == name && !c.retired)
         };
         at.into_iter().flat_map(move |(pair, local, remote)| {
             let missing = children.iter().filter(move |c| !there(&c.name));
@@ -543,7 +543,7 @@ impl Agent {
             let have: BTreeSet<(&str, IfacePair)> = self
                 .children
                 .values()
-                .filter(|c| c.ike == *ike)
+                .filter(|c| c.ike == *ike && !c.retired)
                 .map(|c| (c.name.as_str(), c.pair))
                 .collect();
             for view in views

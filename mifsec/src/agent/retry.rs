@@ -144,17 +144,20 @@ impl Agent {
             .handle_command(Command::Initiate { peer, channel: way }, now);
     }
 
-    /// Stops an attempt without waiting for its end.
-    fn abandon(&mut self, index: usize, now: Instant) {
+    /// Our attempts to reach a peer that are under way: which, and from where.
+    pub(super) fn attempts(&self, index: usize) -> Vec<(IkeId, SocketAddr)> {
         let name = &self.config.peers[index].name;
-        let attempts: Vec<IkeId> = self
-            .ike
+        self.ike
             .views()
             .iter()
             .filter(|v| v.state == IkeState::Connecting && v.initiator && v.peer == *name)
-            .map(|v| v.ike)
-            .collect();
-        for ike in attempts {
+            .map(|v| (v.ike, v.channel.local))
+            .collect()
+    }
+
+    /// Stops what is under way without waiting for its end.
+    pub(super) fn abandon(&mut self, index: usize, now: Instant) {
+        for (ike, _) in self.attempts(index) {
             self.ike.handle_command(Command::DeleteIke { ike }, now);
         }
     }
