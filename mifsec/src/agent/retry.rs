@@ -192,8 +192,9 @@ impl Agent {
     }
 
     pub(super) fn retry_failed(&mut self, peer: &str, reason: &ike::Failure, now: Instant) {
-        // What we stopped ourselves is already followed by another attempt.
-        if matches!(reason, ike::Failure::Deleted) {
+        // What we stopped ourselves is already followed by another attempt. Whom
+        // a peer only claimed to be we did not try to reach: it has no name here.
+        if peer.is_empty() || matches!(reason, ike::Failure::Deleted) {
             return;
         }
         let Some(index) = self.retry_index(peer) else {
