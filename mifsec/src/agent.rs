@@ -89,6 +89,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_millis(800);
 /// When the kernel's state is read again after that failed.
 const REREAD: Duration = Duration::from_millis(100);
+/// When rules the guard did not take are given to it again.
+const GUARD_AGAIN: Duration = Duration::from_millis(500);
 /// Inputs taken before outputs are drained.
 const INPUTS: usize = 64;
 
@@ -135,6 +137,8 @@ pub struct Agent {
     /// Our interfaces differ from what peers were told.
     announce_due: bool,
     guard_dirty: bool,
+    /// The rules could not be written: when to try again.
+    guard_again: Option<Instant>,
     /// The rules the guard has.
     guard: Vec<SpdRule>,
     /// Workers, and which one takes which flow.
@@ -224,6 +228,7 @@ impl Agent {
         self.secrets_due(now);
         self.refused_children_due(now);
         self.pairs_due(now);
+        self.guard_dirty |= self.guard_again.is_some_and(|at| at <= now);
         // Whatever that made is drained before anybody waits.
         self.drain();
         self.deadline(now)
@@ -243,6 +248,7 @@ impl Agent {
             self.pairs_until(),
             self.look_due(),
             self.secrets.due(),
+            self.guard_again,
             (!self.entries.is_empty()).then_some(self.next_poll),
         ]
         .into_iter()
@@ -573,6 +579,7 @@ impl Agent {
 
     fn apply_guard(&mut self) {
         self.guard_dirty = false;
+        self.guard_again = None;
         let established: BTreeSet<&str> = self
             .peers
             .values()
@@ -588,7 +595,10 @@ impl Agent {
         }
         match self.ebpf.set_spd(&rules) {
             Ok(()) => self.guard = rules,
-            Err(error) => tracing::error!(%error, "guard rules not in the map"),
+            Err(error) => {
+                tracing::error!(%error, "guard rules not in the map");
+                self.guard_again = Some(Instant::now() + GUARD_AGAIN);
+            }
         }
     }
 
@@ -606,6 +616,7 @@ impl Agent {
         for retry in &mut self.retries {
             retry.progress = retry::Progress::Passive;
         }
+        self.reauths.clear();
         let all: Vec<IkeId> = self.ike.views().iter().map(|v| v.ike).collect();
         for ike in all {
             self.ike.handle_command(Command::DeleteIke { ike }, now);

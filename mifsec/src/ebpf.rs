@@ -166,8 +166,9 @@ impl Ebpf {
             .override_global(maps::GLOBAL_UID, &uid, true)
             // Gone when the object has no log sites.
             .override_global(aya_log::LEVEL, &log_level, false)
-            // Each may be there twice while it is rekeyed, and linger once more.
-            .map_max_entries(maps::SA_OUT, config.max_sas.saturating_mul(4))
+            // Each may be there twice while it is rekeyed, and linger once more;
+            // outbound with an anchor of either family.
+            .map_max_entries(maps::SA_OUT, config.max_sas.saturating_mul(8))
             .map_max_entries(maps::SA_IN, config.max_sas.saturating_mul(4))
             .map_max_entries(maps::PATH_SLOT, config.max_paths)
             .map_max_entries(maps::PATHS, slot_count)

@@ -2,12 +2,14 @@
 //! moves with: real links, stamped load, what the peer does.
 #![expect(clippy::print_stdout, reason = "a skipped test says why")]
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use mifsec_tests::interop::moves::{
-    bounded, identity, leave, on_both, return_to, silence, tier, wait_on,
+    bounded, identity, leave, on_both, remote, return_to, silence, tier, wait_on,
 };
+use mifsec_tests::interop::net::GATEWAY_V6;
 use mifsec_tests::interop::traffic::{both_ways, lease, passes, under_load};
 use mifsec_tests::interop::{Agent, AgentConfig, End, Net, agent, scenario, wait};
 use mifsec_tests::lab::sys;
@@ -18,13 +20,25 @@ fn connected(
     name: &str,
     gateway: &AgentConfig,
     client: &AgentConfig,
-    work: impl FnOnce(&Net, &Agent, &Agent, std::net::IpAddr) -> Result<String>,
+    work: impl FnOnce(&Net, &Agent, &Agent, IpAddr) -> Result<String>,
+) {
+    connected_in(name, |_| Ok(()), gateway, client, work);
+}
+
+/// The same in a network that was changed first.
+fn connected_in(
+    name: &str,
+    network: impl FnOnce(&Net) -> Result<()>,
+    gateway: &AgentConfig,
+    client: &AgentConfig,
+    work: impl FnOnce(&Net, &Agent, &Agent, IpAddr) -> Result<String>,
 ) {
     if !sys::is_root() || agent::binary().is_err() {
         println!("skipped: needs root and the built agent");
         return;
     }
     scenario(name, |net| {
+        network(net)?;
         let gw = Agent::start(net, End::Gateway, gateway)?;
         let eu = Agent::start(net, End::Client, client)?;
         let inner = lease(&eu)?;
@@ -55,6 +69,46 @@ fn a_client_without_mif_moves_from_wlan_to_ran_and_back_and_keeps_its_sas() {
                 std::thread::sleep(Duration::from_millis(500));
                 Ok(())
             })?;
+            both_ways(net, inner)?;
+            ensure!(before == [identity(gw)?, identity(eu)?], "SAs changed");
+            Ok(bounded(loss, 2)?.to_string())
+        },
+    );
+}
+
+#[test]
+fn a_client_without_mif_moves_from_ipv4_to_ipv6_and_back_and_keeps_its_sas() {
+    let both = format!("[\"{}\", \"{GATEWAY_V6}\"]", Net::gateway());
+    let mut gateway = AgentConfig::gateway();
+    for access in &mut gateway.accesses {
+        access.insert("addresses", both.clone());
+    }
+    let client = on_both().peer("mif", "\"off\"").peer("remote", &both);
+    connected_in(
+        "mifsec without MIF: WLAN with IPv4, RAN with IPv6, WLAN",
+        |net| {
+            net.outer_v6()?;
+            net.ip(&net.topology.eu, "-4 address flush dev wwan0")
+        },
+        &gateway,
+        &client,
+        |net, gw, eu, inner| {
+            wait_on(eu, Access::Wlan)?;
+            both_ways(net, inner)?;
+            let before = [identity(gw)?, identity(eu)?];
+            let loss = under_load(net, inner, || {
+                leave(net, Access::Wlan)?;
+                wait_on(eu, Access::Ran)?;
+                let now = remote(eu)?;
+                ensure!(now.contains(&GATEWAY_V6.to_string()), "{now}");
+                std::thread::sleep(Duration::from_millis(500));
+                return_to(net, Access::Wlan)?;
+                wait_on(eu, Access::Wlan)?;
+                std::thread::sleep(Duration::from_millis(500));
+                Ok(())
+            })?;
+            let now = remote(eu)?;
+            ensure!(now.contains(&Net::gateway().to_string()), "{now}");
             both_ways(net, inner)?;
             ensure!(before == [identity(gw)?, identity(eu)?], "SAs changed");
             Ok(bounded(loss, 2)?.to_string())

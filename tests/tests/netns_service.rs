@@ -226,6 +226,30 @@ fn name_servers_are_set_on_the_tunnel_and_taken_back() {
 }
 
 #[test]
+fn name_servers_of_an_agent_that_was_killed_are_taken_back_by_the_next() {
+    if skipped() {
+        return;
+    }
+    let topology = Topology::new().unwrap();
+    fake_resolvectl(&topology.dir);
+    let told = topology.dir.join("told");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let extra = Extra {
+        env: vec![("PATH".into(), format!("{}:{path}", topology.dir.display()))],
+        ..Extra::default()
+    };
+    let mut session = Session::up(topology, &extra).unwrap();
+    assert!(!told.exists(), "nothing to take back on a new TUN");
+    session.topology.scope().kill(session.agents.gw.pid());
+    session
+        .agents
+        .restart_gateway(&session.topology, &session::binary().unwrap(), &extra)
+        .unwrap();
+    let said = || fs::read_to_string(&told).unwrap_or_default();
+    wait_until("the resolver", || said() == "revert mif0\n");
+}
+
+#[test]
 fn a_gateway_that_died_and_came_back_is_connected_to_again_soon() {
     if skipped() {
         return;

@@ -8,6 +8,8 @@
 mod bounds;
 #[path = "sim_path/changes.rs"]
 mod changes;
+#[path = "sim_path/rehome.rs"]
+mod rehome;
 #[path = "sim_path/world.rs"]
 mod world;
 

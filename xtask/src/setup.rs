@@ -43,6 +43,11 @@ const PACKAGES: &[(&str, &str, Need)] = &[
         Need::Lab,
     ),
     ("nftables", "the lab's NAT", Need::Lab),
+    (
+        "ethtool",
+        "links that glue packets together as real ones do",
+        Need::Lab,
+    ),
     ("tcpdump", "looking into a lab that was kept", Need::Lab),
 ];
 

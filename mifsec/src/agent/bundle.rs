@@ -56,6 +56,8 @@ pub(super) struct Child {
     pub(super) sends: bool,
     /// Lost against another new one, and never sends.
     pub(super) redundant: bool,
+    /// Both ends have deleted it; it receives what is on its way.
+    pub(super) retired: bool,
     pub(super) lifetime: Lifetime,
     /// What `SA_OUT` holds for each anchor family.
     written: Option<SaOut>,
@@ -143,9 +145,7 @@ impl Agent {
     pub(super) fn install(&mut self, sa: ChildSa, now: Instant) {
         // Its peer was refused or has gone in the same turn: nobody would remove it.
         if !self.peers.contains_key(&sa.ike) {
-            self.larval.remove(&sa.spi_in);
-            self.ebpf.remove_sa_in(sa.spi_in);
-            return;
+            return self.not_installed(&sa);
         }
         let params = |spi, keymat| SaParams {
             spi,
@@ -160,14 +160,14 @@ impl Agent {
             Ok(both) => both,
             Err(error) => {
                 tracing::error!(%error, "Child SA cannot be installed");
-                return;
+                return self.not_installed(&sa);
             }
         };
         self.larval.remove(&sa.spi_in);
         self.sa_in(sa.spi_in, false);
         let line = self.line_of(&sa);
         if let Some(peer) = self.peers.get_mut(&sa.ike) {
-            peer.pending.remove(&(sa.name.clone(), sa.pair));
+            peer.arrived(&sa.name, sa.pair);
             let name = &self.config.peers[peer.config].name;
             tracing::info!(peer = name, child = sa.name, spi_in = %sa.spi_in, spi_out = %sa.spi_out, pair = ?sa.pair, generation = line.generation, "Child SA");
             let mut fields = vec![
@@ -224,6 +224,7 @@ impl Agent {
                 replaces: sa.replaces,
                 sends: false,
                 redundant: sa.redundant,
+                retired: false,
                 lifetime,
                 written: None,
                 name: sa.name,
@@ -232,6 +233,12 @@ impl Agent {
         if !sa.redundant && (line.before.is_none() || !sa.hold_outbound) {
             self.send_on(sa.child);
         }
+    }
+
+    /// What was prepared for it goes: its removal will find nothing.
+    fn not_installed(&mut self, sa: &ChildSa) {
+        self.larval.remove(&sa.spi_in);
+        self.ebpf.remove_sa_in(sa.spi_in);
     }
 
     /// A valid packet came in on a held SA: the peer has it too.
@@ -273,7 +280,7 @@ impl Agent {
             if let Some(child) = self.children.remove(&id) {
                 let last = !self.children.values().any(|c| c.member == child.member);
                 self.unmap(&child, peer.anchor);
-                if last && !child.redundant {
+                if last && !child.redundant && !child.retired {
                     self.child_removed(&child, peer.config);
                 }
             }
@@ -313,12 +320,14 @@ impl Agent {
             if child.written == Some(sa) {
                 continue;
             }
+            // What is not there is written again with the next change.
+            child.written = Some(sa);
             for address in [IpAddr::V4(peer.anchor.v4), IpAddr::V6(peer.anchor.v6)] {
                 if let Err(error) = self.ebpf.set_sa_out(address, child.outbound.spi(), sa) {
                     tracing::error!(%error, "outbound SA not in the map");
+                    child.written = None;
                 }
             }
-            child.written = Some(sa);
         }
         let snapshot = self.snapshot(views, now);
         self.spread_queues(&snapshot);

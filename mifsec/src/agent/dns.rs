@@ -3,7 +3,8 @@
 //! What all standing IKE SAs of ours brought is wished for as one: `resolvectl`
 //! sets it on the TUN and takes it back with the last of them. Where that does not
 //! work, and where it does too, an event says which servers and domains there are,
-//! so that something else can act.
+//! so that something else can act. A TUN that was there already may have what a
+//! predecessor set and did not live to take back: that goes first.
 
 use std::net::IpAddr;
 
@@ -32,24 +33,28 @@ pub(super) struct Dns {
     answers: mpsc::Receiver<Applied>,
     /// What was wished for last.
     wished: Names,
+    /// What was said last to have become of it.
+    told: Names,
 }
 
 impl Dns {
-    pub(super) fn start(device: &str) -> Self {
-        match Resolved::start(device.to_owned()) {
-            Ok((resolved, answers)) => Self {
-                resolved: Some(resolved),
-                answers,
-                wished: Names::default(),
-            },
+    /// With `left_behind` the device was there before us.
+    pub(super) fn start(device: &str, left_behind: bool) -> Self {
+        let (resolved, answers) = match Resolved::start(device.to_owned()) {
+            Ok((resolved, answers)) => (Some(resolved), answers),
             Err(error) => {
                 tracing::error!(%error, "name servers will not be set");
-                Self {
-                    resolved: None,
-                    answers: mpsc::channel(1).1,
-                    wished: Names::default(),
-                }
+                (None, mpsc::channel(1).1)
             }
+        };
+        if let Some(resolved) = resolved.as_ref().filter(|_| left_behind) {
+            resolved.wish(Names::default());
+        }
+        Self {
+            resolved,
+            answers,
+            wished: Names::default(),
+            told: Names::default(),
         }
     }
 
@@ -104,6 +109,11 @@ impl Agent {
     /// What became of it.
     pub(super) fn names_applied(&mut self, applied: &Applied) {
         let names = &applied.names;
+        // Taking back what a predecessor left is no news of ours.
+        if *names == self.dns.told {
+            return;
+        }
+        self.dns.told.clone_from(names);
         match &applied.result {
             Ok(()) => {
                 tracing::info!(servers = ?names.servers, domains = ?names.domains, "name servers")

@@ -8,8 +8,10 @@
 //! encrypts at most 2^36 blocks, which keeps an attacker's advantage below 2^-57
 //! (the figure of RFC 8446 5.5).
 //!
-//! A limit that is reached asks for new keys; the SA goes on meanwhile. Only far
-//! beyond it, or just before the last sequence number, is it given up.
+//! A limit that is reached asks for new keys, again and again; the SA goes on
+//! meanwhile. It is given up only at a limit of the algorithm, or just before the
+//! last sequence number: what the configuration says is a wish, and no reason to
+//! lose packets when the peer is slow with new keys.
 
 use std::time::{Duration, Instant};
 
@@ -32,10 +34,6 @@ const SEQUENCE_ESN_END: u64 = 1 << 56;
 const BLOCKS: u64 = 1 << 36;
 /// Header, trailer and counter block: what a packet costs beside its octets.
 const BLOCKS_PER_PACKET: u64 = 3;
-/// Beyond a configured limit, at least: a second of a fast line, in which the
-/// rekeying takes place.
-const GRACE_PACKETS: u64 = 1 << 20;
-const GRACE_OCTETS: u64 = 1 << 30;
 /// No SA is replaced for its octets or packets before this age: a limit of a
 /// fraction of a second would be nothing but rekeying.
 const LEAST_AGE: Duration = Duration::from_secs(1);
@@ -47,7 +45,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Lifetime {
     /// Beyond it new keys are asked for.
     pub(super) soft: Limit,
-    /// Beyond it the SA is given up.
+    /// Beyond it the SA is given up; never for what is configured.
     hard: Limit,
     /// When the engine was asked last.
     asked: Option<Instant>,
@@ -61,6 +59,7 @@ pub(super) struct Lifetime {
 pub(super) struct Limit {
     pub(super) packets: u64,
     pub(super) octets: u64,
+    /// Of either direction: the peer may not care for its own.
     sequence: u64,
     blocks: u64,
 }
@@ -70,7 +69,7 @@ pub(super) struct Limit {
 pub(super) struct Use {
     packets: u64,
     octets: u64,
-    /// The last sequence number handed out.
+    /// The last sequence number handed out or received.
     sequence: u64,
 }
 
@@ -112,8 +111,8 @@ impl Lifetime {
                 blocks: less(blocks / 4 * 3, off),
             },
             hard: Limit {
-                packets: beyond(packets, GRACE_PACKETS),
-                octets: beyond(octets, GRACE_OCTETS),
+                packets: u64::MAX,
+                octets: u64::MAX,
                 sequence: end,
                 blocks,
             },
@@ -153,14 +152,21 @@ impl Limit {
 }
 
 impl Use {
-    /// The busier direction counts: each has a key of its own.
-    pub(super) fn of(outbound: &OutboundSa, inbound: &InboundSa) -> Self {
+    /// The busier direction counts: each has a key of its own. Numbers are the
+    /// peer's to skip, and lost ones are not accepted; where they may run out,
+    /// without ESN, the newest counts and the replay lock is worth it.
+    pub(super) fn of(outbound: &OutboundSa, inbound: &InboundSa, esn: bool) -> Self {
         let sent = outbound.counters();
         let (packets, octets) = inbound.accepted();
+        let received = if esn {
+            packets
+        } else {
+            inbound.counters().newest
+        };
         Self {
             packets: sent.packets.max(packets),
             octets: sent.octets.max(octets),
-            sequence: sent.reserved,
+            sequence: sent.reserved.max(received),
         }
     }
 }
@@ -180,12 +186,6 @@ fn less(limit: u64, share: f64) -> u64 {
     limit.saturating_sub(off).max(1)
 }
 
-/// A tenth more than a limit, at least `grace`.
-const fn beyond(limit: u64, grace: u64) -> u64 {
-    let tenth = limit / 10;
-    limit.saturating_add(if tenth > grace { tenth } else { grace })
-}
-
 impl Agent {
     /// Looks at what Child SAs were used for, and has those replaced that are used up.
     pub(super) fn check_lifetimes(&mut self, now: Instant) {
@@ -194,7 +194,7 @@ impl Agent {
             if !child.sends {
                 continue;
             }
-            let used = Use::of(&child.outbound, &child.inbound);
+            let used = Use::of(&child.outbound, &child.inbound, child.esn);
             if let Some(verdict) = child.lifetime.check(used, now) {
                 due.push((*id, verdict));
             }
@@ -220,7 +220,9 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::SeededEntropy;
+    use crate::crypto::{Secret, SeededEntropy};
+    use crate::esp::SaParams;
+    use crate::ids::Spi;
 
     const NEVER: Rekey = Rekey {
         time: None,
@@ -276,9 +278,23 @@ mod tests {
         assert_eq!(life.check(at(10, 2000), now), None);
         let later = now + ASK_AGAIN;
         assert_eq!(life.check(at(10, 2000), later), Some(Verdict::Rekey));
-        let far = at(10, 1000 + GRACE_OCTETS);
-        assert_eq!(life.check(far, later), Some(Verdict::Expire));
-        assert_eq!(life.check(far, later + ASK_AGAIN), None, "once");
+    }
+
+    #[test]
+    fn a_configured_limit_far_exceeded_gives_nothing_up() {
+        let rekey = Rekey {
+            octets: Some(1000),
+            packets: Some(1000),
+            ..NEVER
+        };
+        let (gcm, mut now) = (AeadAlgorithm::Aes256Gcm16, Instant::now());
+        let mut young = Lifetime::new(&rekey, gcm, true, &mut SeededEntropy::new(7), now);
+        let far = at(1 << 30, 1 << 38);
+        assert_eq!(young.check(far, now), None, "not even asked yet");
+        for _ in 0..20 {
+            now += ASK_AGAIN;
+            assert_eq!(young.check(far, now), Some(Verdict::Rekey));
+        }
     }
 
     #[test]
@@ -304,7 +320,32 @@ mod tests {
         assert_eq!(life.check(at(3 << 30, 0), now), Some(Verdict::Rekey));
         let last = at(SEQUENCE_END, 0);
         assert_eq!(life.check(last, now), Some(Verdict::Expire));
+        let later = now + ASK_AGAIN;
+        assert_eq!(life.check(last, later), None, "once");
         assert!(SEQUENCE_END < u64::from(u32::MAX), "before the numbers end");
+    }
+
+    #[test]
+    fn without_esn_the_numbers_of_a_peer_that_only_sends_run_out_too() {
+        let algorithm = AeadAlgorithm::ChaCha20Poly1305;
+        let keymat = Secret::new(vec![1; algorithm.keymat_len()]);
+        let params = SaParams {
+            spi: Spi(0x1000),
+            algorithm,
+            keymat: &keymat,
+            esn: false,
+            replay_window: 64,
+        };
+        let (outbound, inbound) = (
+            OutboundSa::new(&params).unwrap(),
+            InboundSa::new(&params).unwrap(),
+        );
+        let mut packet = vec![0; outbound.sealed_len(0)];
+        outbound.seal(SEQUENCE, 59, 0, &mut packet);
+        inbound.open(&mut packet).unwrap();
+        let used = Use::of(&outbound, &inbound, false);
+        let mut life = lifetime(&NEVER, algorithm, false);
+        assert_eq!(life.check(used, Instant::now()), Some(Verdict::Rekey));
     }
 
     #[test]

@@ -57,6 +57,23 @@ pub(super) struct Peer {
     pub(super) mobike: Mobike,
 }
 
+impl Peer {
+    /// What `pending` knows a Child SA by. Without MIF there is one of each name,
+    /// on whatever pair the channel has by the time of the answer.
+    fn pending_key(&self, child: &str, pair: IfacePair) -> (String, IfacePair) {
+        let channel = IfacePair {
+            local: IfaceId::CHANNEL,
+            remote: IfaceId::CHANNEL,
+        };
+        (child.to_owned(), if self.mif { pair } else { channel })
+    }
+
+    /// A Child SA that was asked for is there.
+    pub(super) fn arrived(&mut self, child: &str, pair: IfacePair) {
+        self.pending.remove(&self.pending_key(child, pair));
+    }
+}
+
 impl Agent {
     pub(super) fn ike_event(&mut self, event: ike::Event, now: Instant) {
         match event {
@@ -143,11 +160,16 @@ impl Agent {
                 self.channel_quiet(ike, now);
             }
             ike::Event::Redirected {
-                ike: _,
+                ike,
                 peer,
                 gateway,
                 from,
-            } => self.redirected(&peer, &gateway, from, now),
+            } => self.redirected(ike, &peer, &gateway, from, now),
+            // Said already, and no failure.
+            ike::Event::Failed {
+                reason: ike::Failure::Redirected { .. },
+                ..
+            } => {}
             ike::Event::Failed {
                 peer,
                 ike: _,
@@ -169,8 +191,8 @@ impl Agent {
             } => {
                 tracing::warn!(ike = ike.0, child, ?pair, %reason, "Child SA failed");
                 if let Some(peer) = self.peers.get_mut(&ike) {
-                    peer.pending
-                        .insert((child.clone(), pair), Some(now + CHILD_RETRY));
+                    let key = peer.pending_key(&child, pair);
+                    peer.pending.insert(key, Some(now + CHILD_RETRY));
                 }
                 self.tell(
                     "alert",
@@ -506,17 +528,16 @@ impl Agent {
         let children = &self.config.peers[peer.config].children;
         let there = move |name: &str| {
             let mut mine = self.children.values().filter(|c| c.ike == ike);
-            mine.any(|c| c.name == name)
+            mine.any(|c| c.name == name && !c.retired)
         };
         at.into_iter().flat_map(move |(pair, local, remote)| {
             let missing = children.iter().filter(move |c| !there(&c.name));
             missing.filter_map(move |child| {
-                let key = (child.name.clone(), pair);
                 let waits = peer
                     .pending
-                    .get(&key)
+                    .get(&peer.pending_key(&child.name, pair))
                     .is_some_and(|until| until.is_none_or(|until| now < until));
-                (!waits).then_some((ike, key, local, remote))
+                (!waits).then(|| (ike, (child.name.clone(), pair), local, remote))
             })
         })
     }
@@ -538,7 +559,7 @@ impl Agent {
             let have: BTreeSet<(&str, IfacePair)> = self
                 .children
                 .values()
-                .filter(|c| c.ike == *ike)
+                .filter(|c| c.ike == *ike && !c.retired)
                 .map(|c| (c.name.as_str(), c.pair))
                 .collect();
             for view in views
@@ -580,7 +601,7 @@ impl Agent {
         for (ike, (child, pair), local, remote) in wanted {
             tracing::debug!(ike = ike.0, child, ?pair, "asking for a Child SA");
             if let Some(peer) = self.peers.get_mut(&ike) {
-                peer.pending.insert((child.clone(), pair), None);
+                peer.pending.insert(peer.pending_key(&child, pair), None);
             }
             self.ike.handle_command(
                 Command::CreateChild {

@@ -7,6 +7,7 @@
 //! When nothing is under way to the old one any more, it is deleted.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::ids::{IfacePair, IkeId};
@@ -18,7 +19,7 @@ use super::Agent;
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the new IKE SA may need for the Child SAs the old one has.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// When an attempt that failed is repeated.
+/// When is looked whether an attempt failed and has to be repeated.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// One IKE SA that is to be replaced.
@@ -58,6 +59,7 @@ impl Agent {
         let Some(config) = self.peers.get(&new).map(|p| p.config) else {
             return;
         };
+        let mut awaited = false;
         for (old, reauth) in &mut self.reauths {
             let same = self.peers.get(old).is_some_and(|p| p.config == config);
             if *old != new && same && matches!(reauth.stage, Stage::Asked) {
@@ -65,7 +67,12 @@ impl Agent {
                     stage: Stage::Filling(new),
                     due: now + PATIENCE,
                 };
+                awaited = true;
             }
+        }
+        if awaited {
+            // One successor is enough; nobody would ever end a second one.
+            self.abandon(config, now);
         }
     }
 
@@ -108,12 +115,19 @@ impl Agent {
         self.reauths.values().map(|r| r.due).min()
     }
 
-    /// The same peer from the same place.
+    /// The same peer from the same place. An attempt from there goes on as long as
+    /// it retransmits: all that were begun would stand once the peer answers.
     fn ask_anew(&mut self, old: IkeId, now: Instant) {
         let Some(peer) = self.peers.get(&old) else {
             return;
         };
-        let (name, channel) = (self.config.peers[peer.config].name.clone(), peer.channel);
+        let (config, channel) = (peer.config, peer.channel);
+        let here = |attempt: &(IkeId, SocketAddr)| attempt.1.ip() == channel.local.ip();
+        if self.attempts(config).iter().any(here) {
+            return;
+        }
+        self.abandon(config, now);
+        let name = self.config.peers[config].name.clone();
         tracing::info!(peer = name, "authenticating anew");
         let command = Command::Initiate {
             peer: name,

@@ -77,9 +77,13 @@ impl Agent {
         }
     }
 
-    /// The peer has deleted it: what replaces it sends.
+    /// Both ends have deleted it: what replaces it sends.
     pub(super) fn retire(&mut self, id: ChildId) {
-        if self.children.get(&id).is_some_and(|c| c.sends)
+        let Some(child) = self.children.get_mut(&id) else {
+            return;
+        };
+        child.retired = true;
+        if child.sends
             && let Some(heir) = self.heir(id)
         {
             self.release(heir);
@@ -104,7 +108,8 @@ impl Agent {
         };
         let (anchor, config) = (peer.anchor, peer.config);
         self.unmap(&removed, anchor);
-        if heir.is_none() && !removed.redundant {
+        // What only lingered was missed when the last that could send went.
+        if heir.is_none() && !removed.redundant && !removed.retired {
             self.child_removed(&removed, config);
         }
         self.changed = true;
@@ -114,7 +119,8 @@ impl Agent {
     fn heir(&self, id: ChildId) -> Option<ChildId> {
         let gone = self.children.get(&id)?;
         let others = self.children.iter().filter(|(other, child)| {
-            **other != id && child.member == gone.member && !child.redundant
+            let may_send = !child.redundant && !child.retired;
+            **other != id && may_send && child.member == gone.member
         });
         others
             .max_by_key(|(other, child)| (child.generation, **other))

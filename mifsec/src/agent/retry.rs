@@ -144,17 +144,20 @@ impl Agent {
             .handle_command(Command::Initiate { peer, channel: way }, now);
     }
 
-    /// Stops an attempt without waiting for its end.
-    fn abandon(&mut self, index: usize, now: Instant) {
+    /// Our attempts to reach a peer that are under way: which, and from where.
+    pub(super) fn attempts(&self, index: usize) -> Vec<(IkeId, SocketAddr)> {
         let name = &self.config.peers[index].name;
-        let attempts: Vec<IkeId> = self
-            .ike
+        self.ike
             .views()
             .iter()
             .filter(|v| v.state == IkeState::Connecting && v.initiator && v.peer == *name)
-            .map(|v| v.ike)
-            .collect();
-        for ike in attempts {
+            .map(|v| (v.ike, v.channel.local))
+            .collect()
+    }
+
+    /// Stops what is under way without waiting for its end.
+    pub(super) fn abandon(&mut self, index: usize, now: Instant) {
+        for (ike, _) in self.attempts(index) {
             self.ike.handle_command(Command::DeleteIke { ike }, now);
         }
     }
@@ -189,11 +192,9 @@ impl Agent {
     }
 
     pub(super) fn retry_failed(&mut self, peer: &str, reason: &ike::Failure, now: Instant) {
-        // What we stopped ourselves, or were sent away from, is already followed by another attempt.
-        if matches!(
-            reason,
-            ike::Failure::Deleted | ike::Failure::Redirected { .. }
-        ) {
+        // What we stopped ourselves is already followed by another attempt. Whom
+        // a peer only claimed to be we did not try to reach: it has no name here.
+        if peer.is_empty() || matches!(reason, ike::Failure::Deleted) {
             return;
         }
         let Some(index) = self.retry_index(peer) else {

@@ -119,6 +119,7 @@ impl Agent {
 
         let mut state = netlink.state().await.context("reading the network")?;
         accesses.update(&state, now);
+        let left_behind = state.link(&config.agent.device).is_some();
         // The guard lets IKE in at these alone.
         let addresses: Vec<_> = accesses
             .local()
@@ -234,7 +235,7 @@ impl Agent {
             retries,
             secrets: Secrets::new(&config, now),
             reauths: BTreeMap::new(),
-            dns: Dns::start(&config.agent.device),
+            dns: Dns::start(&config.agent.device, left_behind),
             children: BTreeMap::new(),
             larval: BTreeSet::new(),
             probes: BTreeMap::new(),
@@ -247,6 +248,7 @@ impl Agent {
             changed: true,
             announce_due: false,
             guard_dirty: false,
+            guard_again: None,
             guard: rules,
             queues: workers,
             queue_table: None,

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use mifsec_tests::interop::traffic::{both_ways, lease, under_load};
+use mifsec_tests::interop::moves::ike_sa;
+use mifsec_tests::interop::traffic::{both_ways, lease, passes, under_load};
 use mifsec_tests::interop::{
     Agent, AgentConfig, Charon, Connection, End, Net, scenario, wait, wait_for,
 };
 use mifsec_tests::lab::topology::Access;
+use serde_json::Value;
 
 use crate::connect::{our_client, strongswan_client};
 
@@ -210,12 +212,80 @@ fn our_client_reauthenticates_when_strongswan_asks_for_it() {
         let (agent, charon, client) = our_client(net, &ours, &theirs)?;
         both_ways(net, client)?;
         let mut ikes = BTreeSet::new();
-        wait_for(Duration::from_secs(30), "two reauthentications", || {
-            ikes.extend(agent.established()?.iter().map(|p| p["spi_i"].to_string()));
-            Ok((ikes.len() > 2).then_some(()))
+        let loss = under_load(net, client, || {
+            wait_for(Duration::from_secs(30), "two reauthentications", || {
+                ikes.extend(agent.established()?.iter().map(|p| p["spi_i"].to_string()));
+                Ok((ikes.len() > 2).then_some(()))
+            })?;
+            charon.wait_for(1, 1)
         })?;
-        charon.wait_for(1, 1)?;
-        both_ways(net, lease(&agent)?)?;
+        ensure!(lease(&agent)? == client, "another inner address");
+        both_ways(net, client)?;
+        Ok(loss.none()?.to_string())
+    });
+}
+
+#[test]
+fn our_client_reauthenticates_once_after_an_outage() {
+    scenario("strongSwan gateway: AUTH_LIFETIME and an outage", |net| {
+        let ours = AgentConfig::client(&[Access::Ran]);
+        let theirs = Connection::gateway().with(&[
+            "reauth_time = 20s",
+            "rekey_time = 0",
+            "over_time = 60s",
+            "rand_time = 0",
+        ]);
+        let (agent, charon, client) = our_client(net, &ours, &theirs)?;
+        both_ways(net, client)?;
+        let first = ike_sa(&agent)?;
+        net.topology.nft(
+            "add rule ip lab forward iifname ran drop; add rule ip lab forward oifname ran drop",
+        )?;
+        agent.wait_log("authenticating anew")?;
+        // Long enough for several attempts, had none patience.
+        std::thread::sleep(Duration::from_secs(12));
+        net.topology.nft("flush chain ip lab forward")?;
+        wait_for(Duration::from_secs(40), "the successor alone", || {
+            let there = agent.established()?;
+            let alone = there.len() == 1 && ike_sa(&agent)? != first;
+            Ok(alone.then_some(()))
+        })?;
+        settled(&agent, &charon)?;
+        let begun = agent.log().matches("IKE SA established").count();
+        ensure!(begun == 2, "{begun} IKE SAs");
+        both_ways(net, client)?;
         Ok(String::new())
     });
+}
+
+#[test]
+fn our_client_asks_at_once_when_the_successor_of_a_child_sa_is_deleted() {
+    scenario(
+        "strongSwan gateway: deletes what it has just rekeyed",
+        |net| {
+            let ours = AgentConfig::client(&[Access::Ran]);
+            let (agent, charon, client) = our_client(net, &ours, &Connection::gateway())?;
+            both_ways(net, client)?;
+            charon.swanctl(&["--rekey", "--child", "net"])?;
+            wait("new keys", || {
+                let sas = agent.sas()?;
+                let new = |sa: &Value| sa["sends"] == true && sa["generation"] == 1;
+                Ok(sas.iter().any(new).then_some(()))
+            })?;
+            // The old one is deleted at both ends, and lingers at ours.
+            std::thread::sleep(Duration::from_millis(500));
+            charon.terminate_child("net")?;
+            let deleted = Instant::now();
+            wait("traffic", || {
+                Ok(passes(net, client).unwrap_or(false).then_some(()))
+            })?;
+            let took = deleted.elapsed();
+            ensure!(
+                took < Duration::from_secs(3),
+                "{took:.1?} without a Child SA"
+            );
+            settled(&agent, &charon)?;
+            Ok(format!("{took:.1?}"))
+        },
+    );
 }
