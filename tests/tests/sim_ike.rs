@@ -63,7 +63,7 @@ fn a_host_of_many_interfaces_and_addresses_connects_in_datagrams_of_one_packet()
     let mut pair = setup::pair(setup::user(), setup::gateway(), 1);
     for who in [A, B] {
         let mut ifaces: Vec<_> = (3..20)
-            .map(|id| setup::record(IfaceId(id), "2001:db8::1"))
+            .map(|id| setup::record(IfaceId(id), ["2001:db8::1", "2001:db8::2"][who]))
             .collect();
         for iface in &mut ifaces {
             iface.addresses = vec![iface.addresses[0]; 8];
