@@ -322,7 +322,7 @@ fn two_of_us_recover_from_anything() {
         lifetimes: false,
         nat: false,
     };
-    storm(kind, 0..600);
+    storm(kind, 0..1_000);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn two_of_us_recover_while_rekeying_by_themselves_behind_a_nat() {
         lifetimes: true,
         nat: true,
     };
-    storm(kind, 10_000..10_200);
+    storm(kind, 10_000..10_700);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mifsec::ids::Arrival;
 use mifsec::ike::config::{EngineConfig, Mobility, Require};
+use mifsec::ike::message::Header;
 use mifsec::ike::mif::InterfaceRecord;
 use mifsec::ike::{Channel, Command, Event, Failure, Nat as NatFound};
 use mifsec_tests::sim::setup::{
@@ -203,6 +204,21 @@ fn a_move_is_an_update_and_a_return_routability_check_and_touches_no_sa() {
     assert_eq!(confirmed(&pair), [(wlan().local, none)]);
     assert_eq!(identity(&pair), before);
     assert_on(&pair, wlan().local);
+}
+
+/// IKE_AUTH came from port 4500, and that is where the peer answered.
+#[test]
+fn an_update_from_where_the_peer_authenticated_is_not_checked_again() {
+    let mut pair = mobike(HONEST, 24);
+    let since = pair.log.len();
+    move_to(&mut pair, ran());
+    pair.run(SECOND);
+    let asked = pair.log[since..].iter().filter(|(_, who, transmit)| {
+        let (header, ..) = Header::decode(&transmit.payload).expect("ours");
+        *who == B && !header.response
+    });
+    assert_eq!(asked.count(), 0);
+    assert_eq!(confirmed(&pair).len(), 1);
 }
 
 #[test]

@@ -135,3 +135,18 @@ fn the_responder_says_when_to_authenticate_again() {
         assert_agreement(&pair);
     }
 }
+
+#[test]
+fn however_short_its_time_no_authentication_is_repeated_within_a_minute() {
+    for seconds in [0u32, 1, 30] {
+        let mut pair = established(setup::user(), setup::gateway(), 3);
+        let data = seconds.to_be_bytes().to_vec();
+        let notify = Payload::Notify(Notify::new(NotifyType::AUTH_LIFETIME, data));
+        pair.forge(B, ExchangeType::INFORMATIONAL, None, false, &[notify]);
+        let due = |e: &Event| matches!(e, Event::ReauthDue { .. });
+        run(&mut pair, Duration::from_secs(59));
+        assert!(!pair.ends[A].events.iter().any(due));
+        run(&mut pair, Duration::from_secs(2));
+        assert!(pair.ends[A].events.iter().any(due));
+    }
+}

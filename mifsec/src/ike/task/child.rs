@@ -15,7 +15,7 @@ mod rekey;
 use std::net::IpAddr;
 
 use crate::crypto::{KeGroup, PrivateKey, Secret};
-use crate::ids::{ChildId, IfacePair, Spi};
+use crate::ids::{ChildId, IfaceId, IfacePair, Spi};
 use crate::ike::config::ChildConfig;
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
@@ -110,9 +110,12 @@ impl Create {
         })
     }
 
-    /// Whether it is the Child SA of this name on this path.
+    /// Whether it is, or may come out as, the Child SA of this name on this path:
+    /// which interfaces the channel has may not be known yet.
     pub(in crate::ike) fn is_for(&self, name: &str, pair: IfacePair, sa: &IkeSa) -> bool {
-        self.config.name == name && self.path(sa) == pair
+        let same = |a, b| a == b || a == IfaceId::CHANNEL || b == IfaceId::CHANNEL;
+        let path = self.path(sa);
+        self.config.name == name && same(path.local, pair.local) && same(path.remote, pair.remote)
     }
 
     /// Where it is to be: the channel's pair, and that of what it replaces, may be

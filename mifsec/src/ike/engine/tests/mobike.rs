@@ -106,6 +106,32 @@ fn an_update_that_was_overtaken_is_answered_and_does_nothing() {
 }
 
 #[test]
+fn an_update_under_former_keys_is_older_than_the_first_under_the_new_ones() {
+    let mut two = two();
+    Two::sa(&mut two.b).inbound.grow(4);
+    let late = forge(&mut two, vec![update_sa_addresses()]);
+    let ike = Two::sa(&mut two.a).id;
+    two.a.handle_command(Command::RekeyIke { ike }, two.now);
+    let request = two.a.poll_transmit().unwrap();
+    deliver_from(&mut two, "192.0.2.1:4500", &request.payload);
+    let answer = two.b.poll_transmit().unwrap();
+    let arrival = Arrival {
+        ifindex: 1,
+        local: answer.remote,
+        remote: answer.local,
+    };
+    two.a.handle_datagram(arrival, &answer.payload, two.now);
+    // Its Delete of the old one is late as well.
+    while two.a.poll_transmit().is_some() {}
+    let first = forge(&mut two, vec![update_sa_addresses()]);
+    assert_eq!(Header::decode(&first).unwrap().0.message_id, 0);
+    deliver_from(&mut two, "192.0.2.2:4500", &first);
+    deliver_from(&mut two, "192.0.2.3:4500", &late);
+    let now = Two::sa(&mut two.b).channel.remote;
+    assert_eq!(now, "192.0.2.2:4500".parse().unwrap());
+}
+
+#[test]
 fn the_responder_does_not_move_the_initiator() {
     let mut two = two();
     std::mem::swap(&mut two.a, &mut two.b);
