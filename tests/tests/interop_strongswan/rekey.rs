@@ -250,6 +250,8 @@ fn our_client_reauthenticates_once_after_an_outage() {
             let alone = there.len() == 1 && ike_sa(&agent)? != first;
             Ok(alone.then_some(()))
         })?;
+        // By now another attempt would have been answered.
+        std::thread::sleep(Duration::from_secs(4));
         settled(&agent, &charon)?;
         let begun = agent.log().matches("IKE SA established").count();
         ensure!(begun == 2, "{begun} IKE SAs");
