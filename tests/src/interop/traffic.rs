@@ -97,7 +97,7 @@ fn quiet(error: &std::io::Error) -> bool {
     )
 }
 
-/// One TCP connection that carries [`TRANSFER`] octets each way.
+/// One TCP connection that carries `TRANSFER` octets each way.
 ///
 /// # Errors
 /// When something else than what was sent arrives.
