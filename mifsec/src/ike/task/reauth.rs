@@ -16,8 +16,9 @@ const SPARE: f64 = 0.1;
 const JITTER: f64 = 0.1;
 
 /// No authentication is repeated sooner, however little time the responder gives:
-/// each takes both ends a key exchange and whole new SAs.
-const LEAST: Duration = Duration::from_secs(60);
+/// each takes both ends a key exchange and whole new SAs. Longer would miss the
+/// limits of responders that mean a few seconds, and their Delete costs traffic.
+const LEAST: Duration = Duration::from_secs(2);
 
 /// Takes AUTH_LIFETIME out of the responder's IKE_AUTH or INFORMATIONAL. A later
 /// one counts, whether it says more or less.
