@@ -392,7 +392,7 @@ fn every_segment_of_a_glued_read_is_classified() {
                 assert_eq!(spi, probe);
                 probes.push(bytes);
             }
-            Input::NewSource { .. } | Input::FirstPacket { .. } => {}
+            Input::NewSource { .. } | Input::FirstPacket { .. } | Input::Wanted { .. } => {}
             Input::WorkerGone { .. } => panic!("{input:?}"),
         }
     }
