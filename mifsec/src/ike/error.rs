@@ -259,6 +259,8 @@ pub(super) enum DropReason {
     FragmentsExpired,
     /// A duplicate, answered from the cache.
     Duplicate,
+    /// An IKE_SA_INIT request that was answered often enough.
+    Repeats,
     /// An IKE_SA_INIT request no configured peer can accept.
     NoProposal,
     /// An authentication that failed.
@@ -284,6 +286,7 @@ impl DropReason {
             Self::Fragment => "ike_fragment",
             Self::FragmentsExpired => "ike_fragments_expired",
             Self::Duplicate => "ike_duplicate",
+            Self::Repeats => "ike_init_repeats",
             Self::NoProposal => "ike_no_proposal",
             Self::Authentication => "ike_authentication",
             Self::Unauthenticated => "ike_unauthenticated",

@@ -42,6 +42,8 @@ pub(in crate::ike) struct Initial {
 /// A responder's IKE SA whose peer is not known yet.
 pub(in crate::ike) struct HalfOpen {
     pub(in crate::ike) initial: Initial,
+    /// How often its IKE_SA_INIT response was sent again.
+    pub(in crate::ike) repeats: u32,
 }
 
 /// Our IKE_AUTH request.
