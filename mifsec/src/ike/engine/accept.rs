@@ -13,6 +13,7 @@ use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Channel;
 use crate::ike::keymat::IkeKeys;
 use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
+use crate::ike::peer::PadEntry as _;
 use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
 use crate::ike::sa::{IkeSa, Keys, Phase};
 use crate::ike::task::auth::{self, HalfOpen, Initial};
@@ -208,7 +209,7 @@ impl Engine {
     /// Peers that may call from an address.
     fn peers_at(&self, remote: IpAddr) -> impl Iterator<Item = &Arc<PeerConfig>> {
         let peers = self.cx.peers.iter();
-        peers.filter(move |peer| peer.remote.is_empty() || peer.remote.contains(&remote))
+        peers.filter(move |peer| peer.takes_from(remote))
     }
 
     /// Answers and keeps a half-open IKE SA; `false` for a public value that is

@@ -281,8 +281,9 @@ fn authenticate_initiator(
     let name = identity.to_string();
     let authorities = authorities(&payloads.0);
     let accepted = authorities.as_deref();
-    let peer = choice::entry(cx, &identity, wanted.as_ref(), auth, accepted)
-        .ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
+    let from = sa.channel.remote.ip();
+    let peer = choice::entry(cx, &identity, wanted.as_ref(), from, auth, accepted);
+    let peer = peer.ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
     sa.peer = Some(peer.clone());
     let Some(keys) = &sa.keys else {
         return Err(Failure::Protocol { what: "IKE_AUTH" });
