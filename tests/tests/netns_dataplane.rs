@@ -424,9 +424,10 @@ fn an_unknown_source_is_reported_and_a_known_one_counts_for_its_path() {
                     assert_eq!(on, spi(1));
                     first = true;
                 }
-                Input::Ike { .. } | Input::Probe { .. } | Input::WorkerGone { .. } => {
-                    panic!("{input:?}")
-                }
+                Input::Ike { .. }
+                | Input::Probe { .. }
+                | Input::Wanted { .. }
+                | Input::WorkerGone { .. } => panic!("{input:?}"),
             }
         }
         arrival.is_some() && first
