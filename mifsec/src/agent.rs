@@ -32,6 +32,7 @@ mod secrets;
 mod setup;
 mod show;
 mod socket;
+mod trap;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,6 +301,7 @@ impl Agent {
                 }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
+            Input::Wanted { peer } => self.wanted(peer, now),
             Input::WorkerGone { index, error } => {
                 anyhow::bail!("data plane worker {index} ended: {error}");
             }

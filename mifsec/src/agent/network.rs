@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Routing, Ts};
+use crate::config::{Config, Routing, Start, Ts};
 use crate::ids::Family;
 use crate::ike::Command;
 use crate::io::netlink::MAIN;
@@ -19,6 +19,7 @@ use crate::path::{IfaceState, LocalIface};
 
 use super::Agent;
 use super::access::{Accesses, defaults};
+use super::trap::placeholders;
 
 /// Numbers of tables and rules, from `table`.
 #[derive(Debug, Clone, Copy)]
@@ -113,8 +114,8 @@ pub(super) fn wanted(
     out
 }
 
-/// The protected selectors: over the TUN while there is a lease to send from,
-/// else refused.
+/// The protected selectors: over the TUN while there is a lease to send from, or
+/// a packet is waited for, else refused.
 fn protect(
     config: &Config,
     numbers: Numbers,
@@ -127,7 +128,11 @@ fn protect(
         if peer.remote.is_empty() {
             continue;
         }
-        let leased = leases.iter().find(|(i, _)| *i == index).map(|(_, l)| l);
+        let leased = leases.iter().find(|(i, _)| *i == index);
+        let mut leased = leased.map(|(_, l)| l.clone());
+        if leased.is_none() && peer.start == Start::Trap {
+            leased = Some(placeholders(peer));
+        }
         for child in &peer.children {
             let dynamic = child.local_ts.contains(&Ts::Dynamic);
             for ts in &child.remote_ts {
@@ -144,9 +149,10 @@ fn protect(
                         .insert(Route::unreachable(numbers.protected, *net));
                 }
                 let like = |a: &&IpAddr| a.is_ipv4() == net.addr().is_ipv4();
-                let source = leased.and_then(|l| l.iter().find(like).copied());
+                let source = leased.iter().flatten().find(like).copied();
                 let usable = leased.is_some() && (source.is_some() || !dynamic);
                 if usable && devices.tun != 0 {
+                    out.leases.extend(source);
                     out.routes.insert(Route {
                         source,
                         ..Route::direct(numbers.protected, *net, devices.tun)
@@ -583,6 +589,23 @@ pub(super) mod tests {
             open.routes.iter().all(|r| r.kind != RouteKind::Unreachable),
             "lockdown = false"
         );
+    }
+
+    #[test]
+    fn a_peer_that_waits_for_a_packet_is_routed_from_an_address_that_is_nobodys() {
+        let text = LAPTOP.replace("addresses", "start = \"trap\"\naddresses");
+        let config = config(&text, "trap");
+        let dummy: IpAddr = "192.0.0.8".parse().unwrap();
+        let over_tun = |leases: &[(usize, Vec<IpAddr>)], source| {
+            let wanted = wanted_for(&config, leases, true);
+            assert_eq!(wanted.leases, BTreeSet::from([source]));
+            let tun: Vec<_> = wanted.routes.iter().filter(|r| r.interface == 7).collect();
+            assert!(tun.iter().all(|r| r.source == Some(source)), "{tun:?}");
+            tun.len()
+        };
+        assert_eq!(over_tun(&[], dummy), 2);
+        let lease: IpAddr = "10.66.0.7".parse().unwrap();
+        assert_eq!(over_tun(&[(0, vec![lease])], lease), 2);
     }
 
     #[test]
