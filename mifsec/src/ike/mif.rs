@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alternates;
 mod code;
 mod interfaces;
 mod maddr;
@@ -16,6 +17,7 @@ mod outer;
 mod supported;
 mod update;
 
+pub use alternates::{Alternates, MAX_ALTERNATES, default_list};
 pub use code::{VENDOR_ID, error, is_vendor_id, status};
 pub use interfaces::{
     DEFAULT_RECORDS, IfaceState, InterfaceRecord, Interfaces, LinkClass, MAX_ADDRESSES, MAX_RECORDS,
