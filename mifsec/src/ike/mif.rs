@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alternates;
 mod code;
 mod interfaces;
 mod maddr;
@@ -16,6 +17,7 @@ mod outer;
 mod supported;
 mod update;
 
+pub use alternates::{Alternates, MAX_ALTERNATES, default_list};
 pub use code::{VENDOR_ID, error, is_vendor_id, status};
 pub use interfaces::{
     DEFAULT_RECORDS, IfaceState, InterfaceRecord, Interfaces, LinkClass, MAX_ADDRESSES, MAX_RECORDS,
@@ -210,6 +212,7 @@ mod tests {
 
     #[test]
     fn the_vendor_id_is_the_hash_of_its_text() {
+        covers!("R85");
         let digest = ring::digest::digest(&ring::digest::SHA256, b"mifsec IKEv2-MIF v1");
         assert_eq!(VENDOR_ID, digest.as_ref()[..16]);
         assert!(is_vendor_id(&VENDOR_ID));
