@@ -91,6 +91,7 @@ mod tests {
 
     #[test]
     fn many_to_one_all_go_to_the_one() {
+        covers!("R18");
         let gateway = [iface(1, 0)];
         assert_eq!(
             pairs(&[iface(1, 0), iface(2, 1), iface(7, 9)], &gateway),
@@ -100,6 +101,7 @@ mod tests {
 
     #[test]
     fn equals_take_turns_and_the_order_of_the_tables_does_not_matter() {
+        covers!("R18");
         let user = [iface(2, 0), iface(1, 0), iface(3, 0)];
         let gateway = [iface(9, 0), iface(4, 0), iface(5, 1)];
         let expected = [(1, 4), (2, 9), (3, 4)];
