@@ -103,7 +103,7 @@ impl Default for Limits {
             cookie_threshold: 64,
             half_open_lifetime: Duration::from_secs(30),
             ike_sas: 65_536,
-            children: 64,
+            children: 1024,
             interfaces: usize::from(DEFAULT_RECORDS),
             window: 8,
             message: 16_384,
@@ -173,6 +173,9 @@ pub struct Mobility {
     pub force_udp: bool,
     /// NO_NATS_ALLOWED in whatever says where we are (RFC 4555 3.9).
     pub no_nats: bool,
+    /// Initiator: our interfaces in the IKE_AUTH request, which somebody posing as the
+    /// responder can read (protocol 3.5), not in the first request after it.
+    pub early_announce: bool,
 }
 
 impl Default for Mobility {
@@ -182,6 +185,7 @@ impl Default for Mobility {
             mobike: true,
             force_udp: true,
             no_nats: false,
+            early_announce: false,
         }
     }
 }
