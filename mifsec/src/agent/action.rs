@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Agent;
 use super::handle::Question;
+use super::views::{MOVE_SCHEMA, MovePlan, MovesView};
 
 /// What `explain` is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +40,15 @@ impl Agent {
     /// Does what is asked and answers; what the peer has to confirm is answered then.
     pub(super) fn act(&mut self, action: Question, reply: oneshot::Sender<String>) {
         let done: Result<String, String> = match action {
-            Question::Move { peer, from, to, .. } => {
-                let known = self.known_peer(&peer).and_then(|()| {
-                    self.known_access(&from)?;
-                    self.known_access(&to)
-                });
-                known.and_then(|()| Err("not built yet".into()))
-            }
+            Question::Move {
+                peer,
+                from,
+                to,
+                dry_run,
+            } => self
+                .known_peer(&peer)
+                .and_then(|()| self.move_interface(&peer, &from, &to, dry_run))
+                .map(|plan| moves(dry_run, vec![plan])),
             Question::AddInterface { peer, access }
             | Question::DeleteInterface { peer, access, .. } => {
                 let known = self
@@ -53,9 +56,10 @@ impl Agent {
                     .and_then(|()| self.known_access(&access));
                 known.and_then(|()| Err("not built yet".into()))
             }
-            Question::Drain { access, .. } => self
+            Question::Drain { access, undo } => self
                 .known_access(&access)
-                .and_then(|()| Err("not built yet".into())),
+                .and_then(|()| self.drain_access(&access, undo))
+                .map(|plans| moves(false, plans)),
             Question::Explain(_) => Err("not built yet".into()),
             Question::Status | Question::Paths | Question::Sas => Err("is no action".into()),
         };
@@ -100,4 +104,13 @@ impl Agent {
             names.join(", ")
         ))
     }
+}
+
+fn moves(dry_run: bool, moves: Vec<MovePlan>) -> String {
+    let view = MovesView {
+        schema: MOVE_SCHEMA.into(),
+        dry_run,
+        moves,
+    };
+    serde_json::to_string(&view).unwrap_or_default()
 }

@@ -17,6 +17,7 @@ use super::Agent;
 use super::anchors::Anchor;
 use super::dns::Brought;
 use super::mobike::Mobike;
+use super::moves::Moves;
 use super::probe::ProbeSas;
 
 /// How long a refused Child SA is not asked for again.
@@ -55,6 +56,8 @@ pub(super) struct Peer {
     pub(super) names: Brought,
     /// What is kept of a peer without MIF.
     pub(super) mobike: Mobike,
+    /// What carries what, and why.
+    pub(super) moves: Moves,
     /// Pairs the engine knows to work besides the channel's.
     pub(super) standbys: Vec<ike::Channel>,
 }
@@ -126,6 +129,10 @@ impl Agent {
                         domains,
                     },
                     mobike: Mobike::new(mobike, peer_addresses),
+                    moves: Moves::new(
+                        mif.as_ref()
+                            .map_or_else(Features::default, |m| Features(m.features)),
+                    ),
                     standbys: Vec::new(),
                 };
                 self.established(ike, established, mif, nat_local, now);
@@ -134,7 +141,10 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
                 }
-                let ifaces = ifaces.iter().map(remote_iface).collect();
+                let ifaces: Vec<_> = ifaces.iter().map(remote_iface).collect();
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.moves.set_remotes(&ifaces);
+                }
                 self.path.set_remote(ike, ifaces, now);
                 self.changed = true;
             }
@@ -143,7 +153,13 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
-            ike::Event::Carried { .. } | ike::Event::PeerAlternates { .. } => self.changed = true,
+            ike::Event::Carried {
+                ike,
+                end,
+                iface,
+                by,
+            } => self.carried(ike, end, iface, by, now),
+            ike::Event::PeerAlternates { .. } => self.changed = true,
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
             }
@@ -215,6 +231,7 @@ impl Agent {
                     peer.told.remove(&iface);
                 }
                 self.move_refused(ike, now);
+                self.loan_refused(ike, iface, now);
                 self.tell(
                     "alert",
                     &[
@@ -393,6 +410,10 @@ impl Agent {
         now: Instant,
     ) {
         if self.sabotage.no_update {
+            return;
+        }
+        // What is at home there is elsewhere; the table says where it is now.
+        if self.path.carrier(ike, path::End::Local, pair.local) != pair.local {
             return;
         }
         let Some(peer) = self.peers.get_mut(&ike) else {
