@@ -140,6 +140,7 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
+            ike::Event::Carried { .. } | ike::Event::PeerAlternates { .. } => self.changed = true,
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
             }

@@ -9,6 +9,7 @@
 
 mod view;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -22,6 +23,15 @@ use super::redirect::Gateway;
 use super::selector::TrafficSelector;
 
 pub use view::{ChildView, IkeSaView, IkeState};
+
+/// Whose interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// Ours.
+    Local,
+    /// The peer's.
+    Remote,
+}
 
 /// The address pair that carries the IKE SA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +110,9 @@ pub enum Command {
         /// The peer's outer address on it.
         remote: IpAddr,
     },
-    /// One of our interfaces moved: MIF_UPDATE_ADDRS for all Child SAs on it.
+    /// One of our interfaces has another address: MIF_UPDATE_ADDRS for all Child SAs
+    /// on it. If another one carried it, it carries its own again; with different
+    /// interfaces it is [`Carry`](Self::Carry).
     UpdateAddresses {
         /// Of which IKE SA.
         ike: IkeId,
@@ -120,6 +132,40 @@ pub enum Command {
         grace: Duration,
         /// Set when the IKE channel was on `old` and moves too.
         channel: Option<Channel>,
+    },
+    /// The Child SAs at home on `iface`, and those lent to it, ride on `by` from now;
+    /// with `by == iface` it carries its own again. At once here, then the peer is
+    /// told by one MIF_UPDATE_ADDRS, with SELECT_PEER if the interfaces are the
+    /// peer's. Answered by [`Event::Carried`] for what changed and, if the peer
+    /// does not follow, [`Event::MoveRefused`].
+    Carry {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interfaces.
+        end: End,
+        /// Whose Child SAs move.
+        iface: IfaceId,
+        /// What carries them.
+        by: IfaceId,
+        /// Address they leave.
+        old: IpAddr,
+        /// Address they go to.
+        new: IpAddr,
+        /// Nothing that is sent to the old address arrives any more.
+        old_is_dead: bool,
+        /// How long the old address keeps receiving after the switch.
+        grace: Duration,
+        /// Set when the IKE channel moves too.
+        channel: Option<Channel>,
+    },
+    /// Which of our interfaces stand in for which, all that we say of it: those not
+    /// in here follow the default rule. Announced to the peer by MIF_ALTERNATES
+    /// when it differs from the last one.
+    SetAlternates {
+        /// To which peer.
+        ike: IkeId,
+        /// By interface, best first; an empty list is nobody.
+        lists: BTreeMap<IfaceId, Vec<IfaceId>>,
     },
     /// The IKE channel moves to this pair: what is outstanding leaves from there
     /// at once (same octets), the peer is told by MIF_UPDATE_ADDRS with IKE_CHANNEL.
@@ -435,6 +481,27 @@ pub enum Event {
         ike: IkeId,
         /// All its interfaces.
         ifaces: Vec<InterfaceRecord>,
+    },
+    /// Another interface carries the Child SAs at home on `iface` from now, by a
+    /// message of the peer or by [`Command::Carry`].
+    Carried {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interfaces.
+        end: End,
+        /// Whose Child SAs they are.
+        iface: IfaceId,
+        /// What carries them; `iface` itself: they are at home.
+        by: IfaceId,
+    },
+    /// The peer said which of its interfaces stand in for one of them.
+    PeerAlternates {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface.
+        iface: IfaceId,
+        /// Best first; `None`: the default rule.
+        list: Option<Vec<IfaceId>>,
     },
     /// The peer moved an interface with the Child SAs on it; the channel has
     /// [`ChannelMoved`](Event::ChannelMoved).

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod add;
+mod alternates;
 mod code;
 mod delete;
 mod derived;
@@ -20,6 +21,7 @@ mod supported;
 mod update;
 
 pub use add::{AddFlags, AddInterface, AddMode, NONCE_LEN};
+pub use alternates::{Alternates, MAX_ALTERNATES, default_list};
 pub use code::{VENDOR_ID, error, is_vendor_id, status};
 pub use delete::{DeleteFlags, DeleteInterface};
 pub use derived::{DerivedFlags, DerivedSa, DerivedSas};

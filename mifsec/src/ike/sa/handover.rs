@@ -196,6 +196,7 @@ impl IkeSa {
         match task {
             Task::Update(_)
             | Task::Announce(_)
+            | Task::Alternates(_)
             | Task::Mobike(_)
             | Task::Liveness
             | Task::Child(_)

@@ -2,18 +2,16 @@
 //! (protocol 3.4, 3.5): MIF_SUPPORTED in IKE_AUTH, MIF_INTERFACES in the
 //! responder's IKE_AUTH response and in any INFORMATIONAL.
 
-use std::collections::BTreeMap;
-
 use crate::ids::{IfaceId, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{Event, MifSession, ProbeKeys};
 use crate::ike::message::{Notify, NotifyType, Payload};
-use crate::ike::mif::{
-    Features, InterfaceRecord, Interfaces, Supported, UpdateAddrs, VENDOR_ID, status,
-};
+use crate::ike::mif::{Features, InterfaceRecord, Interfaces, Supported, VENDOR_ID, status};
 use crate::ike::sa::IkeSa;
 
+use super::alternates::Lists;
+use super::update::Moves;
 use super::{Payloads, Received, Task};
 
 /// Without these there is no session worth the name.
@@ -39,8 +37,10 @@ pub(in crate::ike) struct Mif {
     window_offered: bool,
     /// Number of our next operation.
     pub(in crate::ike) next_txn: u32,
-    /// The peer's last move of each of its interfaces.
-    pub(in crate::ike) moves: BTreeMap<IfaceId, UpdateAddrs>,
+    /// Who moved what, and what carries what since.
+    pub(in crate::ike) moves: Moves,
+    /// Which interfaces stand in for which.
+    pub(in crate::ike) lists: Lists,
 }
 
 impl Mif {
@@ -61,15 +61,6 @@ impl Mif {
     /// What was announced last stayed unanswered.
     pub(in crate::ike) fn unannounced(&mut self) {
         self.announced = self.confirmed;
-    }
-
-    /// Moves are remembered of what is announced only: a peer that names ever new
-    /// interfaces makes us hold no more than one table's worth. Ids are not used
-    /// again, so no late move of a forgotten one can pass for new.
-    fn forget_moves(&mut self) {
-        let mut moves = std::mem::take(&mut self.moves);
-        moves.retain(|iface, _| self.knows(*iface));
-        self.moves = moves;
     }
 
     /// Whether the peer announced this interface; 0 is always there.
@@ -151,7 +142,8 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         fragments: sa.fragmentation,
         window_offered: false,
         next_txn: 1,
-        moves: BTreeMap::new(),
+        moves: Moves::default(),
+        lists: Lists::new(theirs.max_alternates),
     });
 }
 
@@ -263,12 +255,28 @@ pub(super) fn receive_table(
     }
     mif.peer_epoch = Some(table.epoch);
     mif.peer_ifaces.clone_from(&table.records);
-    mif.forget_moves();
+    sa.forget_interfaces();
     cx.event(Event::PeerInterfaces {
         ike: sa.id,
         ifaces: table.records,
     });
     None
+}
+
+impl Mif {
+    /// Our table as the peer may keep it, and whether anything had to be left out.
+    pub(super) fn our_table(&self, cx: &Context) -> (Interfaces, bool) {
+        let mut table = Interfaces {
+            epoch: cx.epoch,
+            records: cx.ifaces.clone(),
+        };
+        let most = self.peer_max_ifaces;
+        let trimmed = match self.fragments {
+            true => table.limit(most),
+            false => table.fit(most),
+        };
+        (table, trimmed)
+    }
 }
 
 /// Our table as the peer may keep it; `None` when it has it or there is none.
@@ -277,15 +285,7 @@ fn table(mif: &mut Mif, cx: &mut Context) -> Option<Notify> {
         return None;
     }
     mif.announced = Some(cx.epoch);
-    let mut table = Interfaces {
-        epoch: cx.epoch,
-        records: cx.ifaces.clone(),
-    };
-    let most = mif.peer_max_ifaces;
-    let trimmed = match mif.fragments {
-        true => table.limit(most),
-        false => table.fit(most),
-    };
+    let (table, trimmed) = mif.our_table(cx);
     if trimmed {
         cx.count("mif_table_trimmed");
     }

@@ -1,46 +1,115 @@
 //! MIF_UPDATE_ADDRS (protocol 3.7): an interface of its sender moves, with all
-//! Child SAs on it. One message, no SPI list; SPIs, keys and counters stay.
+//! Child SAs on it, or the sender chooses one of the receiver's alternates. One
+//! message, no SPI list; SPIs, keys and counters stay, and so does the path a Child
+//! SA is at home on: what changes is which interface carries which.
 
+mod carried;
+mod respond;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::ids::{Arrival, IfaceId, IfacePair};
+use crate::ids::{Family, IfaceId};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
-use crate::ike::event::Event;
-use crate::ike::message::{Notify, NotifyType, Payload};
-use crate::ike::mif::{
-    Features, MAX_ADDRESSES, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error,
-};
+use crate::ike::event::{End, Event};
+use crate::ike::message::{NotifyType, Payload};
+use crate::ike::mif::{Features, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error};
 use crate::ike::sa::IkeSa;
 
 use super::{Received, Task, interfaces};
 
-/// A move of one of our interfaces, or of the IKE channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use carried::{Carried, Change};
+
+pub(super) use respond::respond;
+
+/// Moves of both ends.
+#[derive(Debug, Clone, Default)]
+pub(in crate::ike) struct Moves {
+    /// The peer's last one of each interface: its own, and ours that it chose.
+    last: BTreeMap<(End, IfaceId), UpdateAddrs>,
+    /// Which interface carries which.
+    pub(in crate::ike) carried: Carried,
+}
+
+/// A move of one of our interfaces or of the IKE channel, or a choice among the
+/// peer's.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ike) struct Update {
     /// Given when the request is built: later operations have higher ones.
-    pub(in crate::ike) txn: Option<u32>,
+    txn: Option<u32>,
     pub(in crate::ike) flags: UpdateFlags,
-    pub(in crate::ike) grace: Duration,
-    pub(in crate::ike) old_iface: IfaceId,
-    pub(in crate::ike) new_iface: IfaceId,
-    pub(in crate::ike) old: Maddr,
-    pub(in crate::ike) new: Maddr,
+    grace: Duration,
+    old_iface: IfaceId,
+    new_iface: IfaceId,
+    old: Maddr,
+    new: Maddr,
     /// Epoch of the table that goes with it.
-    pub(in crate::ike) epoch: Option<u32>,
+    epoch: Option<u32>,
     /// How often it was refused for the moment.
-    pub(in crate::ike) attempts: u32,
+    attempts: u32,
+    /// What it changed here, to be undone if the peer does not have its interfaces
+    /// chosen so.
+    changes: Vec<Change>,
+    /// The last word of the owner of a chosen interface when it was chosen.
+    owner: Option<u32>,
 }
 
 impl Update {
+    /// From one interface and address to another.
+    pub(in crate::ike) fn new(
+        (old_iface, new_iface): (IfaceId, IfaceId),
+        (old, new): (Maddr, Maddr),
+    ) -> Self {
+        Self {
+            txn: None,
+            flags: UpdateFlags::default(),
+            grace: Duration::ZERO,
+            old_iface,
+            new_iface,
+            old,
+            new,
+            epoch: None,
+            attempts: 0,
+            changes: Vec::new(),
+            owner: None,
+        }
+    }
+
+    /// With these flags and this grace.
+    pub(in crate::ike) fn with(mut self, flags: UpdateFlags, grace: Duration) -> Self {
+        (self.flags, self.grace) = (flags, grace);
+        self
+    }
+
+    /// Carries it out at this end.
+    pub(in crate::ike) fn lend(mut self, end: End, sa: &mut IkeSa, cx: &mut Context) -> Self {
+        if end == End::Remote {
+            self.flags = self.flags.with(UpdateFlags::SELECT_PEER);
+            self.owner = sa.last_word(self.old_iface);
+            (self.old.port, self.new.port) = (0, 0);
+            self.new.ip = sa.announced(self.new_iface, self.new.ip);
+        }
+        self.changes = sa.carry(end, self.old_iface, self.new_iface, cx);
+        self
+    }
+
+    /// Whose interfaces it names.
+    fn end(&self) -> End {
+        match self.flags.has(UpdateFlags::SELECT_PEER) {
+            true => End::Remote,
+            false => End::Local,
+        }
+    }
+
     /// Whether both are about one interface or both about the channel: such are
     /// asked one after the other, so that the last one wins (protocol 3.11).
     pub(super) fn concerns(&self, other: &Self) -> bool {
         let ifaces = [other.old_iface, other.new_iface];
+        let common = ifaces.contains(&self.old_iface) || ifaces.contains(&self.new_iface);
         let channel = UpdateFlags::IKE_CHANNEL;
-        ifaces.contains(&self.old_iface)
-            || ifaces.contains(&self.new_iface)
-            || self.flags.has(channel) && other.flags.has(channel)
+        common && self.end() == other.end() || self.flags.has(channel) && other.flags.has(channel)
     }
 
     /// Takes over where a later move ends, if `self` was not sent: another address
@@ -110,6 +179,10 @@ impl Update {
             }
             return;
         };
+        // The owner of what was chosen has spoken since: that is what holds.
+        if self.end() == End::Remote && sa.last_word(self.old_iface) != self.owner {
+            return cx.count("mif_select_overtaken");
+        }
         let passing = [NotifyType::TEMPORARY_FAILURE, error::MIF_UNKNOWN_INTERFACE];
         let again = passing.contains(&refusal.kind) && sa.postpone(self.attempts, cx);
         if again {
@@ -120,126 +193,104 @@ impl Update {
         if self.attempts > 0 && refusal.kind == error::MIF_STALE_TXN {
             return;
         }
+        if self.end() == End::Remote {
+            sa.undo(&self.changes, cx);
+        }
         cx.event(Event::MoveRefused {
             ike: sa.id,
             iface: self.old_iface,
             reason: Failure::from_notify(refusal.kind, false),
         });
     }
+
+    /// Whether it is about what is at home on this interface of ours.
+    fn moves(&self, iface: IfaceId) -> bool {
+        let changes = self.changes.iter().any(|change| change.iface == iface);
+        self.end() == End::Local && (self.old_iface == iface || changes)
+    }
+}
+
+impl IkeSa {
+    /// `by` carries `iface` from now; the agent is told of each interface whose
+    /// carrier is another.
+    fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) -> Vec<Change> {
+        let channel = match end {
+            End::Local => self.channel.local_iface,
+            End::Remote => self.channel_peer,
+        };
+        let named = |iface| match iface {
+            IfaceId::CHANNEL => channel,
+            iface => iface,
+        };
+        let Some(mif) = &mut self.mif else {
+            return Vec::new();
+        };
+        let changes = mif.moves.carried.carry(end, named(iface), named(by));
+        for change in &changes {
+            cx.event(Event::Carried {
+                ike: self.id,
+                end,
+                iface: change.iface,
+                by: change.by,
+            });
+        }
+        changes
+    }
+
+    /// The peer does not have its interfaces chosen so: each is again where it was,
+    /// unless it has moved since.
+    fn undo(&mut self, changes: &[Change], cx: &mut Context) {
+        let Some(mif) = &mut self.mif else {
+            return;
+        };
+        for change in changes {
+            let carried = &mut mif.moves.carried;
+            if carried.by(End::Remote, change.iface) != change.by {
+                continue;
+            }
+            carried.set(End::Remote, change.iface, change.before);
+            cx.event(Event::Carried {
+                ike: self.id,
+                end: End::Remote,
+                iface: change.iface,
+                by: change.before,
+            });
+        }
+    }
+
+    /// Number of the peer's last move of this interface of its own.
+    fn last_word(&self, iface: IfaceId) -> Option<u32> {
+        let last = &self.mif.as_ref()?.moves.last;
+        last.get(&(End::Remote, iface)).map(|last| last.txn)
+    }
+
+    /// An address the peer announced for this interface: `wanted` if that is one,
+    /// else its best of that family. It may be a label, if a NAT is in between.
+    fn announced(&self, iface: IfaceId, wanted: IpAddr) -> IpAddr {
+        let records = self.mif.iter().flat_map(|mif| &mif.peer_ifaces);
+        let addresses: Vec<_> = records
+            .filter(|record| record.id == iface)
+            .flat_map(|record| record.addresses.iter().map(|maddr| maddr.ip))
+            .collect();
+        let like = |ip: &&IpAddr| Family::of(**ip) == Family::of(wanted);
+        match addresses.contains(&wanted) {
+            true => wanted,
+            false => *addresses.iter().find(like).unwrap_or(&wanted),
+        }
+    }
+
+    /// Which interfaces carry others.
+    pub(in crate::ike) fn carried(&self) -> impl Iterator<Item = (End, IfaceId, IfaceId)> {
+        self.mif.iter().flat_map(|mif| mif.moves.carried.iter())
+    }
 }
 
 /// One of our addresses in a notify.
-pub(in crate::ike) fn maddr(ip: std::net::IpAddr, port: u16, behind_nat: bool) -> Maddr {
+pub(in crate::ike) fn maddr(ip: IpAddr, port: u16, behind_nat: bool) -> Maddr {
     let flags = if behind_nat {
         MaddrFlags::BEHIND_NAT
     } else {
         MaddrFlags::default()
     };
     Maddr { flags, port, ip }
-}
-
-/// The peer moves. Each peer moves only its own interfaces (protocol 3.1), so
-/// moves of both ends commute. The answer is an error or nothing.
-pub(super) fn respond(
-    notify: &Notify,
-    sa: &mut IkeSa,
-    cx: &mut Context,
-    arrival: Arrival,
-) -> Option<Notify> {
-    let update = match UpdateAddrs::decode(&notify.data, &cx.address_policy()) {
-        Ok(update) => update,
-        Err(error) => {
-            cx.count(error.reason());
-            return Some(Notify::new(error.notify_type(), Vec::new()));
-        }
-    };
-    match admit(&update, sa) {
-        Admission::New => {}
-        Admission::Done => return None,
-        Admission::Refused(kind) => return Some(Notify::new(kind, Vec::new())),
-    }
-    let mif = sa.mif.as_mut()?;
-    mif.moves.insert(update.old_iface, update);
-    let tunnel = update.flags.has(UpdateFlags::TUNNEL);
-    if tunnel {
-        rewrite_table(&mut mif.peer_ifaces, &update);
-    }
-    if tunnel && update.old_iface != update.new_iface {
-        let (old, new) = (update.old_iface, update.new_iface);
-        sa.rebind(cx, |pair| IfacePair {
-            remote: if pair.remote == old { new } else { pair.remote },
-            ..pair
-        });
-    }
-    // A move of the channel alone moves no path.
-    if tunnel {
-        cx.event(Event::PeerMoved {
-            ike: sa.id,
-            update,
-            observed: arrival,
-        });
-    }
-    if update.flags.has(UpdateFlags::IKE_CHANNEL) {
-        // The peer sealed this and sent it from there: SK-protected, and the
-        // answer goes there in any case.
-        let channel = sa.channel_of(arrival, cx);
-        sa.channel_peer = update.new_iface;
-        sa.move_channel(channel, cx);
-        cx.event(Event::ChannelMoved {
-            ike: sa.id,
-            observed: arrival,
-            nat: sa.nat,
-        });
-    }
-    None
-}
-
-enum Admission {
-    /// Carry it out.
-    New,
-    /// Was carried out, or its effect is there.
-    Done,
-    /// Answer with this.
-    Refused(NotifyType),
-}
-
-/// Transaction and interface checks, in that order (protocol 3.7).
-fn admit(update: &UpdateAddrs, sa: &IkeSa) -> Admission {
-    let Some(mif) = &sa.mif else {
-        return Admission::Refused(error::MIF_UNSUPPORTED);
-    };
-    let foreign = [UpdateFlags::SELECT_PEER, UpdateFlags::TRANSPORT];
-    let unsupported = foreign.into_iter().any(|flag| update.flags.has(flag));
-    if unsupported || !mif.features.has(Features::UPDATE) {
-        return Admission::Refused(error::MIF_UNSUPPORTED);
-    }
-    if let Some(last) = mif.moves.get(&update.old_iface) {
-        let ahead = update.txn.wrapping_sub(last.txn);
-        if ahead == 0 || ahead >= 1 << 31 {
-            // Late: harmless where it says what holds anyway.
-            let same = (update.new_iface, update.new) == (last.new_iface, last.new);
-            return if same {
-                Admission::Done
-            } else {
-                Admission::Refused(error::MIF_STALE_TXN)
-            };
-        }
-    }
-    if !(mif.knows(update.old_iface) && mif.knows(update.new_iface)) {
-        return Admission::Refused(error::MIF_UNKNOWN_INTERFACE);
-    }
-    Admission::New
-}
-
-/// Keeps the peer's table true until it announces the next one, and no longer than
-/// one it could announce.
-fn rewrite_table(table: &mut [crate::ike::mif::InterfaceRecord], update: &UpdateAddrs) {
-    for record in table.iter_mut().filter(|r| r.id == update.new_iface) {
-        let replaced = update.old_iface == update.new_iface;
-        record
-            .addresses
-            .retain(|maddr| maddr.ip != update.new.ip && !(replaced && maddr.ip == update.old.ip));
-        record.addresses.insert(0, update.new);
-        record.addresses.truncate(usize::from(MAX_ADDRESSES));
-    }
 }
