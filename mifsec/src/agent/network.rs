@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Routing, Ts};
+use crate::config::{Config, Routing};
 use crate::ids::Family;
 use crate::ike::Command;
 use crate::io::netlink::MAIN;
@@ -129,9 +129,9 @@ fn protect(
         }
         let leased = leases.iter().find(|(i, _)| *i == index).map(|(_, l)| l);
         for child in &peer.children {
-            let dynamic = child.local_ts.contains(&Ts::Dynamic);
+            let dynamic = child.local_ts.iter().any(|ts| ts.net.is_none());
             for ts in &child.remote_ts {
-                let Ts::Net(net) = ts else { continue };
+                let Some(net) = &ts.net else { continue };
                 out.rules.insert(Rule {
                     priority: numbers.protected_rule,
                     family: Family::of(net.addr()),

@@ -427,9 +427,14 @@ fn lifetime(rekey: &config::Rekey) -> ike::config::Lifetime {
 fn engine_config(config: &Config) -> EngineConfig {
     let ts = |ts: &[config::Ts]| {
         ts.iter()
-            .map(|t| match t {
-                config::Ts::Dynamic => TsSpec::Dynamic,
-                config::Ts::Net(net) => TsSpec::Net(*net),
+            .map(|t| match t.net {
+                net if t.is_part() => TsSpec::Part {
+                    net,
+                    protocol: t.protocol,
+                    ports: t.ports,
+                },
+                None => TsSpec::Dynamic,
+                Some(net) => TsSpec::Net(net),
             })
             .collect()
     };
@@ -459,13 +464,12 @@ fn engine_config(config: &Config) -> EngineConfig {
         ike_rekey: lifetime(&p.ike_rekey),
         childless: p.childless,
         children: p
-            .children
-            .iter()
+            .protected()
             .map(|c| ChildConfig {
                 name: c.name.clone(),
                 local_ts: ts(&c.local_ts),
                 remote_ts: ts(&c.remote_ts),
-                bundle: true,
+                bundle: c.layout == config::Layout::Bundle,
                 replay_window: c.replay_window,
             })
             .collect(),
