@@ -8,7 +8,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::{Layout, Peer, Policy};
+use crate::config::{Child, Layout, Peer, Policy};
+use crate::ids::{IfacePair, IkeId};
+use crate::ike::Command;
+use crate::path::PathView;
+
+use super::{Agent, peer};
 
 /// Accesses with an inner address of their own, in the file's order.
 fn accesses(peer: &Peer) -> BTreeSet<usize> {
@@ -23,6 +28,11 @@ fn shared(peer: &Peer) -> bool {
             && c.policy == Policy::Protect
             && c.local_ts.iter().any(|ts| ts.net.is_none())
     })
+}
+
+/// Whether any child of it is pinned.
+pub(super) fn any(peer: &Peer) -> bool {
+    peer.children.iter().any(|c| c.layout == Layout::Pinned)
 }
 
 /// Inner addresses to ask for, of each family.
@@ -51,4 +61,72 @@ pub(super) fn of_access(peer: &Peer, leases: &[IpAddr], access: usize) -> Vec<Ip
 /// The inner addresses children of layout `bundle` share.
 pub(super) fn of_bundle(leases: &[IpAddr]) -> Vec<IpAddr> {
     at(leases, 0)
+}
+
+impl Agent {
+    /// Whether a child may have a Child SA of its own on this path: of a bundle on
+    /// every path, of a pinned child one for each access that has an inner address.
+    pub(super) fn wants_member(
+        &self,
+        ike: IkeId,
+        peer: &peer::Peer,
+        child: &Child,
+        view: &PathView,
+    ) -> bool {
+        if child.layout == Layout::Bundle {
+            return peer.bundle;
+        }
+        let access = |iface| self.accesses.iface(iface).map(|l| l.access);
+        let there = self.children.values().any(|c| {
+            c.ike == ike
+                && c.name == child.name
+                && !c.retired
+                && access(c.pair.local) == Some(view.access)
+        });
+        let settings = &self.config.peers[peer.config];
+        let inner = of_access(settings, &peer.leases, usize::from(view.access.0));
+        !there && !inner.is_empty()
+    }
+
+    /// The command for a Child SA on a path, with the inner addresses it is to have.
+    pub(super) fn create_child(
+        &self,
+        ike: IkeId,
+        child: String,
+        pair: IfacePair,
+        (local, remote): (IpAddr, IpAddr),
+    ) -> Command {
+        match self.inner_of(ike, &child, pair) {
+            Some(inner) => Command::CreatePinned {
+                ike,
+                child,
+                pair,
+                local,
+                remote,
+                inner,
+            },
+            None => Command::CreateChild {
+                ike,
+                child,
+                pair,
+                local,
+                remote,
+            },
+        }
+    }
+
+    /// Which of our leases a child has on a path; `None` is all of them.
+    fn inner_of(&self, ike: IkeId, child: &str, pair: IfacePair) -> Option<Vec<IpAddr>> {
+        let peer = self.peers.get(&ike).filter(|p| p.mif)?;
+        let settings = &self.config.peers[peer.config];
+        let layout = settings.children.iter().find(|c| c.name == child)?.layout;
+        if !any(settings) {
+            return None;
+        }
+        if layout == Layout::Bundle {
+            return Some(of_bundle(&peer.leases));
+        }
+        let access = self.accesses.iface(pair.local)?.access;
+        Some(of_access(settings, &peer.leases, usize::from(access.0)))
+    }
 }

@@ -6,11 +6,12 @@
 //! configuration that names no order reads like a routing table.
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::config::{Config, Policy, Routing, Ts};
-use crate::dataplane::Selector;
+use crate::dataplane::{Bundle, Selector};
 
 /// One selector of one child.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Entry {
     /// Whether a flow is of this entry; a port that is not said is any.
     pub(super) fn selects(
         &self,
-        remote: std::net::IpAddr,
+        remote: IpAddr,
         protocol: u8,
         ports: (Option<u16>, Option<u16>),
     ) -> bool {
@@ -121,25 +122,50 @@ pub(super) fn is_ordered(config: &Config) -> bool {
         && config.peers.iter().flat_map(|p| &p.children).any(child)
 }
 
-/// Sorts negotiated selectors as [`entries`] sorts configured ones.
+/// How many routing rules of their own selectors have.
+pub(super) fn rules(config: &Config) -> usize {
+    if is_ordered(config) {
+        entries(config).len()
+    } else {
+        0
+    }
+}
+
+/// The same Child SAs once for each remote selector: each has its place in the order.
+pub(super) fn split(bundle: Bundle) -> Vec<Bundle> {
+    if bundle.remote.len() < 2 {
+        return vec![bundle];
+    }
+    let part = |remote: &Selector| Bundle {
+        remote: vec![remote.clone()],
+        ..bundle.clone()
+    };
+    bundle.remote.iter().map(part).collect()
+}
+
+/// Sorts negotiated selectors as [`entries`] sorts configured ones; the first sort
+/// key is `order`.
 pub(super) fn rank(
     order: i32,
     local: &[Selector],
-    remote: &Selector,
+    remote: &[Selector],
 ) -> (i32, u128, bool, bool, u128) {
-    let width = |s: &Selector| match (s.addresses.start(), s.addresses.end()) {
-        (std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)) => {
-            // A whole family is as wide as another.
-            u128::from(u32::from(*b).wrapping_sub(u32::from(*a))) << 96
+    let widest = |list: &[Selector]| list.iter().map(width).max().unwrap_or(u128::MAX);
+    let both = || local.iter().chain(remote);
+    let protocol = both().any(|s| s.protocol != 0);
+    let ports = both().all(|s| s.ports == (0..=u16::MAX));
+    (order, widest(remote), !protocol, ports, widest(local))
+}
+
+/// How much of its family a selector is.
+fn width(selector: &Selector) -> u128 {
+    match (selector.addresses.start(), selector.addresses.end()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            u128::from(u32::from(*last).saturating_sub(u32::from(*first))) << 96
         }
-        (std::net::IpAddr::V6(a), std::net::IpAddr::V6(b)) => {
-            u128::from(*b).wrapping_sub(u128::from(*a))
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            u128::from(*last).saturating_sub(u128::from(*first))
         }
         _ => u128::MAX,
-    };
-    let any_ports = |s: &Selector| s.ports == (0..=u16::MAX);
-    let protocol = remote.protocol != 0 || local.iter().any(|l| l.protocol != 0);
-    let ports = any_ports(remote) && local.iter().all(any_ports);
-    let widest = local.iter().map(width).max().unwrap_or(u128::MAX);
-    (order, width(remote), !protocol, ports, widest)
+    }
 }
