@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::ids::{ChildId, IkeSpi};
+use crate::ids::{ChildId, IfacePair, IkeSpi};
 use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, End, Event};
 use crate::ike::mif::UpdateFlags;
@@ -70,6 +70,9 @@ impl Engine {
             }
             Command::SetAlternates { ike, lists } => {
                 self.step(ike, |sa, cx| alternates::set(sa, cx, lists));
+            }
+            Command::SetStandby { ike, pairs } => {
+                self.step(ike, |sa, _| sa.standby.given = pairs);
             }
             Command::ChannelRemote { ike, remote } => self.step(ike, |sa, cx| {
                 let channel = Channel {
