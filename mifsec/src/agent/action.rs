@@ -1,34 +1,12 @@
 //! What the control socket can make happen: the names in a request are looked
 //! up here, once for all actions; the work is done where it belongs.
 
-use std::net::IpAddr;
-
 use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::Agent;
 use super::handle::Question;
 use super::views::{MOVE_SCHEMA, MovePlan, MovesView};
-
-/// What `explain` is asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Explain {
-    /// An inner packet's five values.
-    Flow {
-        /// Source.
-        src: IpAddr,
-        /// Destination.
-        dst: IpAddr,
-        /// IP protocol number.
-        protocol: u8,
-        /// Source port, 0 for protocols without.
-        sport: u16,
-        /// Destination port, 0 for protocols without.
-        dport: u16,
-    },
-    /// An ESP SPI of either direction.
-    Spi(u32),
-}
 
 /// The answer to what could not be done.
 #[derive(Serialize)]

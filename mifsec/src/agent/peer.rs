@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::config::Policy;
 use crate::ids::{Arrival, IfaceId, IfacePair, IkeId, PathIndex};
 use crate::ike::mif::{
     Features, IfaceState as Announced, InterfaceRecord, UpdateAddrs, UpdateFlags,
@@ -225,6 +226,10 @@ impl Agent {
                     ],
                 );
             }
+            ike::Event::InterfaceAdded { .. }
+            | ike::Event::AddRefused { .. }
+            | ike::Event::InterfaceDeleted { .. }
+            | ike::Event::DeleteRefused { .. } => {}
             ike::Event::MoveRefused { ike, iface, reason } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
                 if let Some(peer) = self.peers.get_mut(&ike) {
@@ -560,6 +565,7 @@ impl Agent {
         };
         at.into_iter().flat_map(move |(pair, local, remote)| {
             let missing = children.iter().filter(move |c| !there(&c.name));
+            let missing = missing.filter(|c| c.policy == Policy::Protect);
             missing.filter_map(move |child| {
                 let waits = peer
                     .pending
@@ -581,9 +587,6 @@ impl Agent {
                 wanted.extend(self.missing_children(*ike, peer, views, now));
                 continue;
             }
-            if !peer.bundle {
-                continue;
-            }
             let have: BTreeSet<(&str, IfacePair)> = self
                 .children
                 .values()
@@ -601,8 +604,10 @@ impl Agent {
                 if view.pair.remote == IfaceId::CHANNEL {
                     continue;
                 }
-                for child in &self.config.peers[peer.config].children {
-                    if !child.accesses.contains(&usize::from(view.access.0)) {
+                for child in self.config.peers[peer.config].protected() {
+                    if !child.accesses.contains(&usize::from(view.access.0))
+                        || !self.wants_member(*ike, peer, child, view)
+                    {
                         continue;
                     }
                     let unresolved = IfacePair {
@@ -631,16 +636,8 @@ impl Agent {
             if let Some(peer) = self.peers.get_mut(&ike) {
                 peer.pending.insert(peer.pending_key(&child, pair), None);
             }
-            self.ike.handle_command(
-                Command::CreateChild {
-                    ike,
-                    child,
-                    pair,
-                    local,
-                    remote,
-                },
-                now,
-            );
+            let command = self.create_child(ike, child, pair, (local, remote));
+            self.ike.handle_command(command, now);
         }
     }
 }
