@@ -11,17 +11,22 @@
 #![forbid(unsafe_code)]
 
 mod access;
+pub mod action;
 mod anchors;
 mod bundle;
 mod dark;
 mod dns;
+pub mod explain;
 mod guard;
 mod handle;
 mod lifetime;
 mod mobike;
+mod moves;
 mod network;
 mod paths;
 mod peer;
+mod pinned;
+mod place;
 mod probe;
 mod reauth;
 mod redirect;
@@ -32,8 +37,9 @@ mod secrets;
 mod setup;
 mod show;
 mod socket;
-mod trap;
+mod spd;
 mod standby;
+mod trap;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +123,8 @@ pub struct Agent {
     accesses: Accesses,
     /// Accesses the programs sit on: how arrivals are looked at, or why they do not.
     attached: BTreeMap<u32, Result<String, String>>,
+    /// Of the configured accesses those nothing is to be on.
+    drained: BTreeSet<usize>,
     announced: Option<Vec<InterfaceRecord>>,
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
@@ -230,6 +238,7 @@ impl Agent {
         self.secrets_due(now);
         self.refused_children_due(now);
         self.pairs_due(now);
+        self.moves_due(now);
         self.guard_dirty |= self.guard_again.is_some_and(|at| at <= now);
         // Whatever that made is drained before anybody waits.
         self.drain();
@@ -248,6 +257,7 @@ impl Agent {
             self.dark_at(),
             self.refused_until(),
             self.pairs_until(),
+            self.moves_until(),
             self.look_due(),
             self.secrets.due(),
             self.guard_again,
@@ -508,6 +518,7 @@ impl Agent {
             self.changed = false;
             let views = self.path.views();
             self.note_dark(&views, now);
+            self.ensure_carriers(&views, now);
             self.ensure_channels(&views, now);
             self.ensure_standbys(&views, now);
             self.ensure_members(&views, now);

@@ -4,13 +4,15 @@
 //! and rules for what is new are made; then the path engine may use it. A probe
 //! from a new address needs its rule, a dead path must not wait for one.
 
+mod services;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Routing, Start, Ts};
+use crate::config::{Config, Routing};
 use crate::ids::Family;
 use crate::ike::Command;
 use crate::io::netlink::MAIN;
@@ -19,7 +21,6 @@ use crate::path::{IfaceState, LocalIface};
 
 use super::Agent;
 use super::access::{Accesses, defaults};
-use super::trap::placeholders;
 
 /// Numbers of tables and rules, from `table`.
 #[derive(Debug, Clone, Copy)]
@@ -30,17 +31,25 @@ pub(super) struct Numbers {
     pub(super) anchors: u32,
     accesses: u32,
     access_rules: u32,
+    /// One table and one rule for each selector where order decides.
+    services: u32,
+    service_rules: u32,
+    service_count: u32,
     anchor_rule: u32,
     protected_rule: u32,
 }
 
 impl Numbers {
-    pub(super) fn new(table: u32) -> Self {
+    /// `services` is how many selectors have a rule of their own.
+    pub(super) fn new(table: u32, services: usize) -> Self {
         Self {
             protected: table,
             anchors: table + 1,
             accesses: table + 10,
             access_rules: table - 100,
+            services: table + 100,
+            service_rules: table - 50,
+            service_count: u32::try_from(services).unwrap_or(0),
             // Before the protected table: an `unreachable` there refuses packets
             // whatever device they are bound to.
             anchor_rule: table - 1,
@@ -50,7 +59,9 @@ impl Numbers {
 
     fn tables(&self, accesses: usize) -> BTreeSet<u32> {
         let per_access = (0..).take(accesses).map(|i| self.accesses + i);
-        per_access.chain([self.protected, self.anchors]).collect()
+        let services = (0..self.service_count).map(|i| self.services + i);
+        let others = [self.protected, self.anchors];
+        per_access.chain(services).chain(others).collect()
     }
 
     fn rules(&self) -> std::ops::RangeInclusive<u32> {
@@ -66,6 +77,9 @@ pub(super) struct Devices {
     pub(super) anchor_routes: Vec<Route>,
 }
 
+/// Inner addresses of the peers that are there, by their place in the configuration.
+pub(super) type Leases<'a> = &'a [(usize, Vec<IpAddr>)];
+
 /// All routes and rules that should be there.
 pub(super) struct Wanted {
     routes: BTreeSet<Route>,
@@ -80,7 +94,7 @@ pub(super) fn wanted(
     numbers: Numbers,
     devices: &Devices,
     accesses: &Accesses,
-    leases: &[(usize, Vec<IpAddr>)],
+    leases: Leases<'_>,
     state: &State,
     lockdown: bool,
 ) -> Wanted {
@@ -91,16 +105,15 @@ pub(super) fn wanted(
     };
     for family in [Family::V4, Family::V6] {
         out.rules.insert(Rule {
-            priority: numbers.anchor_rule,
-            family,
-            from: None,
             device: Some(config.agent.anchor_device.clone()),
-            table: numbers.anchors,
+            ..Rule::lookup(numbers.anchor_rule, family, numbers.anchors)
         });
     }
     match config.agent.routing {
         Routing::Managed => {
-            protect(config, numbers, devices, leases, lockdown, &mut out);
+            services::protect(
+                config, numbers, devices, accesses, leases, lockdown, &mut out,
+            );
             reach(numbers, accesses, state, &mut out);
         }
         Routing::Manual => {
@@ -114,55 +127,6 @@ pub(super) fn wanted(
     out
 }
 
-/// The protected selectors: over the TUN while there is a lease to send from, or
-/// a packet is waited for, else refused.
-fn protect(
-    config: &Config,
-    numbers: Numbers,
-    devices: &Devices,
-    leases: &[(usize, Vec<IpAddr>)],
-    lockdown: bool,
-    out: &mut Wanted,
-) {
-    for (index, peer) in config.peers.iter().enumerate() {
-        if peer.remote.is_empty() {
-            continue;
-        }
-        let leased = leases.iter().find(|(i, _)| *i == index);
-        let mut leased = leased.map(|(_, l)| l.clone());
-        if leased.is_none() && peer.start == Start::Trap {
-            leased = Some(placeholders(peer));
-        }
-        for child in &peer.children {
-            let dynamic = child.local_ts.contains(&Ts::Dynamic);
-            for ts in &child.remote_ts {
-                let Ts::Net(net) = ts else { continue };
-                out.rules.insert(Rule {
-                    priority: numbers.protected_rule,
-                    family: Family::of(net.addr()),
-                    from: None,
-                    device: None,
-                    table: numbers.protected,
-                });
-                if lockdown {
-                    out.routes
-                        .insert(Route::unreachable(numbers.protected, *net));
-                }
-                let like = |a: &&IpAddr| a.is_ipv4() == net.addr().is_ipv4();
-                let source = leased.iter().flatten().find(like).copied();
-                let usable = leased.is_some() && (source.is_some() || !dynamic);
-                if usable && devices.tun != 0 {
-                    out.leases.extend(source);
-                    out.routes.insert(Route {
-                        source,
-                        ..Route::direct(numbers.protected, *net, devices.tun)
-                    });
-                }
-            }
-        }
-    }
-}
-
 /// A table for each access with what the main table has of it, and a rule for
 /// each of its addresses.
 fn reach(numbers: Numbers, accesses: &Accesses, state: &State, out: &mut Wanted) {
@@ -173,12 +137,10 @@ fn reach(numbers: Numbers, accesses: &Accesses, state: &State, out: &mut Wanted)
             if matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
                 continue;
             }
+            let priority = numbers.access_rules + u32::try_from(index).unwrap_or(0);
             out.rules.insert(Rule {
-                priority: numbers.access_rules + u32::try_from(index).unwrap_or(0),
-                family: Family::of(address.ip),
                 from: Some(address.ip),
-                device: None,
-                table,
+                ..Rule::lookup(priority, Family::of(address.ip), table)
             });
         }
         let connected = state.routes.iter().filter(|r| {
@@ -552,7 +514,7 @@ pub(super) mod tests {
         };
         wanted(
             config,
-            Numbers::new(4500),
+            Numbers::new(4500, crate::agent::spd::rules(config)),
             &devices,
             &accesses,
             leases,
@@ -592,23 +554,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_peer_that_waits_for_a_packet_is_routed_from_an_address_that_is_nobodys() {
-        let text = LAPTOP.replace("addresses", "start = \"trap\"\naddresses");
-        let config = config(&text, "trap");
-        let dummy: IpAddr = "192.0.0.8".parse().unwrap();
-        let over_tun = |leases: &[(usize, Vec<IpAddr>)], source| {
-            let wanted = wanted_for(&config, leases, true);
-            assert_eq!(wanted.leases, BTreeSet::from([source]));
-            let tun: Vec<_> = wanted.routes.iter().filter(|r| r.interface == 7).collect();
-            assert!(tun.iter().all(|r| r.source == Some(source)), "{tun:?}");
-            tun.len()
-        };
-        assert_eq!(over_tun(&[], dummy), 2);
-        let lease: IpAddr = "10.66.0.7".parse().unwrap();
-        assert_eq!(over_tun(&[(0, vec![lease])], lease), 2);
-    }
-
-    #[test]
     fn each_access_has_its_own_way_out_and_the_anchor_comes_before_the_refusal() {
         let config = config(LAPTOP, "access");
         let wanted = wanted_for(&config, &[], true);
@@ -617,7 +562,7 @@ pub(super) mod tests {
             wanted
                 .rules
                 .iter()
-                .any(|r| r.from == Some(from) && r.table == table)
+                .any(|r| r.from == Some(from) && r.table == Some(table))
         };
         assert!(rule("192.168.1.2", 4510));
         assert!(rule("10.64.3.7", 4511));
@@ -634,7 +579,7 @@ pub(super) mod tests {
             wanted
                 .rules
                 .iter()
-                .find(|r| r.table == table)
+                .find(|r| r.table == Some(table))
                 .map(|r| r.priority)
         };
         assert!(

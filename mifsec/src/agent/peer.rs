@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::config::Policy;
 use crate::ids::{Arrival, IfaceId, IfacePair, IkeId, PathIndex};
 use crate::ike::mif::{
     Features, IfaceState as Announced, InterfaceRecord, UpdateAddrs, UpdateFlags,
@@ -17,6 +18,7 @@ use super::Agent;
 use super::anchors::Anchor;
 use super::dns::Brought;
 use super::mobike::Mobike;
+use super::moves::Moves;
 use super::probe::ProbeSas;
 
 /// How long a refused Child SA is not asked for again.
@@ -55,6 +57,8 @@ pub(super) struct Peer {
     pub(super) names: Brought,
     /// What is kept of a peer without MIF.
     pub(super) mobike: Mobike,
+    /// What carries what, and why.
+    pub(super) moves: Moves,
     /// Pairs the engine knows to work besides the channel's.
     pub(super) standbys: Vec<ike::Channel>,
 }
@@ -126,6 +130,10 @@ impl Agent {
                         domains,
                     },
                     mobike: Mobike::new(mobike, peer_addresses),
+                    moves: Moves::new(
+                        mif.as_ref()
+                            .map_or_else(Features::default, |m| Features(m.features)),
+                    ),
                     standbys: Vec::new(),
                 };
                 self.established(ike, established, mif, nat_local, now);
@@ -134,7 +142,10 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
                 }
-                let ifaces = ifaces.iter().map(remote_iface).collect();
+                let ifaces: Vec<_> = ifaces.iter().map(remote_iface).collect();
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.moves.set_remotes(&ifaces);
+                }
                 self.path.set_remote(ike, ifaces, now);
                 self.changed = true;
             }
@@ -143,7 +154,13 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
-            ike::Event::Carried { .. } | ike::Event::PeerAlternates { .. } => self.changed = true,
+            ike::Event::Carried {
+                ike,
+                end,
+                iface,
+                by,
+            } => self.carried(ike, end, iface, by, now),
+            ike::Event::PeerAlternates { .. } => self.changed = true,
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
             }
@@ -209,12 +226,17 @@ impl Agent {
                     ],
                 );
             }
+            ike::Event::InterfaceAdded { .. }
+            | ike::Event::AddRefused { .. }
+            | ike::Event::InterfaceDeleted { .. }
+            | ike::Event::DeleteRefused { .. } => {}
             ike::Event::MoveRefused { ike, iface, reason } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.told.remove(&iface);
                 }
                 self.move_refused(ike, now);
+                self.loan_refused(ike, iface, now);
                 self.tell(
                     "alert",
                     &[
@@ -395,6 +417,10 @@ impl Agent {
         if self.sabotage.no_update {
             return;
         }
+        // What is at home there is elsewhere; the table says where it is now.
+        if self.path.carrier(ike, path::End::Local, pair.local) != pair.local {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&ike) else {
             return;
         };
@@ -539,6 +565,7 @@ impl Agent {
         };
         at.into_iter().flat_map(move |(pair, local, remote)| {
             let missing = children.iter().filter(move |c| !there(&c.name));
+            let missing = missing.filter(|c| c.policy == Policy::Protect);
             missing.filter_map(move |child| {
                 let waits = peer
                     .pending
@@ -560,9 +587,6 @@ impl Agent {
                 wanted.extend(self.missing_children(*ike, peer, views, now));
                 continue;
             }
-            if !peer.bundle {
-                continue;
-            }
             let have: BTreeSet<(&str, IfacePair)> = self
                 .children
                 .values()
@@ -580,8 +604,10 @@ impl Agent {
                 if view.pair.remote == IfaceId::CHANNEL {
                     continue;
                 }
-                for child in &self.config.peers[peer.config].children {
-                    if !child.accesses.contains(&usize::from(view.access.0)) {
+                for child in self.config.peers[peer.config].protected() {
+                    if !child.accesses.contains(&usize::from(view.access.0))
+                        || !self.wants_member(*ike, peer, child, view)
+                    {
                         continue;
                     }
                     let unresolved = IfacePair {
@@ -610,16 +636,8 @@ impl Agent {
             if let Some(peer) = self.peers.get_mut(&ike) {
                 peer.pending.insert(peer.pending_key(&child, pair), None);
             }
-            self.ike.handle_command(
-                Command::CreateChild {
-                    ike,
-                    child,
-                    pair,
-                    local,
-                    remote,
-                },
-                now,
-            );
+            let command = self.create_child(ike, child, pair, (local, remote));
+            self.ike.handle_command(command, now);
         }
     }
 }

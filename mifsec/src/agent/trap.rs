@@ -13,14 +13,15 @@ use std::time::Instant;
 use ipnet::IpNet;
 use mifsec_common::steering;
 
-use crate::config::{Peer, Start, Ts};
+use crate::config::{Peer, Policy, Start, Ts};
 use crate::dataplane::{Bundle, Selector};
 
 use super::Agent;
 use super::retry::Progress;
+use super::spd;
 
-/// Peer, child, and whether it cannot send: the order of bundles.
-type Rank = (usize, usize, bool);
+/// Place in the SPD, peer, child, and whether it cannot send: the order of bundles.
+type Rank = (spd::Rank, usize, usize, bool);
 
 /// The IPv4 dummy address (RFC 7600 4.8): a source that never answers.
 const DUMMY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
@@ -38,14 +39,16 @@ pub(super) fn placeholders(peer: &Peer) -> Vec<IpAddr> {
 /// place in the configuration. A packet for a lease to come may have any source:
 /// it is caught when no bundle takes it.
 fn traps(index: usize, peer: &Peer) -> impl Iterator<Item = (Rank, Bundle)> {
-    (0..).zip(&peer.children).map(move |(order, child)| {
-        let dynamic = child.local_ts.contains(&Ts::Dynamic);
+    let protected = (0..).zip(&peer.children);
+    let protected = protected.filter(|(_, child)| child.policy == Policy::Protect);
+    protected.map(move |(order, child)| {
+        let dynamic = child.local_ts.iter().any(|ts| ts.net.is_none());
         let bundle = Bundle {
             local: child.local_ts.iter().flat_map(selectors).collect(),
             remote: child
                 .remote_ts
                 .iter()
-                .filter(|ts| **ts != Ts::Dynamic)
+                .filter(|ts| ts.net.is_some())
                 .flat_map(selectors)
                 .collect(),
             members: Vec::new(),
@@ -53,21 +56,26 @@ fn traps(index: usize, peer: &Peer) -> impl Iterator<Item = (Rank, Bundle)> {
             trap: Some(index),
         };
         let config = if dynamic { usize::MAX } else { index };
-        ((config, order, false), bundle)
+        let rank = spd::rank(child.order, &bundle.local, &bundle.remote);
+        ((rank, config, order, false), bundle)
     })
 }
 
 /// A lease may be any address.
 fn selectors(ts: &Ts) -> Vec<Selector> {
-    let nets = match ts {
-        Ts::Net(net) => vec![*net],
-        Ts::Dynamic => vec![
+    let nets = match ts.net {
+        Some(net) => vec![net],
+        None => vec![
             IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
             IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
         ],
     };
-    let range = |net: &IpNet| Selector::range(net.network()..=net.broadcast());
-    nets.iter().map(range).collect()
+    let selector = |net: &IpNet| Selector {
+        addresses: net.network()..=net.broadcast(),
+        protocol: ts.protocol,
+        ports: ts.ports.0..=ts.ports.1,
+    };
+    nets.iter().map(selector).collect()
 }
 
 impl Agent {
@@ -107,7 +115,7 @@ mod tests {
             panic!("one child");
         };
         assert_eq!(trap.trap, Some(0));
-        assert_eq!(rank.0, usize::MAX, "after whatever can be sent");
+        assert_eq!(rank.1, usize::MAX, "after what can be sent for as much");
         let remote: Vec<String> = trap.remote.iter().map(first).collect();
         assert_eq!(remote, ["0.0.0.0", "10.0.0.0"]);
         let local: Vec<String> = trap.local.iter().map(first).collect();
@@ -123,7 +131,7 @@ mod tests {
         let config = config(&text, "turn");
         let traps: Vec<_> = traps(2, &config.peers[0]).collect();
         let (rank, trap) = &traps[0];
-        assert_eq!((rank.0, trap.trap), (2, Some(2)));
+        assert_eq!((rank.1, trap.trap), (2, Some(2)));
         let local: Vec<String> = trap.local.iter().map(first).collect();
         assert_eq!(local, ["10.1.0.0"]);
         assert!(placeholders(&config.peers[0]).is_empty());

@@ -88,6 +88,8 @@ pub struct Limits {
     pub ike_sas: usize,
     /// Child SAs of one IKE SA.
     pub children: usize,
+    /// SAs one MIF_ADD_INTERFACE may derive.
+    pub derived: usize,
     /// Interfaces a peer may announce.
     pub interfaces: usize,
     /// Window we offer by SET_WINDOW_SIZE (RFC 7296 2.3).
@@ -104,6 +106,7 @@ impl Default for Limits {
             half_open_lifetime: Duration::from_secs(30),
             ike_sas: 65_536,
             children: 1024,
+            derived: 256,
             interfaces: usize::from(DEFAULT_RECORDS),
             window: 8,
             message: 16_384,
@@ -209,6 +212,8 @@ pub struct PeerConfig {
     pub request_v4: bool,
     /// Initiator: ask for an inner IPv6 address.
     pub request_v6: bool,
+    /// Initiator: how many addresses of each family it asks for (R12).
+    pub inner_addresses: usize,
     /// Responder: the pool to lease from.
     pub pool: Option<String>,
     /// What it must support.
