@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
-pub mod action;
+mod action;
 mod anchors;
 mod bundle;
 mod dark;
@@ -23,6 +23,7 @@ mod lifetime;
 mod mobike;
 mod moves;
 mod network;
+mod news;
 mod paths;
 mod peer;
 mod pinned;

@@ -79,6 +79,7 @@ impl Peer {
 
 impl Agent {
     pub(super) fn ike_event(&mut self, event: ike::Event, now: Instant) {
+        self.heard(&event);
         match event {
             ike::Event::Established {
                 ike,
