@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+pub mod action;
 mod anchors;
 mod bundle;
 mod dark;
@@ -20,6 +21,7 @@ mod guard;
 mod handle;
 mod lifetime;
 mod mobike;
+mod moves;
 mod network;
 mod paths;
 mod peer;

@@ -63,6 +63,7 @@ fn identity(pair: &Pair, who: usize) -> Vec<(u32, u32, Vec<u8>, Vec<u8>)> {
 
 #[test]
 fn a_new_address_is_one_message_and_touches_no_sa() {
+    mifsec_tests::covers!("R11", "R22", "R25", "R32");
     let mut pair = two_members();
     let before = [identity(&pair, A), identity(&pair, B)];
     let (since, ike) = (pair.log.len(), pair.a().ike());
@@ -208,6 +209,7 @@ fn wlan_channel() -> Channel {
 
 #[test]
 fn the_channel_moves_with_what_is_outstanding() {
+    mifsec_tests::covers!("R27");
     let mut pair = two_members();
     let ike = pair.a().ike();
     // The RAN dies with a request in flight.
@@ -400,6 +402,7 @@ fn both_ends_learn_which_of_them_is_behind_a_nat() {
 
 #[test]
 fn interface_zero_becomes_what_the_channel_turns_out_to_be() {
+    mifsec_tests::covers!("R19");
     let mut pair = two_members();
     let (a, b) = (pair.a().ike(), pair.b().ike());
     pair.command(
@@ -439,6 +442,7 @@ fn interface_zero_becomes_what_the_channel_turns_out_to_be() {
 
 #[test]
 fn a_table_is_announced_when_it_changed_and_only_then() {
+    mifsec_tests::covers!("R51", "R52");
     let mut pair = two_members();
     let tables = |pair: &Pair| {
         pair.ends[B]

@@ -393,6 +393,7 @@ mod tests {
 
     #[test]
     fn the_vendor_id_is_the_hash_of_its_text() {
+        covers!("R85");
         let digest = ring::digest::digest(&ring::digest::SHA256, b"mifsec IKEv2-MIF v1");
         assert_eq!(VENDOR_ID, digest.as_ref()[..16]);
         assert!(is_vendor_id(&VENDOR_ID));
