@@ -28,6 +28,7 @@ mod news;
 mod paths;
 mod peer;
 mod pinned;
+mod place;
 mod probe;
 mod reauth;
 mod redirect;
@@ -123,6 +124,8 @@ pub struct Agent {
     accesses: Accesses,
     /// Accesses the programs sit on: how arrivals are looked at, or why they do not.
     attached: BTreeMap<u32, Result<String, String>>,
+    /// Of the configured accesses those nothing is to be on.
+    drained: BTreeSet<usize>,
     announced: Option<Vec<InterfaceRecord>>,
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
@@ -237,6 +240,7 @@ impl Agent {
         self.refused_children_due(now);
         self.changes_due(now);
         self.pairs_due(now);
+        self.moves_due(now);
         self.guard_dirty |= self.guard_again.is_some_and(|at| at <= now);
         // Whatever that made is drained before anybody waits.
         self.drain();
@@ -256,6 +260,7 @@ impl Agent {
             self.dark_at(),
             self.refused_until(),
             self.pairs_until(),
+            self.moves_until(),
             self.look_due(),
             self.secrets.due(),
             self.guard_again,
@@ -515,6 +520,7 @@ impl Agent {
             self.changed = false;
             let views = self.path.views();
             self.note_dark(&views, now);
+            self.ensure_carriers(&views, now);
             self.ensure_channels(&views, now);
             self.ensure_standbys(&views, now);
             self.ensure_members(&views, now);
