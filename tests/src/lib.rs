@@ -8,6 +8,7 @@
 //! runs against strongSwan; [`fuzz`] is what the fuzz targets do.
 
 pub mod bpf;
+pub mod daemon;
 pub mod fuzz;
 pub mod interop;
 pub mod lab;
