@@ -330,7 +330,7 @@ impl Agent {
         }
     }
 
-    fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
+    pub(super) fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
         type Key<'a> = (usize, usize, Reverse<IkeId>, &'a str);
         let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
         for child in self.children.values().filter(|c| c.sends) {

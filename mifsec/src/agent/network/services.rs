@@ -19,7 +19,7 @@ use crate::path::IfaceState;
 use super::{Devices, Leases, Numbers, Wanted};
 
 /// What goes over the TUN while there is a lease to send from, and is refused else.
-pub(super) fn protect(
+pub(in crate::agent) fn protect(
     config: &Config,
     numbers: Numbers,
     devices: &Devices,
@@ -129,7 +129,12 @@ fn route(
 
 /// What a child sends from, the address to prefer first: of a pinned one that of the
 /// best access that is up.
-fn inner(peer: &Peer, child: &Child, accesses: &Accesses, leases: &[IpAddr]) -> Vec<IpAddr> {
+pub(in crate::agent) fn inner(
+    peer: &Peer,
+    child: &Child,
+    accesses: &Accesses,
+    leases: &[IpAddr],
+) -> Vec<IpAddr> {
     if child.layout == Layout::Bundle {
         return pinned::of_bundle(leases);
     }

@@ -253,7 +253,7 @@ impl Update {
 impl IkeSa {
     /// `iface` lends to `by` from now; the agent is told of each interface whose
     /// carrier is another.
-    fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) {
+    pub(super) fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) {
         let (iface, by) = (self.named(end, iface), self.named(end, by));
         let Some(mif) = &mut self.mif else {
             return;
