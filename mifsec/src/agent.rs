@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+pub mod action;
 mod anchors;
 mod bundle;
 mod dark;
@@ -20,10 +21,12 @@ mod guard;
 mod handle;
 mod lifetime;
 mod mobike;
+mod moves;
 mod network;
 mod paths;
 mod peer;
 mod pinned;
+mod place;
 mod probe;
 mod reauth;
 mod redirect;
@@ -35,6 +38,8 @@ mod setup;
 mod show;
 mod socket;
 mod spd;
+mod standby;
+mod trap;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,6 +123,8 @@ pub struct Agent {
     accesses: Accesses,
     /// Accesses the programs sit on: how arrivals are looked at, or why they do not.
     attached: BTreeMap<u32, Result<String, String>>,
+    /// Of the configured accesses those nothing is to be on.
+    drained: BTreeSet<usize>,
     announced: Option<Vec<InterfaceRecord>>,
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
@@ -231,6 +238,7 @@ impl Agent {
         self.secrets_due(now);
         self.refused_children_due(now);
         self.pairs_due(now);
+        self.moves_due(now);
         self.guard_dirty |= self.guard_again.is_some_and(|at| at <= now);
         // Whatever that made is drained before anybody waits.
         self.drain();
@@ -249,6 +257,7 @@ impl Agent {
             self.dark_at(),
             self.refused_until(),
             self.pairs_until(),
+            self.moves_until(),
             self.look_due(),
             self.secrets.due(),
             self.guard_again,
@@ -303,6 +312,7 @@ impl Agent {
                 }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
+            Input::Wanted { peer } => self.wanted(peer, now),
             Input::WorkerGone { index, error } => {
                 anyhow::bail!("data plane worker {index} ended: {error}");
             }
@@ -508,7 +518,9 @@ impl Agent {
             self.changed = false;
             let views = self.path.views();
             self.note_dark(&views, now);
+            self.ensure_carriers(&views, now);
             self.ensure_channels(&views, now);
+            self.ensure_standbys(&views, now);
             self.ensure_members(&views, now);
             self.publish(&views, now);
         }
@@ -520,7 +532,8 @@ impl Agent {
         let mut any = false;
         while let Some(transmit) = self.ike.poll_transmit() {
             any = true;
-            let (ifindex, local, remote) = (transmit.ifindex, transmit.local, transmit.remote);
+            let (local, remote) = (transmit.local, transmit.remote);
+            let ifindex = self.accesses.out_of(transmit.ifindex, local.ip());
             let sent = if local.port() == self.config.agent.port {
                 let mut marked = NON_ESP_MARKER.to_vec();
                 marked.extend_from_slice(&transmit.payload);

@@ -36,8 +36,8 @@ mod window;
 pub use engine::Engine;
 pub use error::Failure;
 pub use event::{
-    Channel, ChildSa, ChildView, Command, Event, IkeSaView, IkeState, MifSession, Nat, ProbeKeys,
-    SaRequest, Transmit,
+    Channel, ChildSa, ChildView, Command, End, Event, IkeSaView, IkeState, MifSession, Nat,
+    ProbeKeys, SaRequest, Transmit,
 };
 pub use timer::TimerKind;
 

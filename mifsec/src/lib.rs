@@ -7,6 +7,14 @@
 //! `ebpf` are the only modules with system calls, `agent` and `dataplane` the
 //! only ones that know tokio or threads. `cargo xtask tidy` checks this.
 
+/// At the start of a test: the requirements it shows, see `docs/testing.md`.
+#[cfg(test)]
+macro_rules! covers {
+    ($($row:literal),+ $(,)?) => {
+        ::std::println!("covers: {} in {}", [$($row),+].join(" "), ::std::file!())
+    };
+}
+
 pub mod agent;
 pub mod cli;
 pub mod config;

@@ -5,9 +5,11 @@
 //! engines against each other in virtual time, [`session`] two agents, [`bpf`] the
 //! loaded programs over fixtures and on veth devices; [`pki`] issues certificates; [`tunnel`], [`pump`]
 //! and [`stamped`] measure the data plane between two [`namespace`]s; [`interop`]
-//! runs against strongSwan; [`fuzz`] is what the fuzz targets do.
+//! runs against strongSwan; [`fuzz`] is what the fuzz targets do. [`covers!`] says
+//! which requirements a test shows.
 
 pub mod bpf;
+pub mod cover;
 pub mod daemon;
 pub mod fuzz;
 pub mod interop;

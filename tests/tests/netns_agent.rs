@@ -296,6 +296,7 @@ fn rules_removed_by_others_are_put_back_and_new_addresses_followed() {
 
 #[test]
 fn an_interface_that_gets_the_name_of_an_access_is_guarded_and_used() {
+    mifsec_tests::covers!("R02");
     let Some(mut host) = Host::new("rename") else {
         return;
     };

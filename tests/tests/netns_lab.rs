@@ -108,21 +108,25 @@ fn nothing_is_left_of_a_lab_that_panics() {
 
 #[test]
 fn a_session_uses_both_accesses_by_weight() {
+    mifsec_tests::covers!("R03", "R04", "R10");
     hold(&["a", "b"]);
 }
 
 #[test]
 fn the_wlan_moves_and_no_sa_is_touched() {
+    mifsec_tests::covers!("R22", "R23", "R24", "R30", "R37");
     hold(&["c1", "c2"]);
 }
 
 #[test]
 fn the_ike_channel_moves_and_no_sa_is_touched() {
+    mifsec_tests::covers!("R27");
     hold(&["d1", "d2"]);
 }
 
 #[test]
 fn the_ran_takes_over_from_a_dead_wlan() {
+    mifsec_tests::covers!("R34");
     hold(&["e"]);
 }
 
@@ -133,6 +137,7 @@ fn a_flooded_ran_does_not_slow_the_wlan() {
 
 #[test]
 fn killed_agents_leave_nothing_in_clear() {
+    mifsec_tests::covers!("R04");
     hold(&["g"]);
 }
 

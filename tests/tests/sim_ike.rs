@@ -11,6 +11,7 @@ use mifsec_tests::sim::{A, B, Link};
 
 #[test]
 fn two_peers_agree_on_keys_selectors_leases_and_tables() {
+    mifsec_tests::covers!("R10", "R13", "R14", "R15", "R17", "R21", "R73");
     let mut pair = established(setup::user(), setup::gateway(), 1);
     assert_agreement(&pair);
     assert_eq!(pair.a().children.len(), 1);

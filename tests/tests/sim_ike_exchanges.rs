@@ -210,6 +210,7 @@ fn the_gateway_may_add_a_member_too() {
 
 #[test]
 fn a_path_has_one_member_of_a_bundle() {
+    mifsec_tests::covers!("R14", "R20");
     let mut pair = usual();
     let ike = pair.a().ike();
     for _ in 0..3 {

@@ -6,6 +6,8 @@
 
 #[path = "sim_path/bounds.rs"]
 mod bounds;
+#[path = "sim_path/carry.rs"]
+mod carry;
 #[path = "sim_path/changes.rs"]
 mod changes;
 #[path = "sim_path/rehome.rs"]
@@ -111,6 +113,7 @@ fn both_accesses_are_validated_soon_and_at_both_ends() {
 
 #[test]
 fn a_planned_move_loses_nothing() {
+    mifsec_tests::covers!("R23", "R24");
     for access in [WLAN, WWAN] {
         let mut world = settled(2);
         let new = if access == WLAN {
@@ -197,6 +200,7 @@ fn an_idle_rebinding_is_found_by_the_users_next_probe() {
 
 #[test]
 fn silent_death_is_noticed_in_time_and_undone_after_three_good_seconds() {
+    mifsec_tests::covers!("R34");
     let mut world = settled(6);
     world.link(WLAN).dead = true;
     let down =

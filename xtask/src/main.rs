@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod ci;
 mod cmd;
+mod cover;
 mod fuzz;
 mod run;
 mod setup;

@@ -4,7 +4,7 @@
 //! apart from the passed ones, printed with their reasons, and compared with
 //! `.ci/allowed-skips`: a skip that is not listed there fails the run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cmd, run, setup};
+use crate::cover::Covered;
+use crate::{cmd, cover, run, setup};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -50,11 +51,17 @@ struct Tally {
     failed: usize,
     /// (test, why)
     skipped: Vec<(String, String)>,
+    /// What the passed ones show.
+    covered: Covered,
 }
 
 /// Runs the tests asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let (kinds, filter) = selection(args);
+    let whole = kinds.len() == Kind::ALL.len() && filter.is_none();
+    if whole {
+        cover::forget()?;
+    }
     if let Some(need) = kinds.iter().map(|kind| kind.need()).max() {
         setup::ensure(&setup::Args::new(args.yes), need)?;
     }
@@ -79,6 +86,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             );
             total.add(tally);
         }
+    }
+    if whole {
+        cover::write(&total.covered)?;
+        println!("{}", total.covered.summary());
     }
     let allowed = fs::read_to_string(cmd::root().join(ALLOWED_SKIPS)).unwrap_or_default();
     println!("{}", total.summary(&allowed));
@@ -205,6 +216,10 @@ struct Output {
     /// The test whose captured output is being printed.
     current: String,
     skipped: Vec<(String, String)>,
+    /// Whether the tests whose output is being printed passed.
+    passing: bool,
+    /// What tests that passed say they show.
+    said: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Output {
@@ -217,6 +232,13 @@ impl Output {
             .and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
             self.current = name.to_string();
+        } else if line == "successes:" || line == "failures:" {
+            self.passing = line == "successes:";
+        } else if let Some(said) = cover::said(line) {
+            if self.passing && !self.current.is_empty() {
+                let lines = self.said.entry(self.current.clone()).or_default();
+                lines.insert(said.to_string());
+            }
         } else if let Some(why) = line.strip_prefix("skipped: ")
             && !self.current.is_empty()
         {
@@ -238,11 +260,18 @@ impl Output {
                 .unwrap_or(0usize)
         };
         let ignored = count("ignored");
+        let mut covered = Covered::default();
+        for (test, said) in std::mem::take(&mut self.said) {
+            if !self.skipped.iter().any(|(skipped, _)| *skipped == test) {
+                covered.passed(&test, &said);
+            }
+        }
         let said_skipped = self.skipped.len().saturating_sub(ignored);
         Some(Tally {
             passed: count("passed").saturating_sub(said_skipped),
             failed: count("failed"),
             skipped: std::mem::take(&mut self.skipped),
+            covered,
         })
     }
 }
@@ -252,6 +281,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
+        self.covered.add(other.covered);
     }
 
     /// What was skipped and why, then the one line that counts.
@@ -387,6 +417,41 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         );
     }
 
+    /// One that passed, one that was skipped, one that failed, each saying what it shows.
+    const SAYING: &str = "\
+successes:
+
+---- a stdout ----
+covers: R10 R11 in tests/tests/sim_a.rs
+
+---- b stdout ----
+covers: R20 in tests/tests/sim_a.rs
+skipped: no bpffs here
+
+
+successes:
+    a
+    b
+
+failures:
+
+---- c stdout ----
+covers: R22 in tests/tests/sim_a.rs
+
+test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+
+    #[test]
+    fn only_what_ran_and_passed_counts_as_shown() {
+        let mut expected = Covered::default();
+        let said = BTreeSet::from(["R10 R11 in tests/tests/sim_a.rs".to_string()]);
+        expected.passed("a", &said);
+        assert_eq!(feed(SAYING).covered, expected);
+        // Of a binary that died nothing is known.
+        let cut = SAYING.split("test result").next().unwrap_or_default();
+        assert_eq!(feed(cut).covered, Covered::default());
+    }
+
     #[test]
     fn tests_and_scenarios_are_listed() {
         assert!(shown("test a ... ok"));
@@ -430,7 +495,7 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         let tally = Tally {
             passed: 3,
             failed: 1,
-            skipped: Vec::new(),
+            ..Tally::default()
         };
         assert!(tally.verdict("").is_err());
     }

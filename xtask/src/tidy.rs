@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cmd;
+use crate::{cmd, cover};
 
 mod layers;
 mod rules;
@@ -39,13 +39,33 @@ const RULES: &[Rule] = &[
     rules::dependencies_have_a_reason,
     rules::nothing_generated_is_tracked,
     rules::readme_names_the_commands,
+    cover::requirements_have_tests,
 ];
 
-/// Checks every rule and prints what breaks it.
+/// Checks every rule, and what the last whole test run showed if there was one,
+/// and prints what breaks it.
 pub(crate) fn run() -> Result<()> {
     let files = tracked()?;
-    let violations: Vec<_> = RULES.iter().flat_map(|rule| rule(&files)).collect();
-    for violation in &violations {
+    let mut violations = broken(&files);
+    match cover::untested(&files)? {
+        Some(untested) => violations.extend(untested),
+        None => println!("tidy: no whole `cargo xtask test` yet, requirements are not compared"),
+    }
+    report(&files, &violations)
+}
+
+/// Checks the rules alone: a run of the tests comes after this.
+pub(crate) fn before_tests() -> Result<()> {
+    let files = tracked()?;
+    report(&files, &broken(&files))
+}
+
+fn broken(files: &[File]) -> Vec<Violation> {
+    RULES.iter().flat_map(|rule| rule(files)).collect()
+}
+
+fn report(files: &[File], violations: &[Violation]) -> Result<()> {
+    for violation in violations {
         println!("{}:{}: {}", violation.path, violation.line, violation.what);
     }
     if !violations.is_empty() {

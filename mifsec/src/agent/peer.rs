@@ -18,6 +18,7 @@ use super::Agent;
 use super::anchors::Anchor;
 use super::dns::Brought;
 use super::mobike::Mobike;
+use super::moves::Moves;
 use super::probe::ProbeSas;
 
 /// How long a refused Child SA is not asked for again.
@@ -56,6 +57,10 @@ pub(super) struct Peer {
     pub(super) names: Brought,
     /// What is kept of a peer without MIF.
     pub(super) mobike: Mobike,
+    /// What carries what, and why.
+    pub(super) moves: Moves,
+    /// Pairs the engine knows to work besides the channel's.
+    pub(super) standbys: Vec<ike::Channel>,
 }
 
 impl Peer {
@@ -125,6 +130,11 @@ impl Agent {
                         domains,
                     },
                     mobike: Mobike::new(mobike, peer_addresses),
+                    moves: Moves::new(
+                        mif.as_ref()
+                            .map_or_else(Features::default, |m| Features(m.features)),
+                    ),
+                    standbys: Vec::new(),
                 };
                 self.established(ike, established, mif, nat_local, now);
             }
@@ -132,7 +142,10 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
                 }
-                let ifaces = ifaces.iter().map(remote_iface).collect();
+                let ifaces: Vec<_> = ifaces.iter().map(remote_iface).collect();
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.moves.set_remotes(&ifaces);
+                }
                 self.path.set_remote(ike, ifaces, now);
                 self.changed = true;
             }
@@ -141,6 +154,13 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
+            ike::Event::Carried {
+                ike,
+                end,
+                iface,
+                by,
+            } => self.carried(ike, end, iface, by, now),
+            ike::Event::PeerAlternates { .. } => self.changed = true,
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
             }
@@ -159,6 +179,9 @@ impl Agent {
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
+            }
+            ike::Event::ChannelAnswered { ike, channel } => {
+                self.channel_answered(ike, channel, now);
             }
             ike::Event::Redirected {
                 ike,
@@ -203,12 +226,17 @@ impl Agent {
                     ],
                 );
             }
+            ike::Event::InterfaceAdded { .. }
+            | ike::Event::AddRefused { .. }
+            | ike::Event::InterfaceDeleted { .. }
+            | ike::Event::DeleteRefused { .. } => {}
             ike::Event::MoveRefused { ike, iface, reason } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.told.remove(&iface);
                 }
                 self.move_refused(ike, now);
+                self.loan_refused(ike, iface, now);
                 self.tell(
                     "alert",
                     &[
@@ -387,6 +415,10 @@ impl Agent {
         now: Instant,
     ) {
         if self.sabotage.no_update {
+            return;
+        }
+        // What is at home there is elsewhere; the table says where it is now.
+        if self.path.carrier(ike, path::End::Local, pair.local) != pair.local {
             return;
         }
         let Some(peer) = self.peers.get_mut(&ike) else {

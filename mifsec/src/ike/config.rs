@@ -88,6 +88,8 @@ pub struct Limits {
     pub ike_sas: usize,
     /// Child SAs of one IKE SA.
     pub children: usize,
+    /// SAs one MIF_ADD_INTERFACE may derive.
+    pub derived: usize,
     /// Interfaces a peer may announce.
     pub interfaces: usize,
     /// Window we offer by SET_WINDOW_SIZE (RFC 7296 2.3).
@@ -103,7 +105,8 @@ impl Default for Limits {
             cookie_threshold: 64,
             half_open_lifetime: Duration::from_secs(30),
             ike_sas: 65_536,
-            children: 64,
+            children: 1024,
+            derived: 256,
             interfaces: usize::from(DEFAULT_RECORDS),
             window: 8,
             message: 16_384,
@@ -173,6 +176,9 @@ pub struct Mobility {
     pub force_udp: bool,
     /// NO_NATS_ALLOWED in whatever says where we are (RFC 4555 3.9).
     pub no_nats: bool,
+    /// Initiator: our interfaces in the IKE_AUTH request, which somebody posing as the
+    /// responder can read (protocol 3.5), not in the first request after it.
+    pub early_announce: bool,
 }
 
 impl Default for Mobility {
@@ -182,6 +188,7 @@ impl Default for Mobility {
             mobike: true,
             force_udp: true,
             no_nats: false,
+            early_announce: false,
         }
     }
 }
@@ -190,7 +197,8 @@ impl Default for Mobility {
 pub struct PeerConfig {
     /// Its name in commands, events and logs.
     pub name: String,
-    /// Its addresses; empty for a responder's template.
+    /// Its addresses, the only ones it may call from; empty for a responder's
+    /// template, which takes callers from anywhere.
     pub remote: Vec<IpAddr>,
     /// Who we are to it.
     pub local_id: Identity,
@@ -242,6 +250,10 @@ impl PadEntry for std::sync::Arc<PeerConfig> {
 
     fn remote_id(&self) -> &IdentityPattern {
         &self.remote_id
+    }
+
+    fn takes_from(&self, address: IpAddr) -> bool {
+        self.remote.is_empty() || self.remote.contains(&address)
     }
 }
 

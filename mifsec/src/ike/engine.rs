@@ -21,11 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::crypto::Entropy;
-use crate::ids::{Arrival, IkeId, IkeSpi, Spi};
+use crate::ids::{Arrival, IfaceId, IkeId, IkeSpi, Spi};
 
 use super::config::EngineConfig;
 use super::error::{DropReason, Failure};
-use super::event::{Command, Event, IkeSaView, SaRequest, Transmit};
+use super::event::{Command, End, Event, IkeSaView, SaRequest, Transmit};
 use super::lease::PoolError;
 use super::message::{self, Body, DecodeError, ExchangeType, Header, NotifyType, Payload};
 use super::sa::{Handover, IkeSa, OldIkeSa, handed_over};
@@ -181,6 +181,21 @@ impl Engine {
     #[must_use]
     pub fn views(&self) -> Vec<IkeSaView> {
         self.cx.sas.values().filter_map(|sa| sa.view()).collect()
+    }
+
+    /// Which interfaces stand in for `iface` of one end of an IKE SA, best first, as
+    /// its owner says, else by the default rule (protocol 3.9).
+    #[must_use]
+    pub fn alternates(&self, ike: IkeId, end: End, iface: IfaceId) -> Vec<IfaceId> {
+        let sa = self.cx.sas.get(&ike);
+        sa.map_or_else(Vec::new, |sa| sa.alternates(end, iface, &self.cx))
+    }
+
+    /// Interfaces whose Child SAs another one carries: whose, which, by which.
+    #[must_use]
+    pub fn carried(&self, ike: IkeId) -> Vec<(End, IfaceId, IfaceId)> {
+        let sa = self.cx.sas.get(&ike);
+        sa.map_or_else(Vec::new, |sa| sa.carried().collect())
     }
 
     /// Input that had no effect, by reason.

@@ -9,6 +9,7 @@
 
 mod view;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -22,6 +23,15 @@ use super::redirect::Gateway;
 use super::selector::TrafficSelector;
 
 pub use view::{ChildView, IkeSaView, IkeState};
+
+/// Whose interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// Ours.
+    Local,
+    /// The peer's.
+    Remote,
+}
 
 /// The address pair that carries the IKE SA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +125,9 @@ pub enum Command {
         /// What `dynamic` stands for at our end: leases of this IKE SA.
         inner: Vec<IpAddr>,
     },
-    /// One of our interfaces moved: MIF_UPDATE_ADDRS for all Child SAs on it.
+    /// One of our interfaces has another address: MIF_UPDATE_ADDRS for all Child SAs
+    /// on it. If another one carried it, it carries its own again; with different
+    /// interfaces it is [`Carry`](Self::Carry).
     UpdateAddresses {
         /// Of which IKE SA.
         ike: IkeId,
@@ -136,6 +148,40 @@ pub enum Command {
         /// Set when the IKE channel was on `old` and moves too.
         channel: Option<Channel>,
     },
+    /// The Child SAs at home on `iface`, and those lent to it, ride on `by` from now;
+    /// with `by == iface` it carries its own again. At once here, then the peer is
+    /// told by one MIF_UPDATE_ADDRS, with SELECT_PEER if the interfaces are the
+    /// peer's. Answered by [`Event::Carried`] for what changed and, if the peer
+    /// does not follow, [`Event::MoveRefused`].
+    Carry {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interfaces.
+        end: End,
+        /// Whose Child SAs move.
+        iface: IfaceId,
+        /// What carries them.
+        by: IfaceId,
+        /// Address they leave.
+        old: IpAddr,
+        /// Address they go to.
+        new: IpAddr,
+        /// Nothing that is sent to the old address arrives any more.
+        old_is_dead: bool,
+        /// How long the old address keeps receiving after the switch.
+        grace: Duration,
+        /// Set when the IKE channel moves too.
+        channel: Option<Channel>,
+    },
+    /// Which of our interfaces stand in for which, all that we say of it: those not
+    /// in here follow the default rule. Announced to the peer by MIF_ALTERNATES
+    /// when it differs from the last one.
+    SetAlternates {
+        /// To which peer.
+        ike: IkeId,
+        /// By interface, best first; an empty list is nobody.
+        lists: BTreeMap<IfaceId, Vec<IfaceId>>,
+    },
     /// The IKE channel moves to this pair: what is outstanding leaves from there
     /// at once (same octets), the peer is told by MIF_UPDATE_ADDRS with IKE_CHANNEL.
     ///
@@ -148,6 +194,15 @@ pub enum Command {
         ike: IkeId,
         /// The new pair.
         channel: Channel,
+    },
+    /// Pairs that are known to work besides the channel's, best first, all of them: a
+    /// request that stays unanswered goes there too. Without any the announced
+    /// addresses are tried.
+    SetStandby {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Validated pairs.
+        pairs: Vec<Channel>,
     },
     /// The peer's address on the channel changed and was validated (a NAT
     /// rebinding): used from now, no message.
@@ -166,6 +221,46 @@ pub enum Command {
         local: IfaceId,
         /// The peer's.
         remote: IfaceId,
+    },
+    /// One of our interfaces is new to the peer: SAs for it are derived from those
+    /// there are, in one exchange (MIF_ADD_INTERFACE). Answered by
+    /// [`Event::InterfaceAdded`] or [`Event::AddRefused`].
+    AddInterface {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Our interface.
+        iface: IfaceId,
+        /// The peer's interface the new SAs go to.
+        remote: IfaceId,
+        /// Our address on it.
+        local_addr: IpAddr,
+        /// The peer's outer address.
+        remote_addr: IpAddr,
+        /// Inner addresses in the new selectors, in place of those of the templates;
+        /// none leaves the selectors as they are.
+        inner: Vec<IpAddr>,
+        /// Ask for inner addresses in the same exchange, of the families configured.
+        lease: bool,
+        /// Equal selectors on several paths are meant.
+        bundle: bool,
+        /// Interfaces of ours whose SAs are templates, in this order; empty for all.
+        from: Vec<IfaceId>,
+        /// With a key exchange of its own.
+        pfs: bool,
+    },
+    /// One of our interfaces goes, with all SAs on it (MIF_DELETE_INTERFACE).
+    /// Answered by [`Event::InterfaceDeleted`] or [`Event::DeleteRefused`].
+    DeleteInterface {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Our interface.
+        iface: IfaceId,
+        /// SAs whose outer address is the interface's.
+        outer: bool,
+        /// SAs whose selectors are addresses of the interface.
+        ts: bool,
+        /// They move to its first alternate and live on there.
+        move_first: bool,
     },
     /// Delete one Child SA at both ends.
     DeleteChild {
@@ -402,6 +497,27 @@ pub enum Event {
         /// All its interfaces.
         ifaces: Vec<InterfaceRecord>,
     },
+    /// Another interface carries the Child SAs at home on `iface` from now, by a
+    /// message of the peer or by [`Command::Carry`].
+    Carried {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interfaces.
+        end: End,
+        /// Whose Child SAs they are.
+        iface: IfaceId,
+        /// What carries them; `iface` itself: they are at home.
+        by: IfaceId,
+    },
+    /// The peer said which of its interfaces stand in for one of them.
+    PeerAlternates {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface.
+        iface: IfaceId,
+        /// Best first; `None`: the default rule.
+        list: Option<Vec<IfaceId>>,
+    },
     /// The peer moved an interface with the Child SAs on it; the channel has
     /// [`ChannelMoved`](Event::ChannelMoved).
     PeerMoved {
@@ -461,6 +577,14 @@ pub enum Event {
         /// Retransmissions so far, from 2.
         tries: u32,
     },
+    /// The answer to a request came on another pair than the channel's: that one
+    /// works. Nothing has moved.
+    ChannelAnswered {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The pair.
+        channel: Channel,
+    },
     /// The peer's gateway sends us to another one (RFC 5685); the IKE SA ends with
     /// [`Failure::Redirected`].
     Redirected {
@@ -508,6 +632,55 @@ pub enum Event {
         /// Of which IKE SA.
         ike: IkeId,
         /// The interface that was to move.
+        iface: IfaceId,
+        /// Why, with the mend.
+        reason: Failure,
+    },
+    /// SAs for a further interface were derived; those that are new are SA requests
+    /// of the same step.
+    InterfaceAdded {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interface.
+        end: End,
+        /// The interface.
+        iface: IfaceId,
+        /// The other end's interface the new SAs go to.
+        remote: IfaceId,
+        /// SA pairs that are new.
+        created: usize,
+        /// Templates of which there is an equal already.
+        skipped: usize,
+        /// Inner addresses leased for it: ours or the peer's, as `end` says.
+        leases: Vec<IpAddr>,
+    },
+    /// No SA was derived for an interface of ours.
+    AddRefused {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface.
+        iface: IfaceId,
+        /// Why, with the mend.
+        reason: Failure,
+        /// CREATE_CHILD_SA may do.
+        fall_back: bool,
+    },
+    /// An interface is gone with its SAs; SA requests of the same step remove them.
+    InterfaceDeleted {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interface.
+        end: End,
+        /// The interface.
+        iface: IfaceId,
+        /// SA pairs removed here.
+        removed: usize,
+    },
+    /// An interface of ours was not deleted.
+    DeleteRefused {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface.
         iface: IfaceId,
         /// Why, with the mend.
         reason: Failure,

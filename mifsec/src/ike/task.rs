@@ -15,8 +15,10 @@
 //! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
+//! | `alternates` | MIF_ALTERNATES                            | protocol 3.9   |
 //! | `mobike`     | UPDATE_SA_ADDRESSES and its company       | RFC 4555       |
 
+pub(super) mod alternates;
 pub(super) mod auth;
 pub(super) mod child;
 pub(super) mod config;
@@ -72,6 +74,8 @@ pub(super) enum Task {
     Announce(Option<u32>),
     /// MIF_UPDATE_ADDRS.
     Update(Box<update::Update>),
+    /// MIF_ALTERNATES.
+    Alternates(alternates::Tell),
     /// An error of the peer's that no response can carry.
     Tell(Notify),
     /// What MOBIKE asks and tells.
@@ -90,6 +94,7 @@ impl Task {
             Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
+            | Self::Alternates(_)
             | Self::Tell(_)
             | Self::Mobike(_)
             | Self::Liveness => ExchangeType::INFORMATIONAL,
@@ -105,6 +110,7 @@ impl Task {
             Self::Mobike(ask) => ask.priority(),
             Self::Delete(_) => 2,
             Self::Announce(_)
+            | Self::Alternates(_)
             | Self::Child(_)
             | Self::RekeyIke(_)
             | Self::Tell(_)
@@ -122,6 +128,7 @@ impl Task {
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
+            Self::Alternates(tell) => tell.build(sa, cx),
             Self::Tell(notify) => Some(vec![Payload::Notify(notify.clone())]),
             Self::Mobike(ask) => ask.build(sa, cx),
             Self::Liveness => Some(Vec::new()),
@@ -139,6 +146,7 @@ impl Task {
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
+            Self::Alternates(tell) => tell.process(sa, cx, received),
             Self::Mobike(ask) => ask.process(sa, cx, received),
             Self::Tell(_) => {}
             Self::Liveness => cx.count("ike_liveness_answered"),
@@ -161,6 +169,7 @@ impl Task {
             | Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
+            | Self::Alternates(_)
             | Self::Tell(_)
             | Self::Mobike(_)
             | Self::Liveness => {}
@@ -181,6 +190,7 @@ impl Task {
         match (self, other) {
             (Self::Update(a), Self::Update(b)) => a.concerns(b),
             (Self::Announce(_), Self::Announce(_))
+            | (Self::Alternates(_), Self::Alternates(_))
             | (Self::Mobike(_), Self::Mobike(_))
             | (Self::Liveness, Self::Liveness) => true,
             // The IKE SA is rekeyed while nothing happens to Child SAs, and the
@@ -212,12 +222,27 @@ impl Queue {
     /// have the same result serves for both; the last address wins.
     pub(super) fn push(&mut self, task: Task) {
         let serves = |queued: &mut Task| match (queued, &task) {
-            (Task::Announce(_), Task::Announce(_)) | (Task::Liveness, Task::Liveness) => true,
-            (Task::Update(queued), Task::Update(update)) => queued.absorb(update),
+            (Task::Announce(_), Task::Announce(_))
+            | (Task::Alternates(_), Task::Alternates(_))
+            | (Task::Liveness, Task::Liveness) => true,
             (Task::Mobike(queued), Task::Mobike(ask)) => queued.serves(ask),
             _ => false,
         };
-        if !self.0.iter_mut().any(serves) {
+        // Of moves of one interface only the last one may take a later one in: those
+        // between them have an order.
+        let absorbed = match &task {
+            Task::Update(update) => self
+                .0
+                .iter_mut()
+                .rev()
+                .find_map(|queued| match queued {
+                    Task::Update(queued) if queued.concerns(update) => Some(queued.absorb(update)),
+                    _ => None,
+                })
+                .unwrap_or(false),
+            _ => false,
+        };
+        if !absorbed && !self.0.iter_mut().any(serves) {
             self.0.push_back(task);
         }
     }

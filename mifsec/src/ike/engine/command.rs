@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use crate::ids::{ChildId, IfacePair, IkeSpi};
 use crate::ike::error::Failure;
-use crate::ike::event::{Channel, Command, Event};
+use crate::ike::event::{Channel, Command, End, Event};
 use crate::ike::mif::UpdateFlags;
 use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
 use crate::ike::task::update::{Update, maddr};
-use crate::ike::task::{Task, interfaces, mobike};
+use crate::ike::task::{Task, alternates, interfaces, mobike};
 
 use super::{Context, Engine};
 
@@ -54,7 +54,9 @@ impl Engine {
             } => self.step(ike, |sa, cx| {
                 create_child(sa, cx, child, pair, (local, remote), Some(inner));
             }),
-            Command::UpdateAddresses { ike, .. } | Command::MoveChannel { ike, .. } => {
+            Command::UpdateAddresses { ike, .. }
+            | Command::Carry { ike, .. }
+            | Command::MoveChannel { ike, .. } => {
                 self.step(ike, |sa, cx| {
                     if sa.is_established() {
                         match command {
@@ -65,6 +67,12 @@ impl Engine {
                         }
                     }
                 });
+            }
+            Command::SetAlternates { ike, lists } => {
+                self.step(ike, |sa, cx| alternates::set(sa, cx, lists));
+            }
+            Command::SetStandby { ike, pairs } => {
+                self.step(ike, |sa, _| sa.standby.given = pairs);
             }
             Command::ChannelRemote { ike, remote } => self.step(ike, |sa, cx| {
                 let channel = Channel {
@@ -79,6 +87,7 @@ impl Engine {
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }
+            Command::AddInterface { .. } | Command::DeleteInterface { .. } => {}
             Command::DeleteChild { child } => {
                 self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
             }
@@ -149,9 +158,13 @@ impl Engine {
 }
 
 /// Our own side moves first, then the peer is told: its answer changes nothing
-/// here.
+/// here but that it may undo a choice among its interfaces.
 fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
-    let (update, channel) = match command {
+    let manner = |old_is_dead| match old_is_dead {
+        true => UpdateFlags::OLD_IS_DEAD,
+        false => UpdateFlags::MAKE_BEFORE_BREAK,
+    };
+    let (mut update, channel) = match command {
         Command::UpdateAddresses {
             old_iface,
             new_iface,
@@ -163,61 +176,46 @@ fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
             channel,
             ..
         } => {
-            let manner = if old_is_dead {
-                UpdateFlags::OLD_IS_DEAD
-            } else {
-                UpdateFlags::MAKE_BEFORE_BREAK
-            };
-            sa.rebind(cx, |pair| IfacePair {
-                local: if pair.local == old_iface {
-                    new_iface
-                } else {
-                    pair.local
-                },
-                ..pair
-            });
-            let update = Update {
-                txn: None,
-                flags: UpdateFlags::TUNNEL.with(manner),
-                grace,
-                old_iface,
-                new_iface,
-                old: maddr(old, 0, false),
-                new: maddr(new, cx.port, behind_nat),
-                epoch: None,
-                attempts: 0,
-            };
-            (update, channel)
+            let new = maddr(new, cx.port, behind_nat);
+            let ifaces = (old_iface, new_iface);
+            let update = Update::new(ifaces, (maddr(old, 0, false), new))
+                .with(UpdateFlags::TUNNEL.with(manner(old_is_dead)), grace);
+            (update.lend(End::Local, sa, cx), channel)
+        }
+        Command::Carry {
+            end,
+            iface,
+            by,
+            old,
+            new,
+            old_is_dead,
+            grace,
+            channel,
+            ..
+        } => {
+            let new = maddr(new, cx.port, false);
+            let update = Update::new((iface, by), (maddr(old, 0, false), new))
+                .with(UpdateFlags::TUNNEL.with(manner(old_is_dead)), grace);
+            (update.lend(end, sa, cx), channel)
         }
         Command::MoveChannel { channel, .. } => {
-            let update = Update {
-                txn: None,
-                flags: UpdateFlags::default(),
-                grace: std::time::Duration::ZERO,
-                old_iface: sa.channel.local_iface,
-                new_iface: channel.local_iface,
-                old: maddr(sa.channel.local.ip(), 0, false),
-                new: maddr(channel.local.ip(), cx.port, false),
-                epoch: None,
-                attempts: 0,
-            };
-            (update, Some(channel))
+            let ifaces = (sa.channel.local_iface, channel.local_iface);
+            let old = maddr(sa.channel.local.ip(), 0, false);
+            let new = maddr(channel.local.ip(), cx.port, false);
+            (Update::new(ifaces, (old, new)), Some(channel))
         }
         _ => return,
     };
-    let flags = match channel {
-        Some(channel) => {
-            let known = (sa.channel.remote.ip(), sa.channel_peer);
-            sa.channel_peer = match channel.remote.ip() {
-                same if same == known.0 => known.1,
-                other => sa.peer_iface_of(other),
-            };
-            sa.move_channel(channel, cx);
-            update.flags.with(UpdateFlags::IKE_CHANNEL)
-        }
-        None => update.flags,
-    };
-    sa.submit(Task::Update(Box::new(Update { flags, ..update })), cx);
+    if let Some(channel) = channel {
+        let known = (sa.channel.remote.ip(), sa.channel_peer);
+        sa.channel_peer = match channel.remote.ip() {
+            same if same == known.0 => known.1,
+            other => sa.peer_iface_of(other),
+        };
+        sa.move_channel(channel, cx);
+        update.flags = update.flags.with(UpdateFlags::IKE_CHANNEL);
+    }
+    sa.submit(Task::Update(Box::new(update)), cx);
 }
 
 fn create_child(

@@ -10,7 +10,7 @@ use crate::ids::Spi;
 use crate::ike::message::Notify;
 use crate::wire::{Reader, Writer};
 
-use super::{DEFAULT_RECORDS, MifError, notify, status};
+use super::{DEFAULT_RECORDS, MAX_ALTERNATES, MifError, notify, status};
 
 /// The version this describes.
 const VERSION: u8 = 1;
@@ -77,8 +77,14 @@ impl Features {
         Self::TUNNEL.0
             | Self::OUTER_NEG.0
             | Self::UPDATE.0
+            | Self::ADD_IF.0
+            | Self::DERIVE.0
+            | Self::DELETE_IF.0
+            | Self::ALTERNATES.0
+            | Self::DEFAULT_MULTIHOMING.0
             | Self::CREATE_CHILD.0
             | Self::ESP_PROBE.0
+            | Self::PFS_DERIVE.0
             | Self::BUNDLE.0,
     );
 
@@ -101,9 +107,9 @@ impl Supported {
     pub const fn ours(probe_spi: Spi) -> Self {
         Self {
             max_ifaces: DEFAULT_RECORDS,
-            max_alternates: 4,
-            max_derived: 64,
-            max_path_sas: 128,
+            max_alternates: MAX_ALTERNATES,
+            max_derived: 256,
+            max_path_sas: 1024,
             features: Features::IMPLEMENTED,
             probe_spi,
         }

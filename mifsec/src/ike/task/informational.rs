@@ -7,7 +7,7 @@ use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{error, status};
 use crate::ike::sa::IkeSa;
 
-use super::{Received, delete, interfaces, mobike, reauth, redirect, update};
+use super::{Received, alternates, delete, interfaces, mobike, reauth, redirect, update};
 
 /// First and last of the extension's status notifies.
 const MIF_BLOCK: std::ops::RangeInclusive<u16> = 47104..=47135;
@@ -53,6 +53,7 @@ fn answer(
         NotifyType::COOKIE2 if (8..=64).contains(&notify.data.len()) => Some(notify.clone()),
         _ if sa.mif.is_none() => None,
         status::MIF_INTERFACES => interfaces::receive_table(sa, cx, &received.payloads),
+        status::MIF_ALTERNATES => alternates::respond(notify, sa, cx),
         status::MIF_UPDATE_ADDRS => update::respond(notify, sa, cx, received.arrival),
         kind if MIF_BLOCK.contains(&kind.0) => {
             Some(Notify::new(error::MIF_UNSUPPORTED, Vec::new()))

@@ -2,19 +2,17 @@
 //! (protocol 3.4, 3.5): MIF_SUPPORTED in IKE_AUTH, MIF_INTERFACES in the
 //! responder's IKE_AUTH response and in any INFORMATIONAL.
 
-use std::collections::BTreeMap;
-
 use crate::ids::{IfaceId, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{Event, MifSession, ProbeKeys};
 use crate::ike::message::{Notify, NotifyType, Payload};
-use crate::ike::mif::{
-    Features, InterfaceRecord, Interfaces, Supported, UpdateAddrs, VENDOR_ID, status,
-};
+use crate::ike::mif::{Features, InterfaceRecord, Interfaces, Supported, VENDOR_ID, status};
 use crate::ike::sa::IkeSa;
 
-use super::{Payloads, Received, Task};
+use super::alternates::Lists;
+use super::update::Moves;
+use super::{Payloads, Received, Task, mobike};
 
 /// Without these there is no session worth the name.
 const NEEDED: Features = Features(Features::TUNNEL.0 | Features::ESP_PROBE.0);
@@ -39,8 +37,10 @@ pub(in crate::ike) struct Mif {
     window_offered: bool,
     /// Number of our next operation.
     pub(in crate::ike) next_txn: u32,
-    /// The peer's last move of each of its interfaces.
-    pub(in crate::ike) moves: BTreeMap<IfaceId, UpdateAddrs>,
+    /// Who moved what, and what carries what since.
+    pub(in crate::ike) moves: Moves,
+    /// Which interfaces stand in for which.
+    pub(in crate::ike) lists: Lists,
 }
 
 impl Mif {
@@ -61,15 +61,6 @@ impl Mif {
     /// What was announced last stayed unanswered.
     pub(in crate::ike) fn unannounced(&mut self) {
         self.announced = self.confirmed;
-    }
-
-    /// Moves are remembered of what is announced only: a peer that names ever new
-    /// interfaces makes us hold no more than one table's worth. Ids are not used
-    /// again, so no late move of a forgotten one can pass for new.
-    fn forget_moves(&mut self) {
-        let mut moves = std::mem::take(&mut self.moves);
-        moves.retain(|iface, _| self.knows(*iface));
-        self.moves = moves;
     }
 
     /// Whether the peer announced this interface; 0 is always there.
@@ -151,8 +142,37 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         fragments: sa.fragmentation,
         window_offered: false,
         next_txn: 1,
-        moves: BTreeMap::new(),
+        moves: Moves::default(),
+        lists: Lists::new(theirs.max_alternates),
     });
+}
+
+/// A table that went out before it was known what the peer keeps.
+pub(super) struct Early {
+    epoch: u32,
+    records: usize,
+}
+
+/// Puts our table into the IKE_AUTH request, if it fits.
+pub(super) fn early(cx: &Context, payloads: &mut Vec<Payload>) -> Option<Early> {
+    let (epoch, records) = (cx.epoch, cx.ifaces.clone());
+    let mut table = Interfaces { epoch, records };
+    if table.records.is_empty() || table.fit(u8::MAX) {
+        return None;
+    }
+    payloads.push(Payload::Notify(table.notify()));
+    let records = table.records.len();
+    Some(Early { epoch, records })
+}
+
+/// The peer took that table, if it keeps as many interfaces.
+pub(super) fn taken_early(sa: &mut IkeSa, early: Option<Early>) {
+    if let (Some(mif), Some(early)) = (&mut sa.mif, early)
+        && usize::from(mif.peer_max_ifaces) >= early.records
+    {
+        mif.announced = Some(early.epoch);
+        mif.confirmed = Some(early.epoch);
+    }
 }
 
 /// The responder's side of IKE_AUTH: MIF only if asked, and the table, because
@@ -173,7 +193,7 @@ pub(in crate::ike) fn announce(sa: &mut IkeSa, cx: &mut Context) {
     }
 }
 
-/// `SK{[N(SET_WINDOW_SIZE)], N(MIF_INTERFACES)}`.
+/// `SK{[N(SET_WINDOW_SIZE)], N(MIF_INTERFACES), [N(ADDITIONAL_*)]}`.
 pub(super) fn build_announce(
     epoch: &mut Option<u32>,
     sa: &mut IkeSa,
@@ -189,6 +209,7 @@ pub(super) fn build_announce(
     if let Some(table) = table(mif, cx) {
         *epoch = Some(cx.epoch);
         payloads.push(Payload::Notify(table));
+        payloads.extend(mobike::beside_table(sa, cx));
     }
     (!payloads.is_empty()).then_some(payloads)
 }
@@ -263,12 +284,28 @@ pub(super) fn receive_table(
     }
     mif.peer_epoch = Some(table.epoch);
     mif.peer_ifaces.clone_from(&table.records);
-    mif.forget_moves();
+    sa.forget_interfaces();
     cx.event(Event::PeerInterfaces {
         ike: sa.id,
         ifaces: table.records,
     });
     None
+}
+
+impl Mif {
+    /// Our table as the peer may keep it, and whether anything had to be left out.
+    pub(super) fn our_table(&self, cx: &Context) -> (Interfaces, bool) {
+        let mut table = Interfaces {
+            epoch: cx.epoch,
+            records: cx.ifaces.clone(),
+        };
+        let most = self.peer_max_ifaces;
+        let trimmed = match self.fragments {
+            true => table.limit(most),
+            false => table.fit(most),
+        };
+        (table, trimmed)
+    }
 }
 
 /// Our table as the peer may keep it; `None` when it has it or there is none.
@@ -277,15 +314,7 @@ fn table(mif: &mut Mif, cx: &mut Context) -> Option<Notify> {
         return None;
     }
     mif.announced = Some(cx.epoch);
-    let mut table = Interfaces {
-        epoch: cx.epoch,
-        records: cx.ifaces.clone(),
-    };
-    let most = mif.peer_max_ifaces;
-    let trimmed = match mif.fragments {
-        true => table.limit(most),
-        false => table.fit(most),
-    };
+    let (table, trimmed) = mif.our_table(cx);
     if trimmed {
         cx.count("mif_table_trimmed");
     }

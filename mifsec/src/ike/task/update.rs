@@ -1,46 +1,130 @@
 //! MIF_UPDATE_ADDRS (protocol 3.7): an interface of its sender moves, with all
-//! Child SAs on it. One message, no SPI list; SPIs, keys and counters stay.
+//! Child SAs on it, or the sender chooses one of the receiver's alternates. One
+//! message, no SPI list; SPIs, keys and counters stay, and so does the path a Child
+//! SA is at home on: what changes is which interface carries which.
 
+mod carried;
+mod respond;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::ids::{Arrival, IfaceId, IfacePair};
+use crate::ids::{Family, IfaceId};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
-use crate::ike::event::Event;
-use crate::ike::message::{Notify, NotifyType, Payload};
-use crate::ike::mif::{
-    Features, MAX_ADDRESSES, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error,
-};
+use crate::ike::event::{End, Event};
+use crate::ike::message::{NotifyType, Payload};
+use crate::ike::mif::{Features, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error};
 use crate::ike::sa::IkeSa;
 
 use super::{Received, Task, interfaces};
 
-/// A move of one of our interfaces, or of the IKE channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use carried::Carried;
+
+pub(super) use respond::respond;
+
+/// Moves of both ends.
+#[derive(Debug, Clone, Default)]
+pub(in crate::ike) struct Moves {
+    /// The peer's last one of each interface: its own, and ours that it chose.
+    last: BTreeMap<(End, IfaceId), UpdateAddrs>,
+    /// Which interface carries which.
+    pub(in crate::ike) carried: Carried,
+}
+
+impl Moves {
+    /// Entries held because of the peer.
+    #[cfg(test)]
+    pub(in crate::ike) fn remembered(&self) -> usize {
+        self.last.len().max(self.carried.len())
+    }
+}
+
+/// A move of one of our interfaces or of the IKE channel, or a choice among the
+/// peer's.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ike) struct Update {
     /// Given when the request is built: later operations have higher ones.
-    pub(in crate::ike) txn: Option<u32>,
+    txn: Option<u32>,
     pub(in crate::ike) flags: UpdateFlags,
-    pub(in crate::ike) grace: Duration,
-    pub(in crate::ike) old_iface: IfaceId,
-    pub(in crate::ike) new_iface: IfaceId,
-    pub(in crate::ike) old: Maddr,
-    pub(in crate::ike) new: Maddr,
+    grace: Duration,
+    old_iface: IfaceId,
+    new_iface: IfaceId,
+    old: Maddr,
+    new: Maddr,
     /// Epoch of the table that goes with it.
-    pub(in crate::ike) epoch: Option<u32>,
+    epoch: Option<u32>,
     /// How often it was refused for the moment.
-    pub(in crate::ike) attempts: u32,
+    attempts: u32,
+    /// To whom the interface lent before, if the peer does not have it chosen so.
+    before: IfaceId,
+    /// The last word of the owner of a chosen interface when it was chosen.
+    owner: Option<u32>,
 }
 
 impl Update {
+    /// From one interface and address to another.
+    pub(in crate::ike) fn new(
+        (old_iface, new_iface): (IfaceId, IfaceId),
+        (old, new): (Maddr, Maddr),
+    ) -> Self {
+        Self {
+            txn: None,
+            flags: UpdateFlags::default(),
+            grace: Duration::ZERO,
+            old_iface,
+            new_iface,
+            old,
+            new,
+            epoch: None,
+            attempts: 0,
+            before: old_iface,
+            owner: None,
+        }
+    }
+
+    /// With these flags and this grace.
+    pub(in crate::ike) fn with(mut self, flags: UpdateFlags, grace: Duration) -> Self {
+        (self.flags, self.grace) = (flags, grace);
+        self
+    }
+
+    /// Carries it out at this end.
+    pub(in crate::ike) fn lend(mut self, end: End, sa: &mut IkeSa, cx: &mut Context) -> Self {
+        if end == End::Remote {
+            self.flags = self.flags.with(UpdateFlags::SELECT_PEER);
+            self.owner = sa.last_word(self.old_iface);
+            (self.old.port, self.new.port) = (0, 0);
+            self.new.ip = sa.announced(self.new_iface, self.new.ip);
+        }
+        let named = (sa.named(end, self.old_iface), sa.named(end, self.new_iface));
+        if let Some(mif) = &sa.mif {
+            let carried = &mif.moves.carried;
+            self.before = carried.lent_to(end, named.0);
+            if carried.circles(end, named.0, named.1) {
+                sa.send_home(&self, end, cx);
+            }
+        }
+        sa.carry(end, self.old_iface, self.new_iface, cx);
+        self
+    }
+
+    /// Whose interfaces it names.
+    fn end(&self) -> End {
+        match self.flags.has(UpdateFlags::SELECT_PEER) {
+            true => End::Remote,
+            false => End::Local,
+        }
+    }
+
     /// Whether both are about one interface or both about the channel: such are
     /// asked one after the other, so that the last one wins (protocol 3.11).
     pub(super) fn concerns(&self, other: &Self) -> bool {
         let ifaces = [other.old_iface, other.new_iface];
+        let common = ifaces.contains(&self.old_iface) || ifaces.contains(&self.new_iface);
         let channel = UpdateFlags::IKE_CHANNEL;
-        ifaces.contains(&self.old_iface)
-            || ifaces.contains(&self.new_iface)
-            || self.flags.has(channel) && other.flags.has(channel)
+        common && self.end() == other.end() || self.flags.has(channel) && other.flags.has(channel)
     }
 
     /// Takes over where a later move ends, if `self` was not sent: another address
@@ -56,31 +140,39 @@ impl Update {
         let absorbs = unsent && self.flags == later.flags && (one_iface || channel_alone);
         if absorbs {
             self.new_iface = later.new_iface;
-            (self.new, self.grace) = (later.new, later.grace);
+            (self.new, self.grace, self.owner) = (later.new, later.grace, later.owner);
         }
         absorbs
     }
 
-    /// The request; nothing for a peer that cannot follow.
-    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
-        let mif = sa.mif.as_mut()?;
-        if !mif.features.has(Features::UPDATE) {
-            return None;
-        }
-        let txn = *self.txn.get_or_insert_with(|| {
-            let txn = mif.next_txn;
-            mif.next_txn = mif.next_txn.wrapping_add(1);
-            txn
-        });
-        let update = UpdateAddrs {
-            txn,
+    /// What it says, once it has a number.
+    fn content(&self) -> Option<UpdateAddrs> {
+        Some(UpdateAddrs {
+            txn: self.txn?,
             flags: self.flags,
             grace_ms: u16::try_from(self.grace.as_millis()).unwrap_or(u16::MAX),
             old_iface: self.old_iface,
             new_iface: self.new_iface,
             old: self.old,
             new: self.new,
-        };
+        })
+    }
+
+    /// The request; nothing for a peer that cannot follow.
+    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
+        if !self.is_meant(sa) {
+            return None;
+        }
+        let mif = sa.mif.as_mut()?;
+        if !mif.features.has(Features::UPDATE) {
+            return None;
+        }
+        self.txn.get_or_insert_with(|| {
+            let txn = mif.next_txn;
+            mif.next_txn = mif.next_txn.wrapping_add(1);
+            txn
+        });
+        let update = self.content()?.notify();
         // A move to an interface the peer may not know yet takes the table along:
         // requests may overtake each other within the window.
         let table = interfaces::table_if_unconfirmed(mif, cx);
@@ -89,7 +181,7 @@ impl Update {
         Some(
             table
                 .into_iter()
-                .chain([update.notify()])
+                .chain([update])
                 .map(Payload::Notify)
                 .collect(),
         )
@@ -108,8 +200,12 @@ impl Update {
             if let Some(mif) = &mut sa.mif {
                 mif.confirm(self.epoch);
             }
-            return;
+            return respond::withdrawn(&self, sa, &received.payloads, cx);
         };
+        // The owner of what was chosen has spoken since: that is what holds.
+        if self.end() == End::Remote && sa.last_word(self.old_iface) != self.owner {
+            return cx.count("mif_select_overtaken");
+        }
         let passing = [NotifyType::TEMPORARY_FAILURE, error::MIF_UNKNOWN_INTERFACE];
         let again = passing.contains(&refusal.kind) && sa.postpone(self.attempts, cx);
         if again {
@@ -117,8 +213,12 @@ impl Update {
             return sa.postponed.push(Task::Update(self));
         }
         // While it waited a later move was made, which is what holds.
-        if self.attempts > 0 && refusal.kind == error::MIF_STALE_TXN {
+        let last = sa.mif.as_ref().map(|mif| mif.next_txn.wrapping_sub(1));
+        if self.txn != last && refusal.kind == error::MIF_STALE_TXN {
             return;
+        }
+        if self.end() == End::Remote {
+            sa.undo(&self, cx);
         }
         cx.event(Event::MoveRefused {
             ike: sa.id,
@@ -126,120 +226,129 @@ impl Update {
             reason: Failure::from_notify(refusal.kind, false),
         });
     }
+
+    /// Whether it still holds when it is to be asked. If not a later word on the
+    /// interface was given meanwhile: ours, which is asked by itself, or its owner's.
+    fn is_meant(&self, sa: &IkeSa) -> bool {
+        let Some(mif) = &sa.mif else {
+            return false;
+        };
+        match self.end() {
+            End::Remote => sa.last_word(self.old_iface) == self.owner,
+            End::Local if self.txn.is_none() || !self.flags.has(UpdateFlags::TUNNEL) => true,
+            End::Local => {
+                let lent_to = mif.moves.carried.lent_to(End::Local, self.old_iface);
+                self.old_iface == IfaceId::CHANNEL || lent_to == self.new_iface
+            }
+        }
+    }
+
+    /// Whether it is a word on this interface.
+    fn is_about(&self, end: End, iface: IfaceId) -> bool {
+        let tunnel = self.flags.has(UpdateFlags::TUNNEL);
+        tunnel && (self.end(), self.old_iface) == (end, iface)
+    }
+}
+
+impl IkeSa {
+    /// `iface` lends to `by` from now; the agent is told of each interface whose
+    /// carrier is another.
+    fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) {
+        let (iface, by) = (self.named(end, iface), self.named(end, by));
+        let Some(mif) = &mut self.mif else {
+            return;
+        };
+        for (iface, by) in mif.moves.carried.lend(end, iface, by) {
+            cx.event(Event::Carried {
+                ike: self.id,
+                end,
+                iface,
+                by,
+            });
+        }
+    }
+
+    /// The interface that 0 stands for, if that is known.
+    fn named(&self, end: End, iface: IfaceId) -> IfaceId {
+        match (iface, end) {
+            (IfaceId::CHANNEL, End::Local) => self.channel.local_iface,
+            (IfaceId::CHANNEL, End::Remote) => self.channel_peer,
+            (known, _) => known,
+        }
+    }
+
+    /// A word on an interface that no answer is there to yet.
+    fn under_way<'a>(&'a self, end: End, iface: IfaceId, cx: &'a Context) -> Option<&'a Update> {
+        let shells = self.shells.iter().filter_map(|shell| cx.sas.get(shell));
+        let tasks = self
+            .outbound
+            .tasks()
+            .chain(shells.flat_map(|shell| shell.outbound.tasks()))
+            .chain(self.queue.iter())
+            .chain(&self.postponed);
+        let words = tasks.filter_map(|task| match task {
+            Task::Update(update) => Some(&**update),
+            _ => None,
+        });
+        words.filter(|update| update.is_about(end, iface)).last()
+    }
+
+    /// What is to carry `update`'s interface was lent to it: it takes its own back.
+    fn send_home(&mut self, update: &Update, end: End, cx: &mut Context) {
+        let ifaces = (update.new_iface, update.new_iface);
+        let scope = UpdateFlags::TUNNEL.with(UpdateFlags::MAKE_BEFORE_BREAK);
+        let home = Update::new(ifaces, (update.new, update.new))
+            .with(scope, update.grace)
+            .lend(end, self, cx);
+        self.submit(Task::Update(Box::new(home)), cx);
+    }
+
+    /// The peer does not have its interface chosen so: it is where it was, unless it
+    /// was moved since.
+    fn undo(&mut self, update: &Update, cx: &mut Context) {
+        let iface = self.named(End::Remote, update.old_iface);
+        let lent_to = |sa: &Self| {
+            let mif = sa.mif.as_ref();
+            mif.map(|mif| mif.moves.carried.lent_to(End::Remote, iface))
+        };
+        if lent_to(self) == Some(self.named(End::Remote, update.new_iface)) {
+            self.carry(End::Remote, iface, update.before, cx);
+        }
+    }
+
+    /// Number of the peer's last move of this interface of its own.
+    fn last_word(&self, iface: IfaceId) -> Option<u32> {
+        let last = &self.mif.as_ref()?.moves.last;
+        last.get(&(End::Remote, iface)).map(|last| last.txn)
+    }
+
+    /// An address the peer announced for this interface: `wanted` if that is one,
+    /// else its best of that family. It may be a label, if a NAT is in between.
+    fn announced(&self, iface: IfaceId, wanted: IpAddr) -> IpAddr {
+        let records = self.mif.iter().flat_map(|mif| &mif.peer_ifaces);
+        let addresses: Vec<_> = records
+            .filter(|record| record.id == iface)
+            .flat_map(|record| record.addresses.iter().map(|maddr| maddr.ip))
+            .collect();
+        let like = |ip: &&IpAddr| Family::of(**ip) == Family::of(wanted);
+        match addresses.contains(&wanted) {
+            true => wanted,
+            false => *addresses.iter().find(like).unwrap_or(&wanted),
+        }
+    }
+
+    /// Which interfaces carry others.
+    pub(in crate::ike) fn carried(&self) -> impl Iterator<Item = (End, IfaceId, IfaceId)> {
+        self.mif.iter().flat_map(|mif| mif.moves.carried.iter())
+    }
 }
 
 /// One of our addresses in a notify.
-pub(in crate::ike) fn maddr(ip: std::net::IpAddr, port: u16, behind_nat: bool) -> Maddr {
+pub(in crate::ike) fn maddr(ip: IpAddr, port: u16, behind_nat: bool) -> Maddr {
     let flags = if behind_nat {
         MaddrFlags::BEHIND_NAT
     } else {
         MaddrFlags::default()
     };
     Maddr { flags, port, ip }
-}
-
-/// The peer moves. Each peer moves only its own interfaces (protocol 3.1), so
-/// moves of both ends commute. The answer is an error or nothing.
-pub(super) fn respond(
-    notify: &Notify,
-    sa: &mut IkeSa,
-    cx: &mut Context,
-    arrival: Arrival,
-) -> Option<Notify> {
-    let update = match UpdateAddrs::decode(&notify.data, &cx.address_policy()) {
-        Ok(update) => update,
-        Err(error) => {
-            cx.count(error.reason());
-            return Some(Notify::new(error.notify_type(), Vec::new()));
-        }
-    };
-    match admit(&update, sa) {
-        Admission::New => {}
-        Admission::Done => return None,
-        Admission::Refused(kind) => return Some(Notify::new(kind, Vec::new())),
-    }
-    let mif = sa.mif.as_mut()?;
-    mif.moves.insert(update.old_iface, update);
-    let tunnel = update.flags.has(UpdateFlags::TUNNEL);
-    if tunnel {
-        rewrite_table(&mut mif.peer_ifaces, &update);
-    }
-    if tunnel && update.old_iface != update.new_iface {
-        let (old, new) = (update.old_iface, update.new_iface);
-        sa.rebind(cx, |pair| IfacePair {
-            remote: if pair.remote == old { new } else { pair.remote },
-            ..pair
-        });
-    }
-    // A move of the channel alone moves no path.
-    if tunnel {
-        cx.event(Event::PeerMoved {
-            ike: sa.id,
-            update,
-            observed: arrival,
-        });
-    }
-    if update.flags.has(UpdateFlags::IKE_CHANNEL) {
-        // The peer sealed this and sent it from there: SK-protected, and the
-        // answer goes there in any case.
-        let channel = sa.channel_of(arrival, cx);
-        sa.channel_peer = update.new_iface;
-        sa.move_channel(channel, cx);
-        cx.event(Event::ChannelMoved {
-            ike: sa.id,
-            observed: arrival,
-            nat: sa.nat,
-        });
-    }
-    None
-}
-
-enum Admission {
-    /// Carry it out.
-    New,
-    /// Was carried out, or its effect is there.
-    Done,
-    /// Answer with this.
-    Refused(NotifyType),
-}
-
-/// Transaction and interface checks, in that order (protocol 3.7).
-fn admit(update: &UpdateAddrs, sa: &IkeSa) -> Admission {
-    let Some(mif) = &sa.mif else {
-        return Admission::Refused(error::MIF_UNSUPPORTED);
-    };
-    let foreign = [UpdateFlags::SELECT_PEER, UpdateFlags::TRANSPORT];
-    let unsupported = foreign.into_iter().any(|flag| update.flags.has(flag));
-    if unsupported || !mif.features.has(Features::UPDATE) {
-        return Admission::Refused(error::MIF_UNSUPPORTED);
-    }
-    if let Some(last) = mif.moves.get(&update.old_iface) {
-        let ahead = update.txn.wrapping_sub(last.txn);
-        if ahead == 0 || ahead >= 1 << 31 {
-            // Late: harmless where it says what holds anyway.
-            let same = (update.new_iface, update.new) == (last.new_iface, last.new);
-            return if same {
-                Admission::Done
-            } else {
-                Admission::Refused(error::MIF_STALE_TXN)
-            };
-        }
-    }
-    if !(mif.knows(update.old_iface) && mif.knows(update.new_iface)) {
-        return Admission::Refused(error::MIF_UNKNOWN_INTERFACE);
-    }
-    Admission::New
-}
-
-/// Keeps the peer's table true until it announces the next one, and no longer than
-/// one it could announce.
-fn rewrite_table(table: &mut [crate::ike::mif::InterfaceRecord], update: &UpdateAddrs) {
-    for record in table.iter_mut().filter(|r| r.id == update.new_iface) {
-        let replaced = update.old_iface == update.new_iface;
-        record
-            .addresses
-            .retain(|maddr| maddr.ip != update.new.ip && !(replaced && maddr.ip == update.old.ip));
-        record.addresses.insert(0, update.new);
-        record.addresses.truncate(usize::from(MAX_ADDRESSES));
-    }
 }

@@ -1,0 +1,229 @@
+//! The peer's MIF_UPDATE_ADDRS: it moves one of its interfaces, or chooses among
+//! ours.
+
+use std::collections::BTreeSet;
+
+use crate::ids::{Arrival, IfaceId};
+use crate::ike::engine::Context;
+use crate::ike::event::{End, Event};
+use crate::ike::message::{Notify, NotifyType};
+use crate::ike::mif::{
+    Features, InterfaceRecord, MAX_ADDRESSES, UpdateAddrs, UpdateFlags, error, status,
+};
+use crate::ike::sa::IkeSa;
+use crate::ike::task::Payloads;
+
+use super::Update;
+
+/// Carries it out if it may be. Each peer moves only its own interfaces
+/// (protocol 3.1), so moves of both ends commute; of a choice among ours we have
+/// the last word. The answer is an error or nothing.
+pub(in crate::ike::task) fn respond(
+    notify: &Notify,
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    arrival: Arrival,
+) -> Option<Notify> {
+    let update = match UpdateAddrs::decode(&notify.data, &cx.address_policy()) {
+        Ok(update) => update,
+        Err(error) => {
+            cx.count(error.reason());
+            return Some(Notify::new(error.notify_type(), Vec::new()));
+        }
+    };
+    let end = match update.flags.has(UpdateFlags::SELECT_PEER) {
+        true => End::Local,
+        false => End::Remote,
+    };
+    let withdrawal = withdrawal(&update, end, sa, cx);
+    match admit(&update, end, sa, cx) {
+        Ok(Admission::New) => {}
+        Ok(Admission::Done) => return withdrawal,
+        Err(kind) => {
+            cx.count("mif_update_refused");
+            return Some(Notify::new(kind, Vec::new()));
+        }
+    }
+    let tunnel = update.flags.has(UpdateFlags::TUNNEL);
+    let mif = sa.mif.as_mut()?;
+    mif.moves.last.insert((end, update.old_iface), update);
+    if tunnel && end == End::Remote {
+        rewrite_table(&mut mif.peer_ifaces, &update);
+        // A move of the channel alone moves no path.
+        cx.event(Event::PeerMoved {
+            ike: sa.id,
+            update,
+            observed: arrival,
+        });
+    }
+    if tunnel {
+        sa.carry(end, update.old_iface, update.new_iface, cx);
+    }
+    if update.flags.has(UpdateFlags::IKE_CHANNEL) {
+        // The peer sealed this and sent it from there: SK-protected, and the
+        // answer goes there in any case.
+        let channel = sa.channel_of(arrival, cx);
+        if end == End::Remote {
+            sa.channel_peer = update.new_iface;
+        }
+        sa.move_channel(channel, cx);
+        cx.event(Event::ChannelMoved {
+            ike: sa.id,
+            observed: arrival,
+            nat: sa.nat,
+        });
+    }
+    withdrawal
+}
+
+/// We have chosen for an interface whose owner speaks now, and that is not answered
+/// yet: the owner is told with the answer that this counts for nothing, because it
+/// may get it later.
+fn withdrawal(update: &UpdateAddrs, end: End, sa: &IkeSa, cx: &Context) -> Option<Notify> {
+    let chosen = match end {
+        End::Remote if update.flags.has(UpdateFlags::TUNNEL) => {
+            sa.under_way(End::Remote, update.old_iface, cx)?
+        }
+        _ => return None,
+    };
+    Some(chosen.content()?.notify())
+}
+
+/// What the peer withdraws by its answer to `update` is as if it had been done
+/// before: it has no effect when it comes.
+pub(super) fn withdrawn(update: &Update, sa: &mut IkeSa, payloads: &Payloads, cx: &Context) {
+    let (Some(notify), Some(mif)) = (payloads.notify(status::MIF_UPDATE_ADDRS), &mut sa.mif) else {
+        return;
+    };
+    let Ok(choice) = UpdateAddrs::decode(&notify.data, &cx.address_policy()) else {
+        return;
+    };
+    let of_ours = choice.flags.has(UpdateFlags::SELECT_PEER);
+    if of_ours && update.is_about(End::Local, choice.old_iface) {
+        let last = mif.moves.last.entry((End::Local, choice.old_iface));
+        let last = last.or_insert(choice);
+        if choice.txn.wrapping_sub(last.txn) < 1 << 31 {
+            *last = choice;
+        }
+    }
+}
+
+enum Admission {
+    /// Carry it out.
+    New,
+    /// Was carried out, or its effect is there.
+    Done,
+}
+
+/// Scope, transaction and interface checks, in that order (protocol 3.7).
+fn admit(
+    update: &UpdateAddrs,
+    end: End,
+    sa: &IkeSa,
+    cx: &Context,
+) -> Result<Admission, NotifyType> {
+    let mif = sa.mif.as_ref().ok_or(error::MIF_UNSUPPORTED)?;
+    if !mif.features.has(Features::UPDATE) || update.flags.has(UpdateFlags::TRANSPORT) {
+        return Err(error::MIF_UNSUPPORTED);
+    }
+    let scopes = [UpdateFlags::TUNNEL, UpdateFlags::IKE_CHANNEL];
+    if !scopes.into_iter().any(|scope| update.flags.has(scope)) {
+        return Err(error::MIF_MODE_MISMATCH);
+    }
+    if let Some(last) = mif.moves.last.get(&(end, update.old_iface)) {
+        let ahead = update.txn.wrapping_sub(last.txn);
+        if ahead == 0 || ahead >= 1 << 31 {
+            // Late: harmless where it says what holds anyway.
+            let same = (update.new_iface, update.new) == (last.new_iface, last.new);
+            return match same {
+                true => Ok(Admission::Done),
+                false => Err(error::MIF_STALE_TXN),
+            };
+        }
+    }
+    match end {
+        End::Remote if sa.peer_has(update.old_iface) && mif.knows(update.new_iface) => {
+            Ok(Admission::New)
+        }
+        End::Remote => Err(error::MIF_UNKNOWN_INTERFACE),
+        End::Local => admit_choice(update, sa, cx).map(|()| Admission::New),
+    }
+}
+
+/// Whether the peer may move what is on one of our interfaces to another one, or
+/// home: only to an alternate, and only to an address we announced.
+fn admit_choice(update: &UpdateAddrs, sa: &IkeSa, cx: &Context) -> Result<(), NotifyType> {
+    let (old, new) = (update.old_iface, update.new_iface);
+    let mif = sa.mif.as_ref().ok_or(error::MIF_UNSUPPORTED)?;
+    if !mif.features.has(Features::ALTERNATES) {
+        return Err(error::MIF_UNSUPPORTED);
+    }
+    let chosen = cx.ifaces.iter().find(|record| record.id == new);
+    let chosen = chosen.ok_or(error::MIF_UNKNOWN_INTERFACE)?;
+    let is_home = |pair: crate::ids::IfacePair| pair.local == old;
+    if !cx.ifaces.iter().any(|record| record.id == old)
+        && !sa.children.values().any(|child| is_home(child.pair))
+    {
+        return Err(error::MIF_UNKNOWN_INTERFACE);
+    }
+    // Our own word on it is on its way and counts; the peer asks again if it
+    // still wants to when it has it.
+    if sa.under_way(End::Local, old, cx).is_some() {
+        return Err(NotifyType::TEMPORARY_FAILURE);
+    }
+    if !chosen.state.is_usable() {
+        return Err(error::MIF_PATH_UNVALIDATED);
+    }
+    let announced = chosen
+        .addresses
+        .iter()
+        .any(|maddr| maddr.ip == update.new.ip);
+    let alternate = old == new || sa.alternates(End::Local, old, cx).contains(&new);
+    match announced && alternate {
+        true => Ok(()),
+        false => Err(error::MIF_ADDRESS_REJECTED),
+    }
+}
+
+impl IkeSa {
+    /// Whether the peer announced this interface or has Child SAs at home on it: one
+    /// that is missing from its table is down, not gone.
+    pub(in crate::ike) fn peer_has(&self, iface: IfaceId) -> bool {
+        self.mif.as_ref().is_some_and(|mif| mif.knows(iface))
+            || self
+                .children
+                .values()
+                .any(|child| child.pair.remote == iface)
+    }
+
+    /// What is remembered is remembered of interfaces there are: a peer that names
+    /// ever new ones makes us hold no more than one table's worth. Ids are not used
+    /// again, so no late move of a forgotten one can pass for new.
+    pub(in crate::ike) fn forget_interfaces(&mut self) {
+        let Some(mif) = &mut self.mif else {
+            return;
+        };
+        let homes = self.children.values().map(|child| child.pair.remote);
+        let announced = mif.peer_ifaces.iter().map(|record| record.id);
+        let there: BTreeSet<_> = homes.chain(announced).chain([IfaceId::CHANNEL]).collect();
+        mif.moves
+            .last
+            .retain(|(end, iface), _| *end == End::Local || there.contains(iface));
+        let is_one = |iface| there.contains(&iface);
+        mif.moves.carried.retain(End::Remote, is_one);
+        mif.lists.retain(is_one);
+    }
+}
+
+/// Keeps the peer's table true until it announces the next one, and no longer than
+/// one it could announce.
+fn rewrite_table(table: &mut [InterfaceRecord], update: &UpdateAddrs) {
+    for record in table.iter_mut().filter(|r| r.id == update.new_iface) {
+        let replaced = update.old_iface == update.new_iface;
+        record
+            .addresses
+            .retain(|maddr| maddr.ip != update.new.ip && !(replaced && maddr.ip == update.old.ip));
+        record.addresses.insert(0, update.new);
+        record.addresses.truncate(usize::from(MAX_ADDRESSES));
+    }
+}
