@@ -472,7 +472,7 @@ fn alternates_are_of_interfaces_and_the_same_for_all_children() {
     assert_eq!(read("\"none\""), [(0, vec![]), (1, vec![])]);
     assert_eq!(read("{ wwan0 = [\"wlan0\"] }"), [(1, vec![0])]);
     for (alternates, complaint) in [
-        ("\"all\"", "alternates is \"all\""),
+        ("\"all\"", "alternates: is \"all\""),
         (
             "{ eth9 = [] }",
             "\"eth9\" is not the interface of any [[access]]",

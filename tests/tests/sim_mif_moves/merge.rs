@@ -84,6 +84,29 @@ fn an_interface_that_carried_another_lends_to_it_without_a_circle() {
 }
 
 #[test]
+fn who_lent_to_an_interface_that_is_deleted_lends_to_whoever_carried_it() {
+    let mut pair = members(2);
+    carry(&mut pair, A, End::Local, RAN, WLAN);
+    carry(&mut pair, A, End::Local, WLAN, ETH);
+    pair.run(SECOND);
+    assert_carried(&pair, A, &[(1, 3), (2, 3)]);
+    let command = Command::DeleteInterface {
+        ike: pair.a().ike(),
+        iface: WLAN,
+        outer: true,
+        ts: false,
+        move_first: false,
+    };
+    pair.command(A, command);
+    pair.run(SECOND);
+    assert_carried(&pair, A, &[(2, 3)]);
+    carry(&mut pair, A, End::Local, RAN, RAN);
+    pair.run(SECOND);
+    assert_carried(&pair, A, &[]);
+    assert!(pair.ends.iter().all(|end| end.failures().is_empty()));
+}
+
+#[test]
 fn a_new_address_of_a_lent_interface_takes_its_child_sas_back() {
     let mut pair = members(3);
     let update = |pair: &mut Pair, new: &str| Command::UpdateAddresses {
