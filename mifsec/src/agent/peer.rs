@@ -203,6 +203,10 @@ impl Agent {
                     ],
                 );
             }
+            ike::Event::InterfaceAdded { .. }
+            | ike::Event::AddRefused { .. }
+            | ike::Event::InterfaceDeleted { .. }
+            | ike::Event::DeleteRefused { .. } => {}
             ike::Event::MoveRefused { ike, iface, reason } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
                 if let Some(peer) = self.peers.get_mut(&ike) {

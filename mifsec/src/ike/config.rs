@@ -88,6 +88,8 @@ pub struct Limits {
     pub ike_sas: usize,
     /// Child SAs of one IKE SA.
     pub children: usize,
+    /// SAs one MIF_ADD_INTERFACE may derive.
+    pub derived: usize,
     /// Interfaces a peer may announce.
     pub interfaces: usize,
     /// Window we offer by SET_WINDOW_SIZE (RFC 7296 2.3).
@@ -103,7 +105,8 @@ impl Default for Limits {
             cookie_threshold: 64,
             half_open_lifetime: Duration::from_secs(30),
             ike_sas: 65_536,
-            children: 64,
+            children: 1024,
+            derived: 256,
             interfaces: usize::from(DEFAULT_RECORDS),
             window: 8,
             message: 16_384,

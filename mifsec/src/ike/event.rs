@@ -198,6 +198,46 @@ pub enum Command {
         /// The peer's.
         remote: IfaceId,
     },
+    /// One of our interfaces is new to the peer: SAs for it are derived from those
+    /// there are, in one exchange (MIF_ADD_INTERFACE). Answered by
+    /// [`Event::InterfaceAdded`] or [`Event::AddRefused`].
+    AddInterface {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Our interface.
+        iface: IfaceId,
+        /// The peer's interface the new SAs go to.
+        remote: IfaceId,
+        /// Our address on it.
+        local_addr: IpAddr,
+        /// The peer's outer address.
+        remote_addr: IpAddr,
+        /// Inner addresses in the new selectors, in place of those of the templates;
+        /// none leaves the selectors as they are.
+        inner: Vec<IpAddr>,
+        /// Ask for inner addresses in the same exchange, of the families configured.
+        lease: bool,
+        /// Equal selectors on several paths are meant.
+        bundle: bool,
+        /// Interfaces of ours whose SAs are templates, in this order; empty for all.
+        from: Vec<IfaceId>,
+        /// With a key exchange of its own.
+        pfs: bool,
+    },
+    /// One of our interfaces goes, with all SAs on it (MIF_DELETE_INTERFACE).
+    /// Answered by [`Event::InterfaceDeleted`] or [`Event::DeleteRefused`].
+    DeleteInterface {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Our interface.
+        iface: IfaceId,
+        /// SAs whose outer address is the interface's.
+        outer: bool,
+        /// SAs whose selectors are addresses of the interface.
+        ts: bool,
+        /// They move to its first alternate and live on there.
+        move_first: bool,
+    },
     /// Delete one Child SA at both ends.
     DeleteChild {
         /// Which.
@@ -392,6 +432,15 @@ pub struct MifSession {
     pub probe: ProbeKeys,
 }
 
+/// Whose interface something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// Ours.
+    Local,
+    /// The peer's.
+    Remote,
+}
+
 /// News for the agent.
 #[derive(Debug)]
 pub enum Event {
@@ -560,6 +609,55 @@ pub enum Event {
         /// Of which IKE SA.
         ike: IkeId,
         /// The interface that was to move.
+        iface: IfaceId,
+        /// Why, with the mend.
+        reason: Failure,
+    },
+    /// SAs for a further interface were derived; those that are new are SA requests
+    /// of the same step.
+    InterfaceAdded {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interface.
+        end: End,
+        /// The interface.
+        iface: IfaceId,
+        /// The other end's interface the new SAs go to.
+        remote: IfaceId,
+        /// SA pairs that are new.
+        created: usize,
+        /// Templates of which there is an equal already.
+        skipped: usize,
+        /// Inner addresses leased for it: ours or the peer's, as `end` says.
+        leases: Vec<IpAddr>,
+    },
+    /// No SA was derived for an interface of ours.
+    AddRefused {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface.
+        iface: IfaceId,
+        /// Why, with the mend.
+        reason: Failure,
+        /// CREATE_CHILD_SA may do.
+        fall_back: bool,
+    },
+    /// An interface is gone with its SAs; SA requests of the same step remove them.
+    InterfaceDeleted {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Whose interface.
+        end: End,
+        /// The interface.
+        iface: IfaceId,
+        /// SA pairs removed here.
+        removed: usize,
+    },
+    /// An interface of ours was not deleted.
+    DeleteRefused {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The interface.
         iface: IfaceId,
         /// Why, with the mend.
         reason: Failure,

@@ -9,16 +9,22 @@
 
 #![forbid(unsafe_code)]
 
+mod add;
 mod alternates;
 mod code;
+mod delete;
+mod derived;
 mod interfaces;
 mod maddr;
 mod outer;
 mod supported;
 mod update;
 
+pub use add::{AddFlags, AddInterface, AddMode, NONCE_LEN};
 pub use alternates::{Alternates, MAX_ALTERNATES, default_list};
 pub use code::{VENDOR_ID, error, is_vendor_id, status};
+pub use delete::{DeleteFlags, DeleteInterface};
+pub use derived::{DerivedFlags, DerivedSa, DerivedSas};
 pub use interfaces::{
     DEFAULT_RECORDS, IfaceState, InterfaceRecord, Interfaces, LinkClass, MAX_ADDRESSES, MAX_RECORDS,
 };
@@ -60,6 +66,12 @@ pub enum MifError {
     /// An interface named twice in one table, or named 0.
     #[error("interface {0:?} named twice or with the reserved number")]
     Interface(IfaceId),
+    /// A mode that is none.
+    #[error("mode {0}")]
+    Mode(u8),
+    /// Fields that contradict each other.
+    #[error("fields contradict each other")]
+    Fields,
 }
 
 impl From<Truncated> for MifError {
@@ -81,6 +93,8 @@ impl MifError {
             Self::TooMany(_) => "mif_too_many",
             Self::Spi(_) => "mif_probe_spi",
             Self::Interface(_) => "mif_interface",
+            Self::Mode(_) => "mif_mode",
+            Self::Fields => "mif_fields",
         }
     }
 
@@ -92,7 +106,10 @@ impl MifError {
             Self::TooMany(_) => error::MIF_LIMIT_EXCEEDED,
             Self::Interface(_) => error::MIF_UNKNOWN_INTERFACE,
             Self::Version(_) => error::MIF_UNSUPPORTED,
-            Self::Truncated | Self::TooLong | Self::Spi(_) => NotifyType::INVALID_SYNTAX,
+            Self::Mode(_) => error::MIF_MODE_MISMATCH,
+            Self::Truncated | Self::TooLong | Self::Spi(_) | Self::Fields => {
+                NotifyType::INVALID_SYNTAX
+            }
         }
     }
 }

@@ -79,8 +79,12 @@ impl Features {
             | Self::UPDATE.0
             | Self::ALTERNATES.0
             | Self::DEFAULT_MULTIHOMING.0
+            | Self::ADD_IF.0
+            | Self::DERIVE.0
+            | Self::DELETE_IF.0
             | Self::CREATE_CHILD.0
             | Self::ESP_PROBE.0
+            | Self::PFS_DERIVE.0
             | Self::BUNDLE.0,
     );
 
@@ -104,8 +108,8 @@ impl Supported {
         Self {
             max_ifaces: DEFAULT_RECORDS,
             max_alternates: MAX_ALTERNATES,
-            max_derived: 64,
-            max_path_sas: 128,
+            max_derived: 256,
+            max_path_sas: 1024,
             features: Features::IMPLEMENTED,
             probe_spi,
         }
