@@ -19,6 +19,7 @@ mod guard;
 mod handle;
 mod lifetime;
 mod mobike;
+mod moves;
 mod network;
 mod paths;
 mod peer;

@@ -78,6 +78,7 @@
 
 mod budget;
 mod candidates;
+mod carry;
 mod engine;
 mod home;
 mod liveness;

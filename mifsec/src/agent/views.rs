@@ -258,6 +258,25 @@ pub struct SaPath {
     pub remote_iface: u16,
 }
 
+/// What moves for one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovePlan {
+    /// The authenticated identity.
+    pub peer: String,
+    /// The access that is carried.
+    pub from: String,
+    /// The access that carries it.
+    pub to: String,
+    /// Child SAs that ride along; none of them is touched.
+    pub sas: usize,
+    /// Path entries rewritten, one map write each.
+    pub paths: usize,
+    /// Requests the peer is told with.
+    pub messages: usize,
+    /// The IKE channel moves, too.
+    pub channel: bool,
+}
+
 /// One line of `monitor`: `event` names it, the rest depends on it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EventView {

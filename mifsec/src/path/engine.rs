@@ -1,5 +1,6 @@
 //! The tables, and which path an input is for.
 
+mod carry;
 mod resolve;
 mod tables;
 
@@ -8,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::NO_PATH;
 use super::candidates::Rank;
+use super::carry::Carriers;
 use super::output::Output;
 use super::probe::{Probe, ProbeKind};
 use super::state::{Key, Path, pair_of, path_id};
 use super::timing::{ACTIVE_FOR, MAX_REMOTE_IFACES, REPLIES_PER_SECOND};
 use super::types::{
-    Activity, Channel, Config, Event, LocalIface, PathView, PeerParams, RemoteIface, RemoteMove,
-    TimerKind, Transmit, TransmitKind,
+    Activity, Channel, Config, End, Event, LocalIface, PathView, PeerParams, RemoteIface,
+    RemoteMove, TimerKind, Transmit, TransmitKind,
 };
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, Family, IfaceId, IfacePair, IkeId, PathIndex};
@@ -49,6 +51,9 @@ struct Peer {
     /// Until when indices of its former paths rest.
     resting: VecDeque<Instant>,
     homes: BTreeMap<IfaceId, IfaceId>,
+    carriers: Carriers,
+    /// Interfaces of either end it does without.
+    forgotten: BTreeSet<(End, IfaceId)>,
     /// The highest sequence number seen in the probe SA.
     newest: u64,
     active_until: Option<Instant>,
@@ -74,6 +79,11 @@ impl Peer {
     fn is_home(&self, pair: IfacePair) -> bool {
         let id = path_id(pair, self.params.initiator);
         pair.remote == IfaceId::CHANNEL || self.homes.get(&id.initiator) == Some(&id.responder)
+    }
+
+    fn does_without(&self, pair: IfacePair) -> bool {
+        self.forgotten.contains(&(End::Local, pair.local))
+            || self.forgotten.contains(&(End::Remote, pair.remote))
     }
 
     fn pair_paths(&self, pair: IfacePair) -> impl Iterator<Item = PathIndex> + '_ {
@@ -131,6 +141,8 @@ impl Engine {
             origin: NO_PATH,
             resting: VecDeque::new(),
             homes: BTreeMap::new(),
+            carriers: Carriers::default(),
+            forgotten: BTreeSet::new(),
             newest: 0,
             active_until: None,
             replies: REPLIES_PER_SECOND,
@@ -187,6 +199,9 @@ impl Engine {
             Rank::default()
         };
         peer.remotes = ifaces.into_iter().map(|iface| (iface.id, iface)).collect();
+        let remotes = &peer.remotes;
+        peer.forgotten
+            .retain(|(end, iface)| *end == End::Local || !remotes.contains_key(iface));
         while peer.remotes.len() > MAX_REMOTE_IFACES {
             peer.remotes.pop_last();
             self.out.count("path_table_limit");
@@ -229,10 +244,15 @@ impl Engine {
         };
         let indices: Vec<_> = peer.paths.values().copied().collect();
         for index in indices {
-            if let Some(path) = self.paths.get_mut(&index)
-                && path.key().pair.remote == moved.old_iface
-            {
-                path.remote_moved(&moved, rank, &mut self.out, now);
+            let Some(path) = self.paths.get_mut(&index) else {
+                continue;
+            };
+            let on = path.key().pair.remote;
+            if on == moved.new_iface {
+                path.remote_at(&moved.new, rank, &mut self.out, now);
+            }
+            if on == moved.old_iface && moved.old_is_dead {
+                path.remote_dead(&moved, &mut self.out, now);
             }
         }
         self.settle_peer(ike, now);
@@ -325,6 +345,7 @@ impl Engine {
     /// Data opened on an SA of this path from an address that is not known.
     pub fn handle_new_source(&mut self, path: PathIndex, arrival: Arrival, now: Instant) {
         self.last_now = Some(now);
+        let path = self.carrier_at(path, arrival);
         if let Some(path) = self.paths.get_mut(&path) {
             path.new_source(arrival, &mut self.out, now);
         }
@@ -339,7 +360,16 @@ impl Engine {
             return;
         };
         let ike = state.key().ike;
-        if state.activity(activity, now) {
+        let active = if self.out.carriage.is_carried(path) {
+            let sent = state.sent_elsewhere(activity);
+            if sent {
+                self.sent_for_riders(path, now);
+            }
+            sent
+        } else {
+            state.activity(activity, now)
+        };
+        if active {
             self.mark_active(ike, now);
         }
         self.reschedule(path);
@@ -395,7 +425,9 @@ impl Engine {
             .flat_map(|peer| {
                 peer.paths.values().filter_map(|index| {
                     let path = self.paths.get(index)?;
-                    Some(path.view(*index == peer.channel))
+                    let pair = path.key().pair;
+                    let by = Some(peer.carriers.pair(pair)).filter(|by| *by != pair);
+                    Some(path.view(*index == peer.channel, by))
                 })
             })
             .collect()

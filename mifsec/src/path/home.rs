@@ -4,7 +4,9 @@
 //! every usable interface of the original initiator is at home with the
 //! responder's best usable interface that shares a family with it. Best is `up`
 //! before `backup`, then the lowest priority number; where several are equally
-//! good, the initiator's interfaces take turns, in the order of their ids.
+//! good, the initiator's interfaces take turns, in the order of their ids. A home
+//! once chosen stays: a better interface of the responder's moves what is there
+//! (MIF_UPDATE_ADDRS with SELECT_PEER) and makes no home of its own.
 
 use std::collections::BTreeMap;
 
@@ -21,27 +23,36 @@ pub(super) struct Candidate {
     pub(super) v6: bool,
 }
 
-/// Initiator's interface to responder's.
+/// Initiator's interface to responder's. What is in `before` stays.
 pub(super) fn homes(
     initiator: impl IntoIterator<Item = Candidate>,
     responder: &[Candidate],
+    before: &BTreeMap<IfaceId, IfaceId>,
 ) -> BTreeMap<IfaceId, IfaceId> {
     let mut initiator: Vec<_> = initiator.into_iter().collect();
     initiator.sort_by_key(|iface| iface.id);
     let mut responder: Vec<_> = responder.to_vec();
     responder.sort_by_key(|iface| (iface.state, iface.priority, iface.id));
 
-    let mut homes = BTreeMap::new();
+    let share = |a: &Candidate, b: &Candidate| a.v4 && b.v4 || a.v6 && b.v6;
+    let mut homes = before.clone();
     // The turn is the place in the whole table, so that an interface going down
     // does not send the others elsewhere.
     for (turn, iface) in initiator.iter().enumerate() {
         if !iface.state.usable() {
             continue;
         }
+        if let Some(home) = before.get(&iface.id) {
+            let home = responder.iter().find(|other| other.id == *home);
+            // Down it may come back; with no family in common it will not do.
+            if home.is_none_or(|home| !home.state.usable() || share(iface, home)) {
+                continue;
+            }
+        }
         let shared: Vec<_> = responder
             .iter()
             .filter(|other| other.state.usable())
-            .filter(|other| iface.v4 && other.v4 || iface.v6 && other.v6)
+            .filter(|other| share(iface, other))
             .collect();
         let Some(best) = shared.first() else {
             continue;
@@ -72,7 +83,7 @@ mod tests {
     }
 
     fn pairs(initiator: &[Candidate], responder: &[Candidate]) -> Vec<(u16, u16)> {
-        homes(initiator.iter().copied(), responder)
+        homes(initiator.iter().copied(), responder, &BTreeMap::new())
             .into_iter()
             .map(|(from, to)| (from.0, to.0))
             .collect()
@@ -115,6 +126,25 @@ mod tests {
         gateway[0].v6 = true;
         assert_eq!(pairs(&[iface(1, 0)], &gateway), [(1, 2)]);
         assert_eq!(pairs(&[iface(1, 0)], &gateway[..1]), []);
+    }
+
+    #[test]
+    fn a_home_stays_when_a_better_interface_comes() {
+        let before = BTreeMap::from([(IfaceId(1), IfaceId(1))]);
+        let mut gateway = [iface(1, 1), iface(2, 0)];
+        let chosen = |gateway: &[Candidate]| {
+            let user = [iface(1, 0), iface(2, 0)];
+            homes(user, gateway, &before)
+                .into_values()
+                .map(|home| home.0)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&gateway), [1, 2], "the second chooses among all");
+        gateway[0].state = IfaceState::Down;
+        assert_eq!(chosen(&gateway), [1, 2], "lent, not left");
+        gateway[0].state = IfaceState::Up;
+        (gateway[0].v4, gateway[0].v6) = (false, true);
+        assert_eq!(chosen(&gateway), [2, 2], "no family in common");
     }
 
     #[test]

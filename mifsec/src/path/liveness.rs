@@ -221,6 +221,18 @@ impl Liveness {
         (passed || sent, sent)
     }
 
+    /// What left was not for here: nothing is expected back. Returns whether
+    /// anything did.
+    pub(super) fn sent_elsewhere(&mut self, activity: Activity) -> bool {
+        self.waiting_since = None;
+        activity.sent > std::mem::replace(&mut self.data_sent, activity.sent)
+    }
+
+    /// Something left that was counted elsewhere.
+    pub(super) fn sent_for_riders(&mut self, now: Instant) {
+        self.waiting_since.get_or_insert(now);
+    }
+
     fn received(&mut self, at: Instant) {
         self.last_rx = Some(self.last_rx.map_or(at, |last| last.max(at)));
         if self.waiting_since.is_some_and(|since| at >= since) {

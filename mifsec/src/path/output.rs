@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::budget::Budget;
-use super::types::{Event, Transmit};
+use super::carry::Carriage;
+use super::types::{Entry, Event, Transmit};
 use crate::crypto::Entropy;
 use crate::ids::{Arrival, PathIndex};
 
@@ -14,6 +15,7 @@ pub(super) struct Output {
     pub(super) entropy: Box<dyn Entropy>,
     pub(super) counters: BTreeMap<&'static str, u64>,
     pub(super) budget: Budget,
+    pub(super) carriage: Carriage,
     /// Who claims an arrival; the last one owns it. More than one does when
     /// interfaces are merged, or when a peer is back before its old SA is gone.
     arrivals: BTreeMap<Arrival, Vec<PathIndex>>,
@@ -29,6 +31,7 @@ impl Output {
             entropy,
             counters: BTreeMap::new(),
             budget: Budget::default(),
+            carriage: Carriage::default(),
             arrivals: BTreeMap::new(),
             epoch: None,
         }
@@ -36,6 +39,20 @@ impl Output {
 
     pub(super) fn event(&mut self, event: Event) {
         self.events.push_back(event);
+    }
+
+    /// A path's own entry is now this; the maps have it unless it is carried.
+    pub(super) fn entry(&mut self, path: PathIndex, entry: Entry) {
+        self.events.extend(self.carriage.entry(path, entry));
+    }
+
+    pub(super) fn removed(&mut self, path: PathIndex) {
+        self.events.extend(self.carriage.removed(path));
+    }
+
+    /// Who carries the path, see [`Carriage::set`].
+    pub(super) fn carried(&mut self, path: PathIndex, carrier: Option<Option<PathIndex>>) {
+        self.events.extend(self.carriage.set(path, carrier));
     }
 
     pub(super) fn count(&mut self, reason: &'static str) {

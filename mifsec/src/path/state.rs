@@ -16,8 +16,8 @@ use super::output::Output;
 use super::probe::{PROBE_LEN, PathId, Probe};
 use super::timing::{CHALLENGE_FIRST, GRACE, KEEPALIVE_INTERVAL, MAX_REMOTES};
 use super::types::{
-    Activity, Channel, DownReason, Entry, Event, LocalIface, RemoteIface, RemoteMove, TimerKind,
-    Transmit, TransmitKind, Validation,
+    Activity, Channel, DownReason, Entry, Event, LocalIface, RemoteAddr, RemoteIface, RemoteMove,
+    TimerKind, Transmit, TransmitKind, Validation,
 };
 use crate::ids::{Arrival, Family, IfacePair, IkeId, PathIndex};
 
@@ -318,22 +318,26 @@ impl Path {
     }
 
     /// The peer says where its interface is now.
-    pub(super) fn remote_moved(
+    pub(super) fn remote_at(
         &mut self,
-        moved: &RemoteMove,
+        address: &RemoteAddr,
         rank: Rank,
         out: &mut Output,
         now: Instant,
     ) {
-        if Family::of(moved.new.ip) == self.key.family && !moved.new.behind_nat {
-            let remote = self.remote_addr(moved.new.ip, moved.new.port);
+        if Family::of(address.ip) == self.key.family && !address.behind_nat {
+            let remote = self.remote_addr(address.ip, address.port);
             let active = self.active_remote();
             let entry = self.candidates.announce(remote, active);
-            entry.label = Some(moved.new.ip);
+            entry.label = Some(address.ip);
             entry.rank = entry.rank.max(rank);
         }
+        self.propose(out, now);
+    }
+
+    /// The peer says that it cannot be reached where its interface was.
+    pub(super) fn remote_dead(&mut self, moved: &RemoteMove, out: &mut Output, now: Instant) {
         if let Some(active) = self.active
-            && moved.old_is_dead
             && Family::of(moved.old) == self.key.family
         {
             let label = self
@@ -344,7 +348,8 @@ impl Path {
                 .unwrap_or(active.remote.ip());
             // A probe from the new address may have been here first.
             let is_old = label == moved.old || !self.has_label(moved.old);
-            if is_old && label != moved.new.ip {
+            let same_iface = moved.old_iface == moved.new_iface;
+            if is_old && (label != moved.new.ip || !same_iface) {
                 self.live.take_down(true, now);
                 self.set_down(DownReason::RemoteAddress, out, now);
             }
@@ -524,6 +529,17 @@ impl Path {
         passed
     }
 
+    /// Data left on the path's index over what carries it. Returns whether any did.
+    pub(super) fn sent_elsewhere(&mut self, activity: Activity) -> bool {
+        self.live.sent_elsewhere(activity)
+    }
+
+    /// Data of paths that ride on this one has left.
+    pub(super) fn sent_for_riders(&mut self, now: Instant) {
+        self.live.sent_for_riders(now);
+        self.last_tx = Some(now);
+    }
+
     pub(super) fn set_active_until(&mut self, until: Instant, now: Instant) {
         self.live.set_active_until(until, now);
     }
@@ -611,7 +627,7 @@ impl Path {
         for (_, arrival) in std::mem::take(&mut self.old_arrivals) {
             out.release(arrival, self.index);
         }
-        out.event(Event::Removed { path: self.index });
+        out.removed(self.index);
     }
 
     pub(super) fn path_id(&self) -> PathId {
@@ -652,18 +668,16 @@ impl Path {
         let Some(active) = self.active else {
             return;
         };
-        out.event(Event::Entry {
-            path: self.index,
-            entry: Entry {
-                up: self.up,
-                ifindex: self.local.ifindex,
-                local: active.local,
-                remote: active.remote,
-                next_hop: self.next_hop(active),
-                mtu: self.mtu(),
-                layer3: self.local.layer3,
-            },
-        });
+        let entry = Entry {
+            up: self.up,
+            ifindex: self.local.ifindex,
+            local: active.local,
+            remote: active.remote,
+            next_hop: self.next_hop(active),
+            mtu: self.mtu(),
+            layer3: self.local.layer3,
+        };
+        out.entry(self.index, entry);
     }
 
     fn next_hop(&self, active: Active) -> IpAddr {

@@ -220,6 +220,15 @@ impl Entry {
     }
 }
 
+/// Whose interface is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// Ours.
+    Local,
+    /// The peer's.
+    Remote,
+}
+
 /// Why a path can not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DownReason {
@@ -392,6 +401,9 @@ pub struct PathView {
     pub channel: bool,
     /// The SAs of its pair belong on it.
     pub home: bool,
+    /// The pair whose path its index leads to, if not its own. Everything else
+    /// here is the path's own: it is probed as before.
+    pub carried_by: Option<IfacePair>,
     /// Smoothed round-trip time.
     pub rtt: Option<Duration>,
     /// Recent probes without an answer, in parts per million.

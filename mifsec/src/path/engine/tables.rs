@@ -9,6 +9,7 @@ use crate::path::candidates::Rank;
 use crate::path::home::{self, homes};
 use crate::path::state::{Key, Path};
 use crate::path::timing::MAX_REMOTE_IFACES;
+use crate::path::types::End;
 
 impl Engine {
     /// Makes a peer's paths what the tables say: creates what is missing,
@@ -21,6 +22,7 @@ impl Engine {
         peer.homes = self.choose_homes(&peer);
         let pairs: BTreeSet<_> = peer.paths.keys().map(|(pair, _)| *pair).collect();
         self.peers.insert(ike, peer);
+        self.settle_carried(ike);
         for pair in pairs {
             self.settle_pair(ike, pair, now);
         }
@@ -37,7 +39,8 @@ impl Engine {
                     };
                     let shared = local.addresses.iter().any(|a| Family::of(*a) == family)
                         && remote.addresses.iter().any(|a| Family::of(a.ip) == family);
-                    let usable = local.state.usable() && remote.state.usable();
+                    let usable =
+                        local.state.usable() && remote.state.usable() && !peer.does_without(pair);
                     if shared && usable && !peer.paths.contains_key(&(pair, family)) {
                         missing.push(Key { ike, pair, family });
                     }
@@ -138,9 +141,11 @@ impl Engine {
     }
 
     pub(super) fn choose_homes(&self, peer: &Peer) -> BTreeMap<IfaceId, IfaceId> {
+        let wanted = |end, id| !peer.forgotten.contains(&(end, id));
         let ours: Vec<_> = self
             .locals
             .values()
+            .filter(|iface| wanted(End::Local, iface.id))
             .map(|iface| home::Candidate {
                 id: iface.id,
                 state: iface.state,
@@ -152,6 +157,7 @@ impl Engine {
         let theirs: Vec<_> = peer
             .remotes
             .values()
+            .filter(|iface| wanted(End::Remote, iface.id))
             .map(|iface| home::Candidate {
                 id: iface.id,
                 state: iface.state,
@@ -160,16 +166,12 @@ impl Engine {
                 v6: iface.addresses.iter().any(|address| address.ip.is_ipv6()),
             })
             .collect();
-        let mut chosen = if peer.params.initiator {
-            homes(ours, &theirs)
+        let (from, to) = if peer.params.initiator {
+            (ours, theirs)
         } else {
-            homes(theirs, &ours)
+            (theirs, ours)
         };
-        // An interface without a choice keeps the home it had.
-        for (from, to) in &peer.homes {
-            chosen.entry(*from).or_insert(*to);
-        }
-        chosen
+        homes(from, &to, &peer.homes)
     }
 
     /// Which family of a pair is home: the first that is validated, IPv4 where
@@ -193,8 +195,9 @@ impl Engine {
         };
         let channel = peer.channel;
         for index in indices {
+            let needed = home || channel == index || self.out.carriage.carries(index);
             if let Some(path) = self.paths.get_mut(&index) {
-                path.watch(home || channel == index, now);
+                path.watch(needed, now);
                 path.tell_home(home && chosen == Some(index), &mut self.out);
             }
             self.reschedule(index);
@@ -203,8 +206,9 @@ impl Engine {
 
     pub(super) fn discard(&mut self, index: PathIndex, now: Instant) {
         if let Some(mut path) = self.paths.remove(&index) {
+            let told = self.out.carriage.is_told(index);
             path.remove(&mut self.out);
-            if path.is_validated() {
+            if path.is_validated() || told {
                 self.free.push_back((now + INDEX_REST, index));
             } else {
                 // It never was in the maps.

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use super::Path;
+use crate::ids::IfacePair;
 use crate::path::types::{PathView, Validation};
 
 impl Path {
-    pub(in crate::path) fn view(&self, channel: bool) -> PathView {
+    pub(in crate::path) fn view(&self, channel: bool, carried_by: Option<IfacePair>) -> PathView {
         let trying = self.candidates.pairs.iter().next();
         let validation = match self.active {
             Some(_) if self.live.is_doubted() => Validation::Suspect,
@@ -42,6 +43,7 @@ impl Path {
             validated: self.validated,
             channel,
             home: self.told_home == Some(true),
+            carried_by,
             rtt: self.live.rtt().smoothed(),
             loss_ppm: self.live.loss_ppm(),
             mtu: self.mtu(),
