@@ -432,15 +432,6 @@ pub struct MifSession {
     pub probe: ProbeKeys,
 }
 
-/// Whose interface something is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum End {
-    /// Ours.
-    Local,
-    /// The peer's.
-    Remote,
-}
-
 /// News for the agent.
 #[derive(Debug)]
 pub enum Event {
