@@ -33,6 +33,7 @@ mod secrets;
 mod setup;
 mod show;
 mod socket;
+mod standby;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -507,6 +508,7 @@ impl Agent {
             let views = self.path.views();
             self.note_dark(&views, now);
             self.ensure_channels(&views, now);
+            self.ensure_standbys(&views, now);
             self.ensure_members(&views, now);
             self.publish(&views, now);
         }
@@ -518,7 +520,8 @@ impl Agent {
         let mut any = false;
         while let Some(transmit) = self.ike.poll_transmit() {
             any = true;
-            let (ifindex, local, remote) = (transmit.ifindex, transmit.local, transmit.remote);
+            let (local, remote) = (transmit.local, transmit.remote);
+            let ifindex = self.accesses.out_of(transmit.ifindex, local.ip());
             let sent = if local.port() == self.config.agent.port {
                 let mut marked = NON_ESP_MARKER.to_vec();
                 marked.extend_from_slice(&transmit.payload);

@@ -27,6 +27,7 @@ const HONEST: Mobility = Mobility {
     mobike: true,
     force_udp: false,
     no_nats: false,
+    early_announce: false,
 };
 
 fn with(mut config: EngineConfig, mobility: Mobility) -> EngineConfig {

@@ -297,6 +297,15 @@ impl Accesses {
             .map(|l| l.id)
     }
 
+    /// The device a message from `address` leaves by, if the sender did not say.
+    pub(super) fn out_of(&self, ifindex: u32, address: IpAddr) -> u32 {
+        let found = self.local.values().find(|l| l.addresses.contains(&address));
+        match ifindex {
+            0 => found.map_or(0, |l| l.ifindex),
+            known => known,
+        }
+    }
+
     pub(super) fn settings(&self, id: IfaceId) -> Option<&config::Access> {
         let iface = self.ifaces.iter().find(|i| i.id == id)?;
         self.config.get(iface.access)

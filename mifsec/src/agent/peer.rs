@@ -55,6 +55,8 @@ pub(super) struct Peer {
     pub(super) names: Brought,
     /// What is kept of a peer without MIF.
     pub(super) mobike: Mobike,
+    /// Pairs the engine knows to work besides the channel's.
+    pub(super) standbys: Vec<ike::Channel>,
 }
 
 impl Peer {
@@ -124,6 +126,7 @@ impl Agent {
                         domains,
                     },
                     mobike: Mobike::new(mobike, peer_addresses),
+                    standbys: Vec::new(),
                 };
                 self.established(ike, established, mif, nat_local, now);
             }
@@ -159,6 +162,9 @@ impl Agent {
             ike::Event::ChannelQuiet { ike, tries } => {
                 tracing::debug!(ike = ike.0, tries, "no answer on the IKE channel");
                 self.channel_quiet(ike, now);
+            }
+            ike::Event::ChannelAnswered { ike, channel } => {
+                self.channel_answered(ike, channel, now);
             }
             ike::Event::Redirected {
                 ike,

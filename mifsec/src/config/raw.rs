@@ -96,6 +96,7 @@ pub(super) struct Peer {
     pub(super) mif: Option<String>,
     pub(super) mobike: Option<String>,
     pub(super) nat: Option<String>,
+    pub(super) early_announce: Option<bool>,
     pub(super) childless: Option<bool>,
     #[serde(default)]
     pub(super) child: Vec<Spanned<Child>>,

@@ -176,6 +176,9 @@ pub struct Mobility {
     pub force_udp: bool,
     /// NO_NATS_ALLOWED in whatever says where we are (RFC 4555 3.9).
     pub no_nats: bool,
+    /// Initiator: our interfaces in the IKE_AUTH request, which somebody posing as the
+    /// responder can read (protocol 3.5), not in the first request after it.
+    pub early_announce: bool,
 }
 
 impl Default for Mobility {
@@ -185,6 +188,7 @@ impl Default for Mobility {
             mobike: true,
             force_udp: true,
             no_nats: false,
+            early_announce: false,
         }
     }
 }

@@ -180,6 +180,15 @@ pub enum Command {
         /// The new pair.
         channel: Channel,
     },
+    /// Pairs that are known to work besides the channel's, best first, all of them: a
+    /// request that stays unanswered goes there too. Without any the announced
+    /// addresses are tried.
+    SetStandby {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Validated pairs.
+        pairs: Vec<Channel>,
+    },
     /// The peer's address on the channel changed and was validated (a NAT
     /// rebinding): used from now, no message.
     ChannelRemote {
@@ -552,6 +561,14 @@ pub enum Event {
         ike: IkeId,
         /// Retransmissions so far, from 2.
         tries: u32,
+    },
+    /// The answer to a request came on another pair than the channel's: that one
+    /// works. Nothing has moved.
+    ChannelAnswered {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// The pair.
+        channel: Channel,
     },
     /// The peer's gateway sends us to another one (RFC 5685); the IKE SA ends with
     /// [`Failure::Redirected`].

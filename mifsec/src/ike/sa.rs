@@ -16,6 +16,7 @@ mod fragment;
 mod handover;
 #[cfg(feature = "testing")]
 mod inspect;
+mod standby;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,6 +42,7 @@ use super::window::{Datagrams, Inbound, Outbound};
 pub(super) use ageing::{Ageing, Lingering};
 pub(super) use children::{Child, Installation};
 pub(super) use handover::{Handover, OldIkeSa, Successor, begin as handed_over};
+pub(super) use standby::Standby;
 
 /// How long a [`Phase::Spent`] IKE SA answers duplicates: longer than a peer
 /// with default timing needs to retransmit three times.
@@ -111,6 +113,8 @@ pub(super) struct IkeSa {
     pub(super) lingering: Vec<Lingering>,
     /// What rekeys replaced and is still there, by the handles it has since.
     pub(super) shells: Vec<IkeId>,
+    /// Where else a request goes that nobody answers.
+    pub(super) standby: Standby,
 }
 
 /// How far an IKE SA is.
@@ -204,6 +208,7 @@ impl IkeSa {
             handover: None,
             lingering: Vec::new(),
             shells: Vec::new(),
+            standby: Standby::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `mif`, `mobike`, `encapsulation` and `nat` of a `[[peer]]`, which depend on each
+//! `mif`, `mobike`, `encapsulation`, `nat` and `early_announce` of a `[[peer]]`, which depend on each
 //! other.
 
 use super::super::{ConfigError, raw};
@@ -12,6 +12,7 @@ pub(super) struct Words {
     mobike: Option<String>,
     encapsulation: Option<String>,
     nat: Option<String>,
+    early_announce: Option<bool>,
 }
 
 impl Words {
@@ -22,6 +23,7 @@ impl Words {
             mobike: raw.mobike.clone(),
             encapsulation: raw.encapsulation.clone(),
             nat: raw.nat.clone(),
+            early_announce: raw.early_announce,
         }
     }
 }
@@ -74,11 +76,22 @@ impl Checker<'_> {
                 )
                 .mend("remove mobike = \"off\", or nat"));
         }
+        let early_announce = words.early_announce.unwrap_or(false);
+        if early_announce && !mif {
+            return Err(self
+                .error(
+                    section,
+                    "early_announce",
+                    "is part of IKEv2-MIF, which is off".into(),
+                )
+                .mend("remove mif = \"off\", or early_announce"));
+        }
         Ok(Mobility {
             mif,
             mobike,
             force_udp,
             no_nats,
+            early_announce,
         })
     }
 }

@@ -85,6 +85,9 @@ impl Engine {
             Command::SetAlternates { ike, lists } => {
                 self.step(ike, |sa, cx| alternates::set(sa, cx, lists));
             }
+            Command::SetStandby { ike, pairs } => {
+                self.step(ike, |sa, _| sa.standby.given = pairs);
+            }
             Command::ChannelRemote { ike, remote } => self.step(ike, |sa, cx| {
                 let channel = Channel {
                     remote,

@@ -233,7 +233,7 @@ fn moves_are_remembered_of_announced_interfaces_only() {
         assert_eq!(two.tell(moved), []);
     }
     let mif = Two::sa(&mut two.b).mif.as_ref().unwrap();
-    assert_eq!(mif.moves.len(), 1);
+    assert_eq!(mif.moves.remembered(), 1);
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn nobody_moves_what_is_not_his() {
                 (1, 1),
                 "203.0.113.9",
             ),
-            mif_error::MIF_UNSUPPORTED,
+            mif_error::MIF_ADDRESS_REJECTED,
         ),
         (
             update(1, UpdateFlags::TRANSPORT, (1, 1), "192.0.2.9"),

@@ -41,6 +41,7 @@ impl IkeSa {
         if header.initiator == self.initiator {
             return cx.drop(DropReason::Unexpected);
         }
+        self.standby.arrived(bytes.len());
         match (body, header.response) {
             (Body::Protected(sealed), false) => self.receive_request(header, sealed, arrival, cx),
             (Body::Protected(sealed), true) => self.receive_response(header, sealed, arrival, cx),
@@ -201,6 +202,7 @@ impl IkeSa {
         cx: &mut Context,
     ) {
         self.reassembly.forget(false, header.message_id);
+        self.standby.authenticated();
         self.alive(cx);
         let refused = opened.is_err();
         self.follow_request(header.exchange, arrival, cx);
@@ -304,10 +306,12 @@ impl IkeSa {
                 return self.give_up_on(header.message_id, cx);
             }
         };
+        self.standby.authenticated();
         self.alive(cx);
         let Some(task) = self.outbound.answered(header.message_id) else {
             return;
         };
+        self.note_answered(arrival, cx);
         if task.exchange() != header.exchange {
             task.abandon(cx);
             return self.close(
@@ -452,10 +456,12 @@ impl IkeSa {
     }
 
     fn retransmit(&mut self, cx: &mut Context) {
+        let mut pairs = self.standby_pairs(cx);
         if let Phase::Replaced { successor } = self.phase
             && let Some(sa) = cx.sas.get(&successor)
         {
             self.channel = sa.channel;
+            pairs = sa.standby_pairs(cx);
         }
         for due in self.outbound.due(&cx.retransmit, cx.now()) {
             match due {
@@ -467,7 +473,10 @@ impl IkeSa {
                         });
                     }
                     cx.count("ike_retransmitted");
-                    self.send(datagrams, cx);
+                    self.send(datagrams.clone(), cx);
+                    if let Some(turn) = tries.checked_sub(QUIET_AFTER) {
+                        self.send_aside(datagrams, turn, &pairs, cx);
+                    }
                 }
                 Due::GaveUp => {
                     let reason = match &self.phase {

@@ -147,6 +147,7 @@ impl IkeSa {
             child_rivals,
             lingering,
             shells,
+            standby,
         } = old;
         self.id = *id;
         self.caller = *caller;
@@ -171,6 +172,7 @@ impl IkeSa {
         self.child_rivals = std::mem::take(child_rivals);
         self.lingering = std::mem::take(lingering);
         self.shells = std::mem::take(shells);
+        self.standby = std::mem::take(standby);
         *ageing = Ageing::default();
         let lifetime = self.peer.as_ref().map(|peer| peer.ike_rekey);
         self.ageing = lifetime.map_or_else(Ageing::default, |l| Ageing::start(l, cx));

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  request   SK{IDi, [CERT+], [CERTREQ], [IDr], AUTH, [N(INITIAL_CONTACT)], [CP], SAi2, TSi, TSr,
-//!               V, N(MIF_SUPPORTED)}
+//!               V, N(MIF_SUPPORTED), [N(MIF_INTERFACES)]}
 //!  response  SK{IDr, [CERT+], AUTH, [CP], SAr2, TSi, TSr, [V, N(MIF_SUPPORTED), N(MIF_INTERFACES)]}
 //!        or  SK{IDr, [CERT+], AUTH, [CP], N(error)}   the IKE SA stands without Child SA
 //!        or  SK{N(AUTHENTICATION_FAILED)}       nothing stands
@@ -49,6 +49,8 @@ pub(in crate::ike) struct AuthTask {
     initial: Initial,
     child: Option<Create>,
     probe_spi: Spi,
+    /// Our table in it.
+    early: Option<interfaces::Early>,
 }
 
 impl AuthTask {
@@ -60,6 +62,7 @@ impl AuthTask {
             initial,
             child: first.map(|config| Create::on_channel(config.clone(), sa)),
             probe_spi: cx.allocate_spi(),
+            early: None,
         }
     }
 
@@ -119,6 +122,9 @@ impl AuthTask {
         }
         if peer.mobility.mif {
             payloads.extend(interfaces::offer(self.probe_spi, cx));
+            if peer.mobility.early_announce {
+                self.early = interfaces::early(cx, &mut payloads);
+            }
         }
         payloads.extend(mobike::offer(sa, cx));
         Some(payloads)
@@ -140,6 +146,7 @@ impl AuthTask {
             initial,
             child,
             probe_spi,
+            early,
         } = *self;
         if let Err(reason) = authenticate_responder(sa, cx, &initial, payloads) {
             cx.release_spi(probe_spi);
@@ -166,6 +173,7 @@ impl AuthTask {
         let (leases, dns) = given.unwrap_or_default();
         sa.leases = leases;
         interfaces::agree(sa, cx, payloads, probe_spi);
+        interfaces::taken_early(sa, early);
         mobike::agree(sa, cx, payloads);
         if let Some(reason) = lacking(sa) {
             if let Some(create) = child {
@@ -235,6 +243,9 @@ pub(in crate::ike) fn respond(
         None => None,
     };
     sa.establish(config::Resolvers::default(), cx);
+    // A table before the tables' time: of one that cannot be read no word, it comes
+    // again.
+    interfaces::receive_table(sa, cx, &received.payloads);
     let initial = half_open.initial;
     match refused_address {
         // No address, no Child SA; the IKE SA stands (RFC 7296 3.15.4).

@@ -12,7 +12,7 @@ use crate::ike::sa::IkeSa;
 
 use super::alternates::Lists;
 use super::update::Moves;
-use super::{Payloads, Received, Task};
+use super::{Payloads, Received, Task, mobike};
 
 /// Without these there is no session worth the name.
 const NEEDED: Features = Features(Features::TUNNEL.0 | Features::ESP_PROBE.0);
@@ -147,6 +147,34 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
     });
 }
 
+/// A table that went out before it was known what the peer keeps.
+pub(super) struct Early {
+    epoch: u32,
+    records: usize,
+}
+
+/// Puts our table into the IKE_AUTH request, if it fits.
+pub(super) fn early(cx: &Context, payloads: &mut Vec<Payload>) -> Option<Early> {
+    let (epoch, records) = (cx.epoch, cx.ifaces.clone());
+    let mut table = Interfaces { epoch, records };
+    if table.records.is_empty() || table.fit(u8::MAX) {
+        return None;
+    }
+    payloads.push(Payload::Notify(table.notify()));
+    let records = table.records.len();
+    Some(Early { epoch, records })
+}
+
+/// The peer took that table, if it keeps as many interfaces.
+pub(super) fn taken_early(sa: &mut IkeSa, early: Option<Early>) {
+    if let (Some(mif), Some(early)) = (&mut sa.mif, early)
+        && usize::from(mif.peer_max_ifaces) >= early.records
+    {
+        mif.announced = Some(early.epoch);
+        mif.confirmed = Some(early.epoch);
+    }
+}
+
 /// The responder's side of IKE_AUTH: MIF only if asked, and the table, because
 /// the initiator has proved who it is.
 pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context) -> Vec<Payload> {
@@ -165,7 +193,7 @@ pub(in crate::ike) fn announce(sa: &mut IkeSa, cx: &mut Context) {
     }
 }
 
-/// `SK{[N(SET_WINDOW_SIZE)], N(MIF_INTERFACES)}`.
+/// `SK{[N(SET_WINDOW_SIZE)], N(MIF_INTERFACES), [N(ADDITIONAL_*)]}`.
 pub(super) fn build_announce(
     epoch: &mut Option<u32>,
     sa: &mut IkeSa,
@@ -181,6 +209,7 @@ pub(super) fn build_announce(
     if let Some(table) = table(mif, cx) {
         *epoch = Some(cx.epoch);
         payloads.push(Payload::Notify(table));
+        payloads.extend(mobike::beside_table(sa, cx));
     }
     (!payloads.is_empty()).then_some(payloads)
 }

@@ -136,6 +136,20 @@ pub(in crate::ike) fn announce(sa: &mut IkeSa, cx: &mut Context) {
     }
 }
 
+/// The same list beside a MIF table, so that both say the same (protocol 3.5).
+pub(super) fn beside_table(sa: &mut IkeSa, cx: &Context) -> Vec<Payload> {
+    if !is_news(sa, cx) {
+        return Vec::new();
+    }
+    let own = own_addresses(sa, cx);
+    let Some(mobike) = &mut sa.mobike else {
+        return Vec::new();
+    };
+    let list = notify::list(&own);
+    mobike.told = own;
+    list.into_iter().map(Payload::Notify).collect()
+}
+
 fn is_news(sa: &IkeSa, cx: &Context) -> bool {
     let told = sa.mobike.as_ref().map(|mobike| &mobike.told);
     told != Some(&own_addresses(sa, cx))

@@ -33,6 +33,14 @@ pub(in crate::ike) struct Moves {
     pub(in crate::ike) carried: Carried,
 }
 
+impl Moves {
+    /// Entries held because of the peer.
+    #[cfg(test)]
+    pub(in crate::ike) fn remembered(&self) -> usize {
+        self.last.len().max(self.carried.iter().count())
+    }
+}
+
 /// A move of one of our interfaces or of the IKE channel, or a choice among the
 /// peer's.
 #[derive(Debug, Clone, PartialEq, Eq)]
