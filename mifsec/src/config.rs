@@ -270,6 +270,11 @@ impl Peer {
     pub fn is_template(&self) -> bool {
         !self.remote_id.is_exact()
     }
+
+    /// The children that have Child SAs.
+    pub fn protected(&self) -> impl Iterator<Item = &Child> {
+        self.children.iter().filter(|c| c.policy == Policy::Protect)
+    }
 }
 
 /// Files of our own certificate.
@@ -305,13 +310,65 @@ impl Rekey {
     };
 }
 
-/// One selector of `local_ts` or `remote_ts`.
+/// One selector of `local_ts` or `remote_ts`: `dynamic` or a prefix, with protocol
+/// and ports if they are given, as `10.0.0.0/8[udp/5000-5010]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ts {
-    /// The leased address.
-    Dynamic,
-    /// A prefix.
-    Net(IpNet),
+pub struct Ts {
+    /// A prefix; `None` is the leased address.
+    pub net: Option<IpNet>,
+    /// IP protocol; 0 = any.
+    pub protocol: u8,
+    /// First and last port; `(0, 65535)` = any.
+    pub ports: (u16, u16),
+}
+
+impl Ts {
+    /// Any port.
+    pub const ANY_PORTS: (u16, u16) = (0, u16::MAX);
+
+    /// The leased address, whatever protocol and port.
+    pub const DYNAMIC: Self = Self {
+        net: None,
+        protocol: 0,
+        ports: Self::ANY_PORTS,
+    };
+
+    /// A prefix, whatever protocol and port.
+    #[must_use]
+    pub const fn net(net: IpNet) -> Self {
+        Self {
+            net: Some(net),
+            ..Self::DYNAMIC
+        }
+    }
+
+    /// Whether protocol or ports are said.
+    #[must_use]
+    pub fn is_part(&self) -> bool {
+        self.protocol != 0 || self.ports != Self::ANY_PORTS
+    }
+}
+
+/// `layout`: how a child's traffic has its inner addresses (protocol 0.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// One inner address over all accesses, flows spread over equal Child SAs.
+    #[default]
+    Bundle,
+    /// One inner address for each access, the application chooses (R12).
+    Pinned,
+}
+
+/// `policy`: what the SPD does with a service (RFC 4301 4.4.1, R61).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Through the tunnel or not at all.
+    #[default]
+    Protect,
+    /// In clear by an access, as without tunnel.
+    Bypass,
+    /// Refused.
+    Discard,
 }
 
 /// `[[peer.child]]`.
@@ -323,6 +380,12 @@ pub struct Child {
     pub local_ts: Vec<Ts>,
     /// Inner destinations.
     pub remote_ts: Vec<Ts>,
+    /// How it has its inner addresses.
+    pub layout: Layout,
+    /// What is done with its traffic.
+    pub policy: Policy,
+    /// Its place in the SPD, lower first; of equal ones the narrower selector.
+    pub order: i32,
     /// Indexes into [`Config::accesses`] it may use.
     pub accesses: Vec<usize>,
     /// Replay window in packets.

@@ -114,7 +114,7 @@ fn the_documented_files_are_accepted_with_their_defaults() {
     assert_eq!((laptop.agent.port, laptop.agent.ike_port), (4500, 500));
     assert_eq!(laptop.peers[0].start, Start::Auto);
     assert_eq!(laptop.peers[0].children[0].accesses, [0, 1]);
-    assert_eq!(laptop.peers[0].children[0].local_ts, [Ts::Dynamic]);
+    assert_eq!(laptop.peers[0].children[0].local_ts, [Ts::DYNAMIC]);
     assert_eq!(laptop.peers[0].dpd, Some(Duration::from_secs(30)));
     let off = LAPTOP.replace("psk_file", "dpd = 0\npsk_file");
     assert_eq!(files.load(&off).unwrap().peers[0].dpd, None, "0 = never");

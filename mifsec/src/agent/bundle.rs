@@ -25,6 +25,7 @@ use super::Agent;
 use super::anchors::Anchor;
 use super::lifetime::Lifetime;
 use super::peer::Peer;
+use super::spd;
 
 /// A responder sends at the latest this long after it installed an SA.
 const HOLD: Duration = Duration::from_secs(1);
@@ -401,7 +402,12 @@ impl Agent {
                 rest = other;
                 let bundle = self.bundle(peer, &same, views, now);
                 let ready = bundle.members.iter().any(|m| m.usable && !m.held);
-                ranked.push(((config, order, !ready), bundle));
+                let children = &self.config.peers[config].children;
+                let rank = children.get(order).map_or(0, |c| c.order);
+                for part in spd::split(bundle) {
+                    let rank = spd::rank(rank, &part.local, &part.remote);
+                    ranked.push(((rank, config, order, !ready), part));
+                }
             }
         }
         ranked.sort_by_key(|(rank, _)| *rank);

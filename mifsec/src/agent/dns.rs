@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Ts};
+use crate::config::Config;
 use crate::io::resolved::{Applied, Names, Resolved};
 
 use super::Agent;
@@ -141,8 +141,8 @@ fn domains(config: &Config, peer: usize, brought: &Brought) -> Vec<String> {
         return brought.domains.iter().map(|d| format!("~{d}")).collect();
     }
     let whole = config.peers.get(peer).is_some_and(|p| {
-        let mut selectors = p.children.iter().flat_map(|c| &c.remote_ts);
-        selectors.any(|ts| matches!(ts, Ts::Net(net) if net.prefix_len() == 0))
+        let mut selectors = p.protected().flat_map(|c| &c.remote_ts);
+        selectors.any(|ts| !ts.is_part() && ts.net.is_some_and(|net| net.prefix_len() == 0))
     });
     if whole && !brought.servers.is_empty() {
         return vec![EVERYTHING.to_owned()];

@@ -9,49 +9,43 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::{Config, Ts};
+use super::spd;
+use crate::config::{Config, Policy};
 use crate::ebpf::{Direction, SpdAction, SpdRule};
 
 /// All rules, in order. `established` names the peers with an IKE SA.
 pub(super) fn rules(config: &Config, established: &BTreeSet<&str>) -> Vec<SpdRule> {
-    let mut protected = BTreeSet::new();
-    for peer in &config.peers {
-        if !config.agent.lockdown && !established.contains(peer.name.as_str()) {
-            continue;
-        }
-        for ts in peer.children.iter().flat_map(|c| &c.remote_ts) {
-            match ts {
-                Ts::Net(net) => {
-                    protected.insert(*net);
-                }
-                // The peer's leases: wherever the pool may put it.
-                Ts::Dynamic => {
-                    let pool = config
-                        .pools
-                        .iter()
-                        .filter(|p| Some(&p.name) == peer.pool.as_ref());
-                    protected.extend(pool.flat_map(|p| p.cidr.iter().copied()));
-                }
+    let mut out: Vec<SpdRule> = Vec::new();
+    for entry in spd::entries(config) {
+        let up = || {
+            config
+                .peers
+                .get(entry.peer)
+                .is_some_and(|p| established.contains(p.name.as_str()))
+        };
+        let action = match entry.policy {
+            Policy::Protect if !config.agent.lockdown && !up() => continue,
+            Policy::Protect => SpdAction::ProtectTunnel,
+            Policy::Bypass => SpdAction::Bypass,
+            Policy::Discard => SpdAction::Discard,
+        };
+        for direction in [Direction::Out, Direction::In] {
+            let rule = SpdRule {
+                direction,
+                local: any(entry.remote),
+                remote: entry.remote,
+                protocol: entry.protocol,
+                local_ports: entry.local_ports.0..=entry.local_ports.1,
+                remote_ports: entry.remote_ports.0..=entry.remote_ports.1,
+                action,
+            };
+            // What comes first decides: a second one says nothing.
+            if !out.iter().any(|r| *r == rule) {
+                out.push(rule);
             }
         }
     }
-    // Longer prefixes first: the order is that of a reader, all rules protect.
-    let mut protected: Vec<IpNet> = protected.into_iter().collect();
-    protected.sort_by_key(|net| std::cmp::Reverse(net.prefix_len()));
-    protected
-        .into_iter()
-        .flat_map(|remote| {
-            [Direction::Out, Direction::In].map(|direction| SpdRule {
-                direction,
-                local: any(remote),
-                remote,
-                protocol: 0,
-                local_ports: 0..=u16::MAX,
-                remote_ports: 0..=u16::MAX,
-                action: SpdAction::ProtectTunnel,
-            })
-        })
-        .collect()
+    out
 }
 
 fn any(like: IpNet) -> IpNet {

@@ -4,13 +4,15 @@
 //! and rules for what is new are made; then the path engine may use it. A probe
 //! from a new address needs its rule, a dead path must not wait for one.
 
+mod services;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Routing, Ts};
+use crate::config::{Config, Routing};
 use crate::ids::Family;
 use crate::ike::Command;
 use crate::io::netlink::MAIN;
@@ -29,17 +31,25 @@ pub(super) struct Numbers {
     pub(super) anchors: u32,
     accesses: u32,
     access_rules: u32,
+    /// One table and one rule for each selector where order decides.
+    services: u32,
+    service_rules: u32,
+    service_count: u32,
     anchor_rule: u32,
     protected_rule: u32,
 }
 
 impl Numbers {
-    pub(super) fn new(table: u32) -> Self {
+    /// `services` is how many selectors have a rule of their own.
+    pub(super) fn new(table: u32, services: usize) -> Self {
         Self {
             protected: table,
             anchors: table + 1,
             accesses: table + 10,
             access_rules: table - 100,
+            services: table + 100,
+            service_rules: table - 50,
+            service_count: u32::try_from(services).unwrap_or(0),
             // Before the protected table: an `unreachable` there refuses packets
             // whatever device they are bound to.
             anchor_rule: table - 1,
@@ -49,7 +59,9 @@ impl Numbers {
 
     fn tables(&self, accesses: usize) -> BTreeSet<u32> {
         let per_access = (0..).take(accesses).map(|i| self.accesses + i);
-        per_access.chain([self.protected, self.anchors]).collect()
+        let services = (0..self.service_count).map(|i| self.services + i);
+        let others = [self.protected, self.anchors];
+        per_access.chain(services).chain(others).collect()
     }
 
     fn rules(&self) -> std::ops::RangeInclusive<u32> {
@@ -65,6 +77,9 @@ pub(super) struct Devices {
     pub(super) anchor_routes: Vec<Route>,
 }
 
+/// Inner addresses of the peers that are there, by their place in the configuration.
+pub(super) type Leases<'a> = &'a [(usize, Vec<IpAddr>)];
+
 /// All routes and rules that should be there.
 pub(super) struct Wanted {
     routes: BTreeSet<Route>,
@@ -79,7 +94,7 @@ pub(super) fn wanted(
     numbers: Numbers,
     devices: &Devices,
     accesses: &Accesses,
-    leases: &[(usize, Vec<IpAddr>)],
+    leases: Leases<'_>,
     state: &State,
     lockdown: bool,
 ) -> Wanted {
@@ -90,16 +105,15 @@ pub(super) fn wanted(
     };
     for family in [Family::V4, Family::V6] {
         out.rules.insert(Rule {
-            priority: numbers.anchor_rule,
-            family,
-            from: None,
             device: Some(config.agent.anchor_device.clone()),
-            table: numbers.anchors,
+            ..Rule::lookup(numbers.anchor_rule, family, numbers.anchors)
         });
     }
     match config.agent.routing {
         Routing::Managed => {
-            protect(config, numbers, devices, leases, lockdown, &mut out);
+            services::protect(
+                config, numbers, devices, accesses, leases, lockdown, &mut out,
+            );
             reach(numbers, accesses, state, &mut out);
         }
         Routing::Manual => {
@@ -113,50 +127,6 @@ pub(super) fn wanted(
     out
 }
 
-/// The protected selectors: over the TUN while there is a lease to send from,
-/// else refused.
-fn protect(
-    config: &Config,
-    numbers: Numbers,
-    devices: &Devices,
-    leases: &[(usize, Vec<IpAddr>)],
-    lockdown: bool,
-    out: &mut Wanted,
-) {
-    for (index, peer) in config.peers.iter().enumerate() {
-        if peer.remote.is_empty() {
-            continue;
-        }
-        let leased = leases.iter().find(|(i, _)| *i == index).map(|(_, l)| l);
-        for child in &peer.children {
-            let dynamic = child.local_ts.contains(&Ts::Dynamic);
-            for ts in &child.remote_ts {
-                let Ts::Net(net) = ts else { continue };
-                out.rules.insert(Rule {
-                    priority: numbers.protected_rule,
-                    family: Family::of(net.addr()),
-                    from: None,
-                    device: None,
-                    table: numbers.protected,
-                });
-                if lockdown {
-                    out.routes
-                        .insert(Route::unreachable(numbers.protected, *net));
-                }
-                let like = |a: &&IpAddr| a.is_ipv4() == net.addr().is_ipv4();
-                let source = leased.and_then(|l| l.iter().find(like).copied());
-                let usable = leased.is_some() && (source.is_some() || !dynamic);
-                if usable && devices.tun != 0 {
-                    out.routes.insert(Route {
-                        source,
-                        ..Route::direct(numbers.protected, *net, devices.tun)
-                    });
-                }
-            }
-        }
-    }
-}
-
 /// A table for each access with what the main table has of it, and a rule for
 /// each of its addresses.
 fn reach(numbers: Numbers, accesses: &Accesses, state: &State, out: &mut Wanted) {
@@ -167,12 +137,10 @@ fn reach(numbers: Numbers, accesses: &Accesses, state: &State, out: &mut Wanted)
             if matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
                 continue;
             }
+            let priority = numbers.access_rules + u32::try_from(index).unwrap_or(0);
             out.rules.insert(Rule {
-                priority: numbers.access_rules + u32::try_from(index).unwrap_or(0),
-                family: Family::of(address.ip),
                 from: Some(address.ip),
-                device: None,
-                table,
+                ..Rule::lookup(priority, Family::of(address.ip), table)
             });
         }
         let connected = state.routes.iter().filter(|r| {
@@ -546,7 +514,7 @@ pub(super) mod tests {
         };
         wanted(
             config,
-            Numbers::new(4500),
+            Numbers::new(4500, crate::agent::spd::rules(config)),
             &devices,
             &accesses,
             leases,
@@ -594,7 +562,7 @@ pub(super) mod tests {
             wanted
                 .rules
                 .iter()
-                .any(|r| r.from == Some(from) && r.table == table)
+                .any(|r| r.from == Some(from) && r.table == Some(table))
         };
         assert!(rule("192.168.1.2", 4510));
         assert!(rule("10.64.3.7", 4511));
@@ -611,7 +579,7 @@ pub(super) mod tests {
             wanted
                 .rules
                 .iter()
-                .find(|r| r.table == table)
+                .find(|r| r.table == Some(table))
                 .map(|r| r.priority)
         };
         assert!(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::config::Policy;
 use crate::ids::{Arrival, IfaceId, IfacePair, IkeId, PathIndex};
 use crate::ike::mif::{
     Features, IfaceState as Announced, InterfaceRecord, UpdateAddrs, UpdateFlags,
@@ -543,6 +544,7 @@ impl Agent {
         };
         at.into_iter().flat_map(move |(pair, local, remote)| {
             let missing = children.iter().filter(move |c| !there(&c.name));
+            let missing = missing.filter(|c| c.policy == Policy::Protect);
             missing.filter_map(move |child| {
                 let waits = peer
                     .pending
@@ -564,9 +566,6 @@ impl Agent {
                 wanted.extend(self.missing_children(*ike, peer, views, now));
                 continue;
             }
-            if !peer.bundle {
-                continue;
-            }
             let have: BTreeSet<(&str, IfacePair)> = self
                 .children
                 .values()
@@ -584,8 +583,10 @@ impl Agent {
                 if view.pair.remote == IfaceId::CHANNEL {
                     continue;
                 }
-                for child in &self.config.peers[peer.config].children {
-                    if !child.accesses.contains(&usize::from(view.access.0)) {
+                for child in self.config.peers[peer.config].protected() {
+                    if !child.accesses.contains(&usize::from(view.access.0))
+                        || !self.wants_member(*ike, peer, child, view)
+                    {
                         continue;
                     }
                     let unresolved = IfacePair {
@@ -614,16 +615,8 @@ impl Agent {
             if let Some(peer) = self.peers.get_mut(&ike) {
                 peer.pending.insert(peer.pending_key(&child, pair), None);
             }
-            self.ike.handle_command(
-                Command::CreateChild {
-                    ike,
-                    child,
-                    pair,
-                    local,
-                    remote,
-                },
-                now,
-            );
+            let command = self.create_child(ike, child, pair, (local, remote));
+            self.ike.handle_command(command, now);
         }
     }
 }

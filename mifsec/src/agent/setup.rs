@@ -60,7 +60,7 @@ impl Agent {
                 && !ebpf::left_behind(&config.agent.instance),
             device: config.agent.device.clone(),
             anchor_device: config.agent.anchor_device.clone(),
-            numbers: Numbers::new(config.agent.table),
+            numbers: Numbers::new(config.agent.table, super::spd::rules(&config)),
             accesses: config.accesses.len(),
         };
         let mut ebpf = None;
@@ -80,7 +80,7 @@ impl Agent {
     ) -> anyhow::Result<(Self, Sources, Handle)> {
         let now = Instant::now();
         let sabotage = Sabotage::from_environment();
-        let numbers = Numbers::new(config.agent.table);
+        let numbers = Numbers::new(config.agent.table, super::spd::rules(&config));
         let mut accesses = Accesses::new(&config.accesses);
         anyhow::ensure!(
             accesses.count() <= MAX_ANNOUNCED,
@@ -427,9 +427,14 @@ fn lifetime(rekey: &config::Rekey) -> ike::config::Lifetime {
 fn engine_config(config: &Config) -> EngineConfig {
     let ts = |ts: &[config::Ts]| {
         ts.iter()
-            .map(|t| match t {
-                config::Ts::Dynamic => TsSpec::Dynamic,
-                config::Ts::Net(net) => TsSpec::Net(*net),
+            .map(|t| match t.net {
+                net if t.is_part() => TsSpec::Part {
+                    net,
+                    protocol: t.protocol,
+                    ports: t.ports,
+                },
+                None => TsSpec::Dynamic,
+                Some(net) => TsSpec::Net(net),
             })
             .collect()
     };
@@ -445,6 +450,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         },
         request_v4: p.request_v4,
         request_v6: p.request_v6,
+        inner_addresses: super::pinned::count(p),
         pool: p.pool.clone(),
         require: match p.require {
             config::Require::Any => ike::config::Require::Any,
@@ -457,15 +463,15 @@ fn engine_config(config: &Config) -> EngineConfig {
         dpd: p.dpd,
         rekey: lifetime(&p.rekey),
         ike_rekey: lifetime(&p.ike_rekey),
-        childless: p.childless,
+        // A Child SA of IKE_AUTH would have all inner addresses in it.
+        childless: p.childless || super::pinned::any(p),
         children: p
-            .children
-            .iter()
+            .protected()
             .map(|c| ChildConfig {
                 name: c.name.clone(),
                 local_ts: ts(&c.local_ts),
                 remote_ts: ts(&c.remote_ts),
-                bundle: true,
+                bundle: c.layout == config::Layout::Bundle,
                 replay_window: c.replay_window,
             })
             .collect(),

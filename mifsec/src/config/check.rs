@@ -6,6 +6,7 @@ mod auth;
 mod mobility;
 mod peer;
 mod rekey;
+mod service;
 mod values;
 
 use std::path::Path;
@@ -47,6 +48,7 @@ impl<'a> Checker<'a> {
         let pools = self.pools(raw.pool)?;
         let peers = self.peers(raw.peer, &accesses, &pools)?;
         let agent = self.agent(raw.agent, &peers)?;
+        self.ordered(agent.routing, &peers)?;
         let limits = self.limits(raw.limits)?;
         Ok(Config {
             agent,

@@ -211,6 +211,8 @@ pub struct PeerConfig {
     pub request_v4: bool,
     /// Initiator: ask for an inner IPv6 address.
     pub request_v6: bool,
+    /// Initiator: how many addresses of each family it asks for (R12).
+    pub inner_addresses: usize,
     /// Responder: the pool to lease from.
     pub pool: Option<String>,
     /// What it must support.

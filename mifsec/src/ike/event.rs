@@ -110,6 +110,21 @@ pub enum Command {
         /// The peer's outer address on it.
         remote: IpAddr,
     },
+    /// The same with some of our inner addresses alone, as a pinned child has them (R12).
+    CreatePinned {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Name of the child's configuration.
+        child: String,
+        /// Its path.
+        pair: IfacePair,
+        /// Our outer address on it.
+        local: IpAddr,
+        /// The peer's outer address on it.
+        remote: IpAddr,
+        /// What `dynamic` stands for at our end: leases of this IKE SA.
+        inner: Vec<IpAddr>,
+    },
     /// One of our interfaces has another address: MIF_UPDATE_ADDRS for all Child SAs
     /// on it. If another one carried it, it carries its own again; with different
     /// interfaces it is [`Carry`](Self::Carry).

@@ -4,7 +4,9 @@
 //! looked for from a place its name hashes to, and kept for it after release
 //! until no fresh address is left: the same identity gets the same address. An
 //! identity is one of the `[[peer]]` entry that proved it: under another entry
-//! the same name is somebody else.
+//! the same name is somebody else. It may hold several addresses of a family (R12),
+//! a bounded number; its n-th is looked for as if it were a name of its own, so that
+//! each is the same again.
 //! Network and broadcast address, the first host address (the gateway's own)
 //! and what `exclude` covers are never leased. Memory is bounded by leases,
 //! not by the size of the prefix: of IPv6 prefixes only the low 32 bits vary.
@@ -20,6 +22,9 @@ use crate::ids::Family;
 
 /// Released addresses remembered for their identity, per family.
 const MAX_REMEMBERED: usize = 65_536;
+
+/// Addresses of one family an identity may hold.
+pub const MAX_LEASES: usize = 16;
 
 /// A pool as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -121,9 +126,39 @@ impl Pool {
         self.space(family).lease(entry, identity)
     }
 
-    /// Gives one lease back; nothing happens if there is none.
-    pub fn release(&mut self, entry: &str, identity: &str, family: Family) {
-        self.space(family).release(&holder(entry, identity));
+    /// Leases an identity one more address beside those it holds in `held`: the
+    /// first of its [`MAX_LEASES`] that is not among them.
+    ///
+    /// # Errors
+    /// [`LeaseError`]; `Exhausted` also when it has all it may.
+    pub fn lease_beside(
+        &mut self,
+        entry: &str,
+        identity: &str,
+        family: Family,
+        held: &[IpAddr],
+    ) -> Result<IpAddr, LeaseError> {
+        let space = self.space(family);
+        let held = |space: &Space, name: &str| {
+            let address = space.address_of(&holder(entry, name));
+            address.is_some_and(|address| held.contains(&address))
+        };
+        let name = (0..MAX_LEASES)
+            .map(|place| nth(identity, place))
+            .find(|name| !held(space, name))
+            .ok_or(LeaseError::Exhausted)?;
+        space.lease(entry, &name)
+    }
+
+    /// Gives one lease back; nothing happens if the identity does not hold it.
+    pub fn release(&mut self, entry: &str, identity: &str, address: IpAddr) {
+        let space = self.space(Family::of(address));
+        let held = (0..MAX_LEASES)
+            .map(|place| holder(entry, &nth(identity, place)))
+            .find(|holder| space.address_of(holder) == Some(address));
+        if let Some(holder) = held {
+            space.release(&holder);
+        }
     }
 
     /// Addresses held now.
@@ -293,12 +328,25 @@ impl Space {
         })
     }
 
+    /// What a holder has or had last.
+    fn address_of(&self, holder: &str) -> Option<IpAddr> {
+        self.address(self.leases.get(holder)?.number)
+    }
+
     fn address(&self, number: u64) -> Option<IpAddr> {
         let range = self
             .ranges
             .iter()
             .find(|range| number >= range.first && number - range.first < range.count)?;
         add(range.base, number - range.first)
+    }
+}
+
+/// The name an identity has its `place`-th address under.
+fn nth(identity: &str, place: usize) -> String {
+    match place {
+        0 => identity.to_owned(),
+        _ => format!("{identity}\0{place}"),
     }
 }
 
@@ -413,6 +461,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Gives back the first address of an identity.
+    fn release(pool: &mut Pool, entry: &str, identity: &str, family: Family) {
+        let address = pool.space(family).address_of(&holder(entry, identity));
+        if let Some(address) = address {
+            pool.release(entry, identity, address);
+        }
+    }
+
     /// Leases to new identities until there is none left.
     fn drain(pool: &mut Pool, family: Family) -> BTreeSet<IpAddr> {
         let mut all = BTreeSet::new();
@@ -473,8 +529,8 @@ mod tests {
         for family in [Family::V4, Family::V6] {
             let first = one.lease(ENTRY, "alice@example.org", family).unwrap();
             assert_eq!(one.lease(ENTRY, "alice@example.org", family), Ok(first));
-            one.release(ENTRY, "alice@example.org", family);
-            one.release(ENTRY, "alice@example.org", family);
+            release(&mut one, ENTRY, "alice@example.org", family);
+            release(&mut one, ENTRY, "alice@example.org", family);
             drain_some(&mut one, family);
             assert_eq!(one.lease(ENTRY, "alice@example.org", family), Ok(first));
             assert_eq!(other.lease(ENTRY, "alice@example.org", family), Ok(first));
@@ -487,10 +543,10 @@ mod tests {
         let alice = pool.lease("staff", "alice", Family::V4).unwrap();
         let guest = pool.lease("guests", "alice", Family::V4).unwrap();
         assert_ne!(alice, guest);
-        pool.release("guests", "alice", Family::V4);
+        release(&mut pool, "guests", "alice", Family::V4);
         assert_eq!(pool.held(), 1);
         // Kept for whoever had it.
-        pool.release("staff", "alice", Family::V4);
+        release(&mut pool, "staff", "alice", Family::V4);
         assert_eq!(pool.lease("guests", "alice", Family::V4), Ok(guest));
         assert_eq!(pool.lease("staff", "alice", Family::V4), Ok(alice));
     }
@@ -506,13 +562,13 @@ mod tests {
         let mut pool = pool(&["10.66.0.0/30"], &[]).unwrap();
         let address = pool.lease(ENTRY, "a", Family::V4).unwrap();
         pool.lease(ENTRY, "a", Family::V4).unwrap();
-        pool.release(ENTRY, "a", Family::V4);
+        release(&mut pool, ENTRY, "a", Family::V4);
         assert_eq!(
             pool.lease(ENTRY, "b", Family::V4),
             Err(LeaseError::Exhausted)
         );
-        pool.release(ENTRY, "a", Family::V4);
-        pool.release(ENTRY, "a", Family::V4);
+        release(&mut pool, ENTRY, "a", Family::V4);
+        release(&mut pool, ENTRY, "a", Family::V4);
         assert_eq!(pool.lease(ENTRY, "b", Family::V4), Ok(address));
         assert_eq!(pool.held(), 1);
         assert_eq!(
@@ -527,11 +583,11 @@ mod tests {
         let names = ["a", "b", "c", "d", "e"];
         let held = names.map(|name| pool.lease(ENTRY, name, Family::V4).unwrap());
         for name in ["c", "a", "c"] {
-            pool.release(ENTRY, name, Family::V4);
+            release(&mut pool, ENTRY, name, Family::V4);
         }
         // "c" comes back and goes again: now "a" is the oldest.
         pool.lease(ENTRY, "c", Family::V4).unwrap();
-        pool.release(ENTRY, "c", Family::V4);
+        release(&mut pool, ENTRY, "c", Family::V4);
         assert_eq!(pool.lease(ENTRY, "new", Family::V4), Ok(held[0]));
         assert_eq!(pool.lease(ENTRY, "newer", Family::V4), Ok(held[2]));
         assert_eq!(
@@ -559,9 +615,9 @@ mod tests {
     #[test]
     fn a_release_of_nothing_does_nothing() {
         let mut pool = pool(&["10.66.0.0/24"], &[]).unwrap();
-        pool.release(ENTRY, "nobody", Family::V4);
+        release(&mut pool, ENTRY, "nobody", Family::V4);
         pool.lease(ENTRY, "a", Family::V4).unwrap();
-        pool.release(ENTRY, "a", Family::V6);
+        release(&mut pool, ENTRY, "a", Family::V6);
         assert_eq!(pool.held(), 1);
     }
 
@@ -571,7 +627,7 @@ mod tests {
         for n in 0..MAX_REMEMBERED + 100 {
             let name = n.to_string();
             pool.lease(ENTRY, &name, Family::V6).unwrap();
-            pool.release(ENTRY, &name, Family::V6);
+            release(&mut pool, ENTRY, &name, Family::V6);
         }
         assert!(pool.v6.leases.len() <= MAX_REMEMBERED);
         assert!(pool.v6.released.len() <= MAX_REMEMBERED);
@@ -579,7 +635,7 @@ mod tests {
         // One identity that comes and goes leaves no trail either.
         for _ in 0..MAX_REMEMBERED + 100 {
             pool.lease(ENTRY, "commuter", Family::V6).unwrap();
-            pool.release(ENTRY, "commuter", Family::V6);
+            release(&mut pool, ENTRY, "commuter", Family::V6);
         }
         assert!(pool.v6.released.len() <= MAX_REMEMBERED);
         assert!(pool.v6.leases.contains_key(&holder(ENTRY, "commuter")));
@@ -592,5 +648,53 @@ mod tests {
             error.to_string(),
             "pool \"subscribers\": 10.66.0.0/16 and 10.66.3.0/24 overlap; keep one of them"
         );
+    }
+
+    #[test]
+    fn an_identity_holds_several_addresses_and_gets_each_of_them_again() {
+        let fresh = || pool(&["10.66.0.0/24", "fd66::/64"], &[]).unwrap();
+        let lease = |pool: &mut Pool, count: usize, family| {
+            let mut held = Vec::new();
+            for _ in 0..count {
+                let next = pool.lease_beside(ENTRY, "alice", family, &held);
+                held.extend(next);
+            }
+            held
+        };
+        let (mut one, mut other) = (fresh(), fresh());
+        for family in [Family::V4, Family::V6] {
+            let first = lease(&mut one, 3, family);
+            let distinct: BTreeSet<_> = first.iter().collect();
+            assert_eq!(distinct.len(), 3);
+            assert_eq!(one.lease(ENTRY, "alice", family), Ok(first[0]));
+            assert_eq!(lease(&mut other, 3, family), first, "after a restart");
+            // The one in the middle goes and comes back: it is the same.
+            let held = [first[0], first[2]];
+            one.release(ENTRY, "alice", first[1]);
+            let again = one.lease_beside(ENTRY, "alice", family, &held);
+            assert_eq!(again, Ok(first[1]));
+            // Somebody else's is not theirs to give back.
+            let held = one.held();
+            one.release(ENTRY, "bob", first[0]);
+            assert_eq!(one.held(), held);
+            let bob = lease(&mut one, 2, family);
+            assert!(bob.iter().all(|b| one.contains(*b)));
+        }
+    }
+
+    #[test]
+    fn no_identity_takes_the_whole_pool() {
+        let mut pool = pool(&["10.66.0.0/24"], &[]).unwrap();
+        let mut held = Vec::new();
+        while let Ok(address) = pool.lease_beside(ENTRY, "greedy", Family::V4, &held) {
+            assert!(!held.contains(&address));
+            held.push(address);
+        }
+        assert_eq!(held.len(), MAX_LEASES);
+        assert_eq!(pool.held(), MAX_LEASES);
+        for address in held {
+            pool.release(ENTRY, "greedy", address);
+        }
+        assert_eq!(pool.held(), 0);
     }
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::crypto::Aead;
-use crate::ids::{Arrival, ChildId, Family, IfaceId, IkeId, IkeSpi, Spi};
+use crate::ids::{Arrival, ChildId, IfaceId, IkeId, IkeSpi, Spi};
 
 use super::config::{Lifetime, PeerConfig};
 use super::engine::Context;
@@ -461,7 +461,7 @@ impl IkeSa {
         let pool = peer.pool.as_ref();
         if let Some(pool) = pool.and_then(|pool| cx.pools.get_mut(pool)) {
             for address in leased {
-                pool.release(&peer.name, &self.remote_id, Family::of(address));
+                pool.release(&peer.name, &self.remote_id, address);
             }
         }
     }

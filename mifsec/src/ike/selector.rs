@@ -37,6 +37,15 @@ pub enum TsSpec {
     Dynamic,
     /// All protocols and ports of a prefix.
     Net(IpNet),
+    /// One protocol, and ports of it, of a prefix or of the leased addresses.
+    Part {
+        /// The prefix; `None` for the leased addresses.
+        net: Option<IpNet>,
+        /// IP protocol.
+        protocol: u8,
+        /// First and last port; `(0, 65535)` for all.
+        ports: (u16, u16),
+    },
 }
 
 /// What narrowing came to.
@@ -212,32 +221,37 @@ impl TsSpec {
     /// The selectors a policy means once `leased` is known.
     #[must_use]
     pub fn resolve(specs: &[Self], leased: &[IpAddr]) -> Vec<TrafficSelector> {
-        let mut out = Vec::new();
-        for spec in specs {
-            match spec {
-                Self::Dynamic => out.extend(leased.iter().copied().map(TrafficSelector::host)),
-                Self::Net(net) => out.push(TrafficSelector::from(*net)),
-            }
-        }
-        out
+        let leased = || leased.iter().copied().map(TrafficSelector::host).collect();
+        specs.iter().flat_map(|spec| spec.with(leased)).collect()
     }
 
     /// What an initiator offers before it has a lease: `dynamic` is every
     /// address of the families it asked for (RFC 7296 2.19).
     #[must_use]
     pub fn offer(specs: &[Self], v4: bool, v6: bool) -> Vec<TrafficSelector> {
-        let all = |net: &str| net.parse::<IpNet>().ok();
-        let mut out = Vec::new();
-        for spec in specs {
-            match spec {
-                Self::Dynamic => {
-                    let families = [all("0.0.0.0/0").filter(|_| v4), all("::/0").filter(|_| v6)];
-                    out.extend(families.into_iter().flatten().map(TrafficSelector::from));
-                }
-                Self::Net(net) => out.push(TrafficSelector::from(*net)),
-            }
+        let all = |net: &str| net.parse::<IpNet>().ok().map(TrafficSelector::from);
+        let families = || {
+            let families = [all("0.0.0.0/0").filter(|_| v4), all("::/0").filter(|_| v6)];
+            families.into_iter().flatten().collect()
+        };
+        specs.iter().flat_map(|spec| spec.with(families)).collect()
+    }
+
+    /// What it means where `dynamic` gives what `dynamic` stands for.
+    fn with(&self, dynamic: impl Fn() -> Vec<TrafficSelector>) -> Vec<TrafficSelector> {
+        match *self {
+            Self::Dynamic => dynamic(),
+            Self::Net(net) => vec![net.into()],
+            Self::Part {
+                net,
+                protocol,
+                ports: (first, last),
+            } => net
+                .map_or_else(dynamic, |net| vec![net.into()])
+                .into_iter()
+                .filter_map(|all| all.with_ports(protocol, first, last))
+                .collect(),
         }
-        out
     }
 }
 

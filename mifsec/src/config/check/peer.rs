@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::super::{Access, Child, ConfigError, Peer, Pool, Require, Start, Ts, raw};
+use super::super::{Access, Child, ConfigError, Layout, Peer, Policy, Pool, Require, Start, raw};
 use super::rekey::What;
 use super::{Checker, Section, mobility};
 use crate::ike::peer::{Identity, IdentityError, IdentityPattern};
@@ -135,16 +135,18 @@ impl Checker<'_> {
             let child = self.child(section, spanned, accesses, &children)?;
             children.push(child);
         }
-        if children.is_empty() {
+        if !children.iter().any(|c| c.policy == Policy::Protect) {
             return Err(self
                 .error(
                     section,
                     "child",
-                    "there is none, so nothing would be protected".into(),
+                    "there is none to protect, so nothing would be".into(),
                 )
                 .mend("add `[[peer.child]]` with name, local_ts and remote_ts"));
         }
-        let dynamic = |c: &&Child| c.local_ts.contains(&Ts::Dynamic);
+        let dynamic = |c: &&Child| {
+            c.policy == Policy::Protect && c.local_ts.iter().any(|ts| ts.net.is_none())
+        };
         if let Some(child) = children.iter().find(dynamic)
             && !remote.is_empty()
             && !(request_v4 || request_v6)
@@ -159,6 +161,20 @@ impl Checker<'_> {
                     ),
                 )
                 .mend("add addresses = [\"ipv4\"], or list prefixes in local_ts"));
+        }
+        if let Some(child) = children.iter().find(|c| c.layout == Layout::Pinned)
+            && remote.is_empty()
+        {
+            return Err(self
+                .error(
+                    section,
+                    "child",
+                    format!(
+                        "{:?} has layout = \"pinned\", but there is no `remote`",
+                        child.name
+                    ),
+                )
+                .mend("remove layout: a gateway leases as many addresses as it is asked for"));
         }
         if raw.start.as_deref() == Some("auto") && remote.is_empty() {
             return Err(self
@@ -235,7 +251,12 @@ impl Checker<'_> {
     ) -> Result<Child, ConfigError> {
         let mut section = Section::of(&spanned, format!("{} [[peer.child]]", peer.name));
         let raw = spanned.into_inner();
-        let name = self.required(&section, "name", raw.name, "it shows up in `mifsec sa`")?;
+        let name = self.required(
+            &section,
+            "name",
+            raw.name.clone(),
+            "it shows up in `mifsec sa`",
+        )?;
         section.name = format!("{} child {name:?}", peer.name);
         if others.iter().any(|c| c.name == name) {
             return Err(self
@@ -245,7 +266,6 @@ impl Checker<'_> {
         let later = [
             ("dscp", raw.dscp.is_some()),
             ("alternates", raw.alternates.is_some()),
-            ("order", raw.order.is_some_and(|o| o != 0)),
         ];
         for (key, given) in later {
             self.unsupported(&section, key, given)?;
@@ -270,20 +290,7 @@ impl Checker<'_> {
                 ("redundant", None),
             ],
         )?;
-        self.choose(
-            &section,
-            "layout",
-            raw.layout.as_deref(),
-            "bundle",
-            &[("bundle", Some(())), ("pinned", None)],
-        )?;
-        self.choose(
-            &section,
-            "policy",
-            raw.policy.as_deref(),
-            "protect",
-            &[("protect", Some(())), ("bypass", None), ("discard", None)],
-        )?;
+        let service = self.service(&section, &raw)?;
         let listed = match raw.accesses {
             None => (0..accesses.len()).collect(),
             Some(names) => {
@@ -309,8 +316,11 @@ impl Checker<'_> {
                 .mend("name at least one, or leave it out for all"));
         }
         Ok(Child {
-            local_ts: self.selectors(&section, "local_ts", raw.local_ts)?,
-            remote_ts: self.selectors(&section, "remote_ts", raw.remote_ts)?,
+            local_ts: service.local_ts,
+            remote_ts: service.remote_ts,
+            layout: service.layout,
+            policy: service.policy,
+            order: service.order,
             replay_window: self.integer(
                 &section,
                 "replay_window",
@@ -321,29 +331,5 @@ impl Checker<'_> {
             accesses: listed,
             name,
         })
-    }
-
-    pub(super) fn selectors(
-        &self,
-        section: &Section,
-        key: &str,
-        raw: Option<Vec<String>>,
-    ) -> Result<Vec<Ts>, ConfigError> {
-        let raw = raw.unwrap_or_else(|| vec!["dynamic".into()]);
-        if raw.is_empty() {
-            return Err(self
-                .error(section, key, "is empty".into())
-                .mend("list prefixes, or \"dynamic\" for the lease"));
-        }
-        let mut out = Vec::new();
-        for text in &raw {
-            if text == "dynamic" {
-                out.push(Ts::Dynamic);
-                continue;
-            }
-            let nets = self.nets(section, key, std::slice::from_ref(text))?;
-            out.extend(nets.into_iter().map(Ts::Net));
-        }
-        Ok(out)
     }
 }

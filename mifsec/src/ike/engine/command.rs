@@ -42,31 +42,17 @@ impl Engine {
                 local,
                 remote,
             } => self.step(ike, |sa, cx| {
-                let configured = sa
-                    .peer
-                    .as_ref()
-                    .and_then(|peer| peer.children.iter().find(|c| c.name == child));
-                let Some(config) = configured.cloned() else {
-                    let peer = sa.peer_name();
-                    let reason = Failure::UnknownChildName {
-                        peer,
-                        name: child.clone(),
-                    };
-                    return cx.event(Event::ChildFailed {
-                        ike,
-                        child,
-                        pair,
-                        reason,
-                    });
-                };
-                if sa.is_established() {
-                    // Without MIF there is one path, and nobody to name it to.
-                    let create = match sa.mif {
-                        Some(_) => Create::on_path(config, sa, pair, (local, remote)),
-                        None => Create::on_channel(config, sa),
-                    };
-                    sa.submit(Task::Child(Box::new(create)), cx);
-                }
+                create_child(sa, cx, child, pair, (local, remote), None);
+            }),
+            Command::CreatePinned {
+                ike,
+                child,
+                pair,
+                local,
+                remote,
+                inner,
+            } => self.step(ike, |sa, cx| {
+                create_child(sa, cx, child, pair, (local, remote), Some(inner));
             }),
             Command::UpdateAddresses { ike, .. }
             | Command::Carry { ike, .. }
@@ -230,4 +216,39 @@ fn move_away(sa: &mut IkeSa, cx: &mut Context, command: Command) {
         update.flags = update.flags.with(UpdateFlags::IKE_CHANNEL);
     }
     sa.submit(Task::Update(Box::new(update)), cx);
+}
+
+fn create_child(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    child: String,
+    pair: IfacePair,
+    outer: (IpAddr, IpAddr),
+    inner: Option<Vec<IpAddr>>,
+) {
+    let configured = sa
+        .peer
+        .as_ref()
+        .and_then(|peer| peer.children.iter().find(|c| c.name == child));
+    let Some(config) = configured.cloned() else {
+        let peer = sa.peer_name();
+        let reason = Failure::UnknownChildName {
+            peer,
+            name: child.clone(),
+        };
+        return cx.event(Event::ChildFailed {
+            ike: sa.id,
+            child,
+            pair,
+            reason,
+        });
+    };
+    if sa.is_established() {
+        // Without MIF there is one path, and nobody to name it to.
+        let create = match sa.mif {
+            Some(_) => Create::on_path(config, sa, pair, outer),
+            None => Create::on_channel(config, sa),
+        };
+        sa.submit(Task::Child(Box::new(create.with_inner(inner))), cx);
+    }
 }

@@ -40,6 +40,7 @@ fn config(local: &str, remote: &str, specs: [Vec<TsSpec>; 2]) -> EngineConfig {
             remote_auth: RemoteAuth::psk(PskSource::One(Secret::new(b"secret".to_vec()))),
             request_v4: false,
             request_v6: false,
+            inner_addresses: 1,
             pool: None,
             require: Require::Any,
             mobility: Default::default(),

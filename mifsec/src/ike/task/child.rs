@@ -59,6 +59,8 @@ pub(in crate::ike) struct Create {
     attempts: u32,
     /// The Child SA it is to replace.
     rekeys: Option<ChildId>,
+    /// What `dynamic` stands for at our end; `None` is all our leases.
+    inner: Option<Vec<IpAddr>>,
 }
 
 impl Create {
@@ -75,7 +77,13 @@ impl Create {
             offered: (Vec::new(), Vec::new()),
             attempts: 0,
             rekeys: None,
+            inner: None,
         }
+    }
+
+    /// With these of our inner addresses alone.
+    pub(in crate::ike) fn with_inner(self, inner: Option<Vec<IpAddr>>) -> Self {
+        Self { inner, ..self }
     }
 
     /// On a path of its own.
@@ -104,10 +112,11 @@ impl Create {
             let local = first(&cx.ifaces, child.pair.local)?;
             Some((local, first(&mif.peer_ifaces, child.pair.remote)?))
         });
-        Some(match outer {
+        let create = match outer {
             Some(outer) => Self::on_path(config, sa, child.pair, outer),
             None => Self::on_channel(config, sa),
-        })
+        };
+        Some(create.with_inner(path::inner_of(child, sa)))
     }
 
     /// Whether it is, or may come out as, the Child SA of this name on this path:
@@ -194,7 +203,10 @@ impl Create {
         } else if asks {
             TsSpec::offer(&self.config.local_ts, peer.request_v4, peer.request_v6)
         } else {
-            TsSpec::resolve(&self.config.local_ts, &sa.local_dynamic())
+            match &self.inner {
+                Some(inner) => TsSpec::resolve(&self.config.local_ts, inner),
+                None => TsSpec::resolve(&self.config.local_ts, &sa.local_dynamic()),
+            }
         };
         let remote = match old {
             Some(old) => old.ts_remote.clone(),

@@ -1,30 +1,30 @@
 //! Inner addresses in IKE_AUTH (RFC 7296 2.19, 3.15).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::ids::Family;
 use crate::ike::config::PeerConfig;
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
+use crate::ike::lease::MAX_LEASES;
 use crate::ike::message::{Attribute, AttributeType, Config, ConfigType};
 use crate::ike::sa::IkeSa;
 
 use super::Payloads;
 
-/// The initiator's CFG_REQUEST; `None` when it wants no address.
+/// The initiator's CFG_REQUEST; `None` when it wants no address. For each address
+/// it wants there is an attribute (R12).
 pub(in crate::ike) fn request(peer: &PeerConfig) -> Option<Config> {
     let mut wanted = Vec::new();
+    let count = peer.inner_addresses.clamp(1, MAX_LEASES);
     if peer.request_v4 {
-        wanted.extend([
-            AttributeType::INTERNAL_IP4_ADDRESS,
-            AttributeType::INTERNAL_IP4_DNS,
-        ]);
+        wanted.extend([AttributeType::INTERNAL_IP4_ADDRESS].repeat(count));
+        wanted.push(AttributeType::INTERNAL_IP4_DNS);
     }
     if peer.request_v6 {
-        wanted.extend([
-            AttributeType::INTERNAL_IP6_ADDRESS,
-            AttributeType::INTERNAL_IP6_DNS,
-        ]);
+        wanted.extend([AttributeType::INTERNAL_IP6_ADDRESS].repeat(count));
+        wanted.push(AttributeType::INTERNAL_IP6_DNS);
     }
     // Only beside resolvers (RFC 8598 3.1).
     if !wanted.is_empty() {
@@ -48,8 +48,9 @@ pub(in crate::ike) fn asked(payloads: &Payloads) -> Option<&Config> {
         .filter(|config| config.kind == ConfigType::REQUEST)
 }
 
-/// The responder's CFG_REPLY; the leases become the IKE SA's. One address per
-/// family asked for: several of one family are of use only to pinned children.
+/// The responder's CFG_REPLY; the leases become the IKE SA's. As many addresses of
+/// a family as were asked for, in the order asked, [`MAX_LEASES`] at most (R12); an
+/// identity gets the same ones again.
 ///
 /// # Errors
 /// [`Failure::Address`] when no family asked for can be served.
@@ -69,10 +70,12 @@ pub(in crate::ike) fn respond(
         (AttributeType::INTERNAL_IP6_ADDRESS, Family::V6),
     ];
     for (kind, family) in families {
-        if asks(kind)
-            && let Ok(address) = pool.lease(&peer.name, &sa.remote_id, family)
-        {
-            sa.leases.push(address);
+        let asked = request.attributes.iter().filter(|a| a.kind == kind);
+        for _ in asked.take(MAX_LEASES) {
+            match pool.lease_beside(&peer.name, &sa.remote_id, family, &sa.leases) {
+                Ok(address) => sa.leases.push(address),
+                Err(_) => break,
+            }
         }
     }
     if sa.leases.is_empty() {
@@ -111,8 +114,8 @@ pub(in crate::ike) struct Resolvers {
     pub(in crate::ike) domains: Vec<String>,
 }
 
-/// What a CFG_REPLY gives of what [`request`] asks this peer for: an address of
-/// each family, and resolvers. Whoever is asked for nothing gives nothing. Netmasks,
+/// What a CFG_REPLY gives of what [`request`] asks this peer for: addresses of each
+/// family, in the order given, no more than asked for, and resolvers. Whoever is asked for nothing gives nothing. Netmasks,
 /// subnets, versions and what we have no name for say nothing an IKE SA needs
 /// (RFC 7296 3.15.1).
 pub(in crate::ike) fn read(reply: &Config, peer: &PeerConfig) -> (Vec<IpAddr>, Resolvers) {
@@ -136,9 +139,16 @@ pub(in crate::ike) fn read(reply: &Config, peer: &PeerConfig) -> (Vec<IpAddr>, R
             _ => {}
         }
     }
-    leases.retain(asked);
-    leases.sort_by_key(IpAddr::is_ipv6);
-    leases.dedup_by_key(|ip| ip.is_ipv6());
+    let count = peer.inner_addresses.clamp(1, MAX_LEASES);
+    let leases: Vec<IpAddr> = [false, true]
+        .into_iter()
+        .flat_map(|v6| {
+            let mut seen = BTreeSet::new();
+            let of_family = leases.iter().copied().filter(move |ip| ip.is_ipv6() == v6);
+            of_family.filter(move |ip| seen.insert(*ip)).take(count)
+        })
+        .filter(asked)
+        .collect();
     dns.retain(asked);
     dns.truncate(MAX_RESOLVERS);
     domains.truncate(MAX_DOMAINS);
@@ -206,6 +216,7 @@ mod tests {
             remote_auth: RemoteAuth::psk(PskSource::One(Secret::new(b"secret".to_vec()))),
             request_v4,
             request_v6,
+            inner_addresses: 1,
             pool: None,
             require: Require::Any,
             mobility: Default::default(),
@@ -252,6 +263,43 @@ mod tests {
         assert_eq!(taken(true, false), (vec![leases[1]], vec![dns[0]], 1));
         assert_eq!(taken(false, true), (vec![leases[3]], vec![dns[1]], 1));
         assert_eq!(taken(false, false), (vec![], vec![], 0));
+    }
+
+    #[test]
+    fn several_addresses_are_asked_for_one_by_one_and_taken_in_their_order() {
+        let asks = PeerConfig {
+            inner_addresses: 2,
+            ..peer(true, true)
+        };
+        let kinds = |config: Option<Config>| -> Vec<u16> {
+            config
+                .unwrap()
+                .attributes
+                .iter()
+                .map(|a| a.kind.0)
+                .collect()
+        };
+        // RFC 7296 3.15.1: 1 and 3 are IPv4 address and resolver, 8 and 10 of IPv6.
+        assert_eq!(kinds(request(&asks)), [1, 1, 3, 8, 8, 10, 25]);
+        assert_eq!(kinds(request(&peer(true, false))), [1, 3, 25]);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let given = [
+            "10.66.0.9",
+            "fd66::9",
+            "10.66.0.9",
+            "10.66.0.3",
+            "10.66.0.4",
+            "fd66::3",
+        ];
+        let reply = Config {
+            kind: ConfigType::REPLY,
+            attributes: given.map(ip).map(address).to_vec(),
+        };
+        assert_eq!(
+            super::read(&reply, &asks).0,
+            ["10.66.0.9", "10.66.0.3", "fd66::9", "fd66::3"].map(ip),
+            "two of each family, none twice"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::ids::{IfaceId, IfacePair};
 use crate::ike::mif::{Maddr, OuterAddrs, OuterFlags};
-use crate::ike::sa::IkeSa;
+use crate::ike::sa::{Child, IkeSa};
 
 impl IkeSa {
     /// What `dynamic` stands for at our end.
@@ -25,6 +25,16 @@ impl IkeSa {
             vec![self.channel.remote.ip()]
         }
     }
+}
+
+/// The inner addresses a Child SA has for itself: some of our leases, not all.
+pub(super) fn inner_of(child: &Child, sa: &IkeSa) -> Option<Vec<IpAddr>> {
+    let within = |ip: &IpAddr| {
+        let mut local = child.ts_local.iter();
+        local.any(|ts| ts.start() <= *ip && *ip <= ts.end())
+    };
+    let (own, others): (Vec<IpAddr>, Vec<IpAddr>) = sa.leases.iter().partition(|ip| within(ip));
+    (sa.caller && !own.is_empty() && !others.is_empty()).then_some(own)
 }
 
 /// Our view of a path and its (our, the peer's) addresses, as the wire has it:

@@ -1,0 +1,206 @@
+//! What a `[[peer.child]]` is for: selectors, `layout`, `policy`, `order`.
+
+use ipnet::IpNet;
+
+use super::super::{ConfigError, Layout, Peer, Policy, Routing, Ts, raw};
+use super::{Checker, Section};
+
+/// Most selectors where order or ports decide: each is a routing rule of the 49
+/// priorities there are.
+const MAX_ORDERED: usize = 48;
+/// Names of protocols with selectors of their own; others are numbers.
+const PROTOCOLS: [(&str, u8); 6] = [
+    ("icmp", 1),
+    ("tcp", 6),
+    ("udp", 17),
+    ("icmpv6", 58),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+
+/// The checked part of a child.
+pub(super) struct Service {
+    pub(super) local_ts: Vec<Ts>,
+    pub(super) remote_ts: Vec<Ts>,
+    pub(super) layout: Layout,
+    pub(super) policy: Policy,
+    pub(super) order: i32,
+}
+
+impl Checker<'_> {
+    pub(super) fn service(
+        &self,
+        section: &Section,
+        raw: &raw::Child,
+    ) -> Result<Service, ConfigError> {
+        let service = Service {
+            local_ts: self.selectors(section, "local_ts", raw.local_ts.as_deref())?,
+            remote_ts: self.selectors(section, "remote_ts", raw.remote_ts.as_deref())?,
+            layout: self.choose(
+                section,
+                "layout",
+                raw.layout.as_deref(),
+                "bundle",
+                &[
+                    ("bundle", Some(Layout::Bundle)),
+                    ("pinned", Some(Layout::Pinned)),
+                ],
+            )?,
+            policy: self.choose(
+                section,
+                "policy",
+                raw.policy.as_deref(),
+                "protect",
+                &[
+                    ("protect", Some(Policy::Protect)),
+                    ("bypass", Some(Policy::Bypass)),
+                    ("discard", Some(Policy::Discard)),
+                ],
+            )?,
+            order: self.integer(section, "order", raw.order, 0, -1000..=1000)?,
+        };
+        if service.policy != Policy::Protect {
+            if raw.layout.is_some() {
+                return Err(self
+                    .error(
+                        section,
+                        "layout",
+                        "is for what goes through a tunnel, and this does not".into(),
+                    )
+                    .mend("remove it, or use policy = \"protect\""));
+            }
+            if service.remote_ts.iter().any(|ts| ts.net.is_none()) {
+                return Err(self
+                    .error(
+                        section,
+                        "remote_ts",
+                        "has no lease to stand for without a tunnel".into(),
+                    )
+                    .mend("list prefixes, as 0.0.0.0/0[udp/5000-5010]"));
+            }
+        }
+        if service.layout == Layout::Pinned && service.local_ts.iter().any(|ts| ts.net.is_some()) {
+            return Err(self
+                .error(
+                    section,
+                    "local_ts",
+                    "lists prefixes, but pinned is one leased address for each access".into(),
+                )
+                .mend("leave it out, or use layout = \"bundle\""));
+        }
+        Ok(service)
+    }
+
+    fn selectors(
+        &self,
+        section: &Section,
+        key: &str,
+        raw: Option<&[String]>,
+    ) -> Result<Vec<Ts>, ConfigError> {
+        let default = ["dynamic".to_owned()];
+        let raw = raw.unwrap_or(&default);
+        if raw.is_empty() {
+            return Err(self
+                .error(section, key, "is empty".into())
+                .mend("list prefixes, or \"dynamic\" for the lease"));
+        }
+        raw.iter()
+            .map(|text| self.selector(section, key, text))
+            .collect()
+    }
+
+    /// `dynamic` or a prefix, then protocol and ports in strongSwan's spelling.
+    fn selector(&self, section: &Section, key: &str, text: &str) -> Result<Ts, ConfigError> {
+        let (address, part) = match text.split_once('[') {
+            None => (text, None),
+            Some((address, rest)) => (address, Some(rest.strip_suffix(']').unwrap_or(""))),
+        };
+        let net: Option<IpNet> = if address == "dynamic" {
+            None
+        } else {
+            let nets = self.nets(section, key, &[address.to_owned()])?;
+            nets.into_iter().next()
+        };
+        let any = Ts { net, ..Ts::DYNAMIC };
+        let Some(part) = part else { return Ok(any) };
+        let ts = upper(part).map(|(protocol, ports)| Ts {
+            protocol,
+            ports,
+            ..any
+        });
+        ts.ok_or_else(|| {
+            self.error(
+                section,
+                key,
+                format!("{text:?} names no protocol and ports"),
+            )
+            .mend("write one like 0.0.0.0/0[tcp/80], [udp/5000-5010] or [icmp]")
+        })
+    }
+
+    /// Where order or ports decide each selector is a routing rule.
+    pub(super) fn ordered(&self, routing: Routing, peers: &[Peer]) -> Result<(), ConfigError> {
+        let children = || peers.iter().flat_map(|p| &p.children);
+        let plain = children().all(|c| {
+            let parts = c.local_ts.iter().chain(&c.remote_ts).any(Ts::is_part);
+            c.policy == Policy::Protect && c.order == 0 && !parts
+        });
+        let count: usize = children()
+            .map(|c| c.local_ts.len() * c.remote_ts.len())
+            .sum();
+        if plain || routing == Routing::Manual || count <= MAX_ORDERED {
+            return Ok(());
+        }
+        Err(ConfigError::file(
+            self.file,
+            format!("{count} selectors, and at most {MAX_ORDERED} where policy, order or ports are given"),
+        )
+        .key("[[peer.child]]")
+        .mend("join prefixes, or split the services over two hosts"))
+    }
+}
+
+/// `tcp`, `tcp/80`, `udp/5000-5010`, `47`.
+fn upper(text: &str) -> Option<(u8, (u16, u16))> {
+    let (protocol, ports) = match text.split_once('/') {
+        None => (text, None),
+        Some((protocol, ports)) => (protocol, Some(ports)),
+    };
+    let known = PROTOCOLS.iter().find(|(name, _)| *name == protocol);
+    let protocol = match known {
+        Some((_, number)) => *number,
+        None => protocol.parse().ok().filter(|n| *n != 0)?,
+    };
+    let Some(ports) = ports else {
+        return Some((protocol, Ts::ANY_PORTS));
+    };
+    let has_ports = matches!(protocol, 6 | 17 | 33 | 132 | 136);
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let ports = (first.parse().ok()?, last.parse().ok()?);
+    (has_ports && ports.0 <= ports.1).then_some((protocol, ports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocol_and_ports_are_written_as_strongswan_writes_them() {
+        assert_eq!(upper("tcp/80"), Some((6, (80, 80))));
+        assert_eq!(upper("udp/5000-5010"), Some((17, (5000, 5010))));
+        assert_eq!(upper("icmp"), Some((1, Ts::ANY_PORTS)));
+        assert_eq!(upper("47"), Some((47, Ts::ANY_PORTS)));
+        for bad in [
+            "",
+            "0",
+            "tpc/80",
+            "tcp/",
+            "tcp/80-79",
+            "icmp/8",
+            "tcp/70000",
+            "300",
+        ] {
+            assert_eq!(upper(bad), None, "{bad:?}");
+        }
+    }
+}
