@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+pub mod action;
 mod anchors;
 mod bundle;
 mod dark;

@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+mod action;
 mod daemon;
+mod explain;
 mod path;
 mod sa;
 mod status;
@@ -17,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::control;
+use crate::control::{self, Request, Subject};
 
 /// IPsec over all of a host's accesses at once.
 #[derive(Parser)]
@@ -69,6 +71,65 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Let one access carry what is at home on another; no SA is touched.
+    Move {
+        /// The peer: its name in the configuration, or its identity.
+        peer: String,
+        /// The access that is carried.
+        #[arg(long, value_name = "ACCESS")]
+        from: String,
+        /// The access that carries it; the same again: it carries its own.
+        #[arg(long, value_name = "ACCESS")]
+        to: String,
+        /// Only print what would move.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Let the alternates of an access carry it, for every peer.
+    Drain {
+        /// The access.
+        access: String,
+        /// Let it carry its own again.
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take an access into the session with a peer: its SAs are derived.
+    AddInterface {
+        /// The peer: its name in the configuration, or its identity.
+        peer: String,
+        /// The access.
+        access: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take an access out of the session with a peer: its SAs go at both ends.
+    DeleteInterface {
+        /// The peer: its name in the configuration, or its identity.
+        peer: String,
+        /// The access.
+        access: String,
+        /// Keep its SAs: its alternate carries them.
+        #[arg(long)]
+        move_first: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Which rule, SA and path a flow takes and why, or whose an SPI is.
+    #[command(after_help = "Examples:\n  \
+        mifsec explain udp 10.66.0.1:4000 10.99.0.2:53\n  \
+        mifsec explain icmp 10.66.0.1 10.99.0.2\n  \
+        mifsec explain 0xc0ffee01")]
+    Explain {
+        /// PROTOCOL SOURCE[:PORT] DESTINATION[:PORT], or an SPI.
+        #[arg(required = true, num_args = 1..=3, value_name = "FLOW|SPI")]
+        of: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// The configuration file.
     Config {
         #[command(subcommand)]
@@ -85,7 +146,7 @@ enum ConfigCommand {
     },
 }
 
-/// What every reading command takes.
+/// What every command to a running agent takes.
 #[derive(Args)]
 struct Common {
     /// Print JSON with a versioned schema.
@@ -128,6 +189,48 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Path { common } => path::run(&common)?,
         Command::Sa { common } => sa::run(&common)?,
         Command::Monitor { common } => monitor(&common)?,
+        Command::Move {
+            peer,
+            from,
+            to,
+            dry_run,
+            common,
+        } => {
+            let request = Request::Move {
+                peer,
+                from,
+                to,
+                dry_run,
+            };
+            action::moves(&common, &request)?;
+        }
+        Command::Drain {
+            access,
+            undo,
+            common,
+        } => action::moves(&common, &Request::Drain { access, undo })?,
+        Command::AddInterface {
+            peer,
+            access,
+            common,
+        } => action::change(&common, &Request::AddInterface { peer, access })?,
+        Command::DeleteInterface {
+            peer,
+            access,
+            move_first,
+            common,
+        } => {
+            let request = Request::DeleteInterface {
+                peer,
+                access,
+                move_first,
+            };
+            action::change(&common, &request)?;
+        }
+        Command::Explain { of, common } => {
+            let of: Subject = of.join(" ").parse().map_err(anyhow::Error::msg)?;
+            explain::run(&common, of)?;
+        }
         Command::Config {
             command: ConfigCommand::Check { file },
         } => {

@@ -6,6 +6,8 @@
 
 #[path = "sim_path/bounds.rs"]
 mod bounds;
+#[path = "sim_path/carry.rs"]
+mod carry;
 #[path = "sim_path/changes.rs"]
 mod changes;
 #[path = "sim_path/rehome.rs"]

@@ -3,13 +3,15 @@
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::action::Explain;
+
 /// Questions that may wait.
 const QUESTIONS: usize = 32;
 /// Events a slow listener may be behind.
 const EVENTS: usize = 256;
 
 /// What can be asked of the agent; the answer is one line of JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// A `StatusView`.
     Status,
@@ -17,6 +19,42 @@ pub enum Question {
     Paths,
     /// A `SasView`.
     Sas,
+    /// A `MovesView`, or why not.
+    Move {
+        /// `[[peer]] name` or the authenticated identity.
+        peer: String,
+        /// The access that is carried from now.
+        from: String,
+        /// The access that carries it; equal to `from` = it carries its own again.
+        to: String,
+        /// Only say what would move.
+        dry_run: bool,
+    },
+    /// A `ChangeView`, or why not.
+    AddInterface {
+        /// As in `Move`.
+        peer: String,
+        /// `[[access]] interface`.
+        access: String,
+    },
+    /// A `ChangeView`, or why not.
+    DeleteInterface {
+        /// As in `Move`.
+        peer: String,
+        /// `[[access]] interface`.
+        access: String,
+        /// Its Child SAs move to its alternate instead of being deleted.
+        move_first: bool,
+    },
+    /// A `MovesView`, or why not.
+    Drain {
+        /// `[[access]] interface`.
+        access: String,
+        /// Give it back what was drained from it.
+        undo: bool,
+    },
+    /// What becomes of a flow or belongs to an SPI, or why that is unknown.
+    Explain(Explain),
 }
 
 /// A question and where the answer goes.

@@ -39,6 +39,7 @@ impl Agent {
             Question::Status => serde_json::to_string(&self.status()),
             Question::Paths => serde_json::to_string(&self.paths()),
             Question::Sas => serde_json::to_string(&self.sas()),
+            action => return self.act(action, asked.reply),
         };
         match line {
             // Whoever asked may be gone.

@@ -13,6 +13,10 @@ pub const STATUS_SCHEMA: &str = "mifsec.status/1";
 pub const PATH_SCHEMA: &str = "mifsec.path/1";
 /// Schema of [`SasView`].
 pub const SA_SCHEMA: &str = "mifsec.sa/1";
+/// Schema of [`MovesView`].
+pub const MOVE_SCHEMA: &str = "mifsec.move/1";
+/// Schema of [`ChangeView`].
+pub const CHANGE_SCHEMA: &str = "mifsec.change/1";
 /// Schema of the lines of `monitor`.
 pub const EVENT_SCHEMA: &str = "mifsec.event/1";
 
@@ -258,6 +262,17 @@ pub struct SaPath {
     pub remote_iface: u16,
 }
 
+/// `mifsec move` and `mifsec drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovesView {
+    /// [`MOVE_SCHEMA`].
+    pub schema: String,
+    /// Nothing was moved, this is what would be.
+    pub dry_run: bool,
+    /// One for each peer that is concerned.
+    pub moves: Vec<MovePlan>,
+}
+
 /// What moves for one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovePlan {
@@ -275,6 +290,29 @@ pub struct MovePlan {
     pub messages: usize,
     /// The IKE channel moves, too.
     pub channel: bool,
+}
+
+/// `mifsec add-interface` and `mifsec delete-interface`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// [`CHANGE_SCHEMA`].
+    pub schema: String,
+    /// `add` or `delete`.
+    pub change: String,
+    /// The authenticated identity.
+    pub peer: String,
+    /// `[[access]] interface`.
+    pub access: String,
+    /// Child SAs made or removed.
+    pub sas: usize,
+    /// Child SAs not made because equal selectors exist.
+    #[serde(default)]
+    pub skipped: usize,
+    /// Inner addresses leased with it.
+    #[serde(default)]
+    pub leases: Vec<String>,
+    /// From the request to the peer's answer, milliseconds.
+    pub took_ms: u64,
 }
 
 /// One line of `monitor`: `event` names it, the rest depends on it.

@@ -109,6 +109,29 @@ async fn converse(stream: UnixStream, agent: Handle) -> io::Result<()> {
             Ok(Request::Path) => Question::Paths,
             Ok(Request::Sa) => Question::Sas,
             Ok(Request::Monitor) => return stream_events(write, agent).await,
+            Ok(Request::Move {
+                peer,
+                from,
+                to,
+                dry_run,
+            }) => Question::Move {
+                peer,
+                from,
+                to,
+                dry_run,
+            },
+            Ok(Request::AddInterface { peer, access }) => Question::AddInterface { peer, access },
+            Ok(Request::DeleteInterface {
+                peer,
+                access,
+                move_first,
+            }) => Question::DeleteInterface {
+                peer,
+                access,
+                move_first,
+            },
+            Ok(Request::Drain { access, undo }) => Question::Drain { access, undo },
+            Ok(Request::Explain { of }) => Question::Explain(of.into()),
             Err(error) => {
                 refuse(&mut write, format!("not a request: {error}")).await?;
                 return Ok(());

@@ -373,6 +373,34 @@ fn texts(seeds: &mut Vec<Seed>) {
         let line = format!("{{\"request\":\"{request}\"}}");
         seeds.push(("control_request", request.into(), line.into_bytes()));
     }
+    for (name, line) in [
+        (
+            "move",
+            r#"{"request":"move","peer":"gw","from":"wlan0","to":"wwan0","dry_run":true}"#,
+        ),
+        (
+            "add-interface",
+            r#"{"request":"add-interface","peer":"gw","access":"eth0"}"#,
+        ),
+        (
+            "delete-interface",
+            r#"{"request":"delete-interface","peer":"gw","access":"eth0","move_first":false}"#,
+        ),
+        (
+            "drain",
+            r#"{"request":"drain","access":"wlan0","undo":false}"#,
+        ),
+        (
+            "explain-spi",
+            r#"{"request":"explain","of":{"spi":"0xc0ffee01"}}"#,
+        ),
+        (
+            "explain-flow",
+            r#"{"request":"explain","of":{"flow":{"protocol":17,"src":"10.66.0.1","sport":4000,"dst":"10.99.0.2","dport":53}}}"#,
+        ),
+    ] {
+        seeds.push(("control_request", name.into(), line.as_bytes().to_vec()));
+    }
 }
 
 const GATEWAY_FILE: &str = r#"

@@ -12,8 +12,9 @@ use mifsec::ids::{AccessId, Arrival, Family, IfaceId, IfacePair, IkeId, PathInde
 use mifsec::path::probe::{PROBE_LEN, Probe, ProbeKind};
 use mifsec::path::timing::{AMPLIFICATION, ANNOUNCED_ALLOWANCE, REFILL, REPLIES_PER_SECOND};
 use mifsec::path::{
-    Activity, Channel, Config, Engine, Entry, Event, IfaceState, LinkClass, LocalIface, NO_PATH,
-    PathView, PeerParams, Probing, RemoteAddr, RemoteIface, RemoteMove, TransmitKind, credited,
+    Activity, Channel, Config, End, Engine, Entry, Event, IfaceState, LinkClass, LocalIface,
+    NO_PATH, PathView, PeerParams, Probing, RemoteAddr, RemoteIface, RemoteMove, TransmitKind,
+    credited,
 };
 
 pub(crate) const PORT: u16 = 4500;
@@ -85,6 +86,12 @@ enum What {
     Moved {
         to: usize,
         moved: RemoteMove,
+    },
+    Carried {
+        to: usize,
+        end: End,
+        iface: IfaceId,
+        by: IfaceId,
     },
 }
 
@@ -275,6 +282,48 @@ impl World {
         if self.signalling {
             self.announce(host);
         }
+        self.drain();
+    }
+
+    /// One of `owner`'s interfaces is carried by another; `by` decides so, and tells
+    /// the other end.
+    pub(crate) fn carry(&mut self, owner: usize, by: usize, iface: u16, carrier: u16) {
+        let (iface, carrier) = (IfaceId(iface), IfaceId(carrier));
+        let end = |host| {
+            if host == owner {
+                End::Local
+            } else {
+                End::Remote
+            }
+        };
+        let told = What::Carried {
+            to: 1 - by,
+            end: end(1 - by),
+            iface,
+            by: carrier,
+        };
+        self.push(self.control_delay, told);
+        let now = self.now;
+        self.hosts[by]
+            .engine
+            .carry(IKE, end(by), iface, carrier, now);
+        self.drain();
+    }
+
+    /// A host has a further interface.
+    pub(crate) fn appear(&mut self, host: usize, id: u16, addresses: &[&str], priority: u8) {
+        let (_, like) = self.hosts[host].ifaces.last_key_value().unwrap();
+        let iface = LocalIface {
+            id: IfaceId(id),
+            access: AccessId(id),
+            ifindex: like.ifindex + 1,
+            addresses: addresses.iter().map(|text| ip(text)).collect(),
+            priority,
+            ..like.clone()
+        };
+        self.hosts[host].ifaces.insert(iface.id, iface.clone());
+        self.hosts[host].engine.set_local(iface, self.now);
+        self.announce(host);
         self.drain();
     }
 
@@ -610,6 +659,9 @@ impl World {
             }
             What::Moved { to, moved } => {
                 self.hosts[to].engine.remote_moved(IKE, moved, self.now);
+            }
+            What::Carried { to, end, iface, by } => {
+                self.hosts[to].engine.carry(IKE, end, iface, by, self.now)
             }
             What::Packet {
                 to,
