@@ -155,17 +155,22 @@ pub fn delete(pair: &Pair, who: usize, iface: IfaceId) -> Command {
     }
 }
 
-/// The carriers at an end, as the end user names things: (whose, interface, carrier).
+/// What carries interfaces that Child SAs are at home on, at an end: (whose,
+/// interface, carrier).
 #[must_use]
 pub fn carried(pair: &Pair, who: usize) -> BTreeSet<(usize, IfaceId, IfaceId)> {
     let Some(ike) = pair.ends[who].established().first().copied() else {
         return BTreeSet::new();
     };
-    let carried = pair.ends[who].engine.carried(ike);
+    let homes: BTreeSet<_> = paths(pair, who)
+        .into_iter()
+        .flat_map(|(user, gateway)| [(A, user), (B, gateway)])
+        .collect();
     let owner = |end| if end == End::Local { who } else { 1 - who };
-    let named = carried.into_iter();
-    named
+    let carried = pair.ends[who].engine.carried(ike).into_iter();
+    carried
         .map(|(end, iface, by)| (owner(end), iface, by))
+        .filter(|(owner, iface, _)| homes.contains(&(*owner, *iface)))
         .collect()
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::ids::{ChildId, IkeSpi};
+use crate::ids::{ChildId, IfacePair, IkeSpi};
 use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, End, Event};
 use crate::ike::mif::UpdateFlags;
