@@ -9,6 +9,7 @@
 //! | `natd`       | NAT detection within it                   | 2.23           |
 //! | `auth`       | IKE_AUTH                                  | 1.2, 2.15      |
 //! | `config`     | inner addresses within it                 | 2.19, 3.15     |
+//! | `add`        | MIF_ADD_INTERFACE                         | protocol 3.9   |
 //! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
 //! | `rekey`      | IKE SAs, in CREATE_CHILD_SA               | 1.3.2, 2.18    |
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
@@ -18,6 +19,7 @@
 //! | `alternates` | MIF_ALTERNATES                            | protocol 3.9   |
 //! | `mobike`     | UPDATE_SA_ADDRESSES and its company       | RFC 4555       |
 
+pub(super) mod add;
 pub(super) mod alternates;
 pub(super) mod auth;
 pub(super) mod child;
@@ -68,6 +70,8 @@ pub(super) enum Task {
     Child(Box<child::Create>),
     /// CREATE_CHILD_SA of an IKE SA in place of this one.
     RekeyIke(Box<rekey::Rekey>),
+    /// MIF_ADD_INTERFACE.
+    Add(Box<add::Add>),
     /// Delete of a Child SA or the IKE SA.
     Delete(delete::Target),
     /// MIF_INTERFACES, the first time with SET_WINDOW_SIZE; of this epoch once sent.
@@ -91,7 +95,8 @@ impl Task {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_)
+            Self::Add(_)
+            | Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
             | Self::Alternates(_)
@@ -112,6 +117,7 @@ impl Task {
             Self::Announce(_)
             | Self::Alternates(_)
             | Self::Child(_)
+            | Self::Add(_)
             | Self::RekeyIke(_)
             | Self::Tell(_)
             | Self::Liveness => 3,
@@ -125,6 +131,7 @@ impl Task {
             Self::Auth(auth) => auth.build(sa, cx),
             Self::Child(create) => create.build(sa, cx),
             Self::RekeyIke(rekey) => rekey.build(sa, cx),
+            Self::Add(add) => add.build(sa, cx),
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
@@ -143,6 +150,7 @@ impl Task {
             Self::Auth(auth) => auth.process(sa, cx, received),
             Self::Child(create) => create.process(sa, cx, received),
             Self::RekeyIke(rekey) => rekey.process(sa, cx, received),
+            Self::Add(add) => add.process(sa, cx, received),
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
@@ -155,7 +163,7 @@ impl Task {
 
     /// Whether its response may name a new Child SA.
     pub(super) const fn makes_child(&self) -> bool {
-        matches!(self, Self::Auth(_) | Self::Child(_))
+        matches!(self, Self::Auth(_) | Self::Child(_) | Self::Add(_))
     }
 
     /// Gives back what it reserved: no response will come.
@@ -163,6 +171,7 @@ impl Task {
         match self {
             Self::Auth(auth) => auth.abandon(cx),
             Self::Child(create) => create.abandon(cx),
+            Self::Add(add) => add.abandon(cx),
             Self::RekeyIke(rekey) => rekey.abandon(cx),
             Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
             Self::Init(_)
@@ -189,6 +198,7 @@ impl Task {
     fn waits_for(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Update(a), Self::Update(b)) => a.concerns(b),
+            (Self::Add(a), Self::Add(b)) => a.iface() == b.iface(),
             (Self::Announce(_), Self::Announce(_))
             | (Self::Alternates(_), Self::Alternates(_))
             | (Self::Mobike(_), Self::Mobike(_))
@@ -204,7 +214,10 @@ impl Task {
 
     /// Whether it makes or deletes an SA.
     pub(super) const fn changes_sas(&self) -> bool {
-        matches!(self, Self::Child(_) | Self::RekeyIke(_) | Self::Delete(_))
+        matches!(
+            self,
+            Self::Child(_) | Self::Add(_) | Self::RekeyIke(_) | Self::Delete(_)
+        )
     }
 
     /// Whether it asks for a Child SA in place of this one.
@@ -226,6 +239,7 @@ impl Queue {
             | (Task::Alternates(_), Task::Alternates(_))
             | (Task::Liveness, Task::Liveness) => true,
             (Task::Mobike(queued), Task::Mobike(ask)) => queued.serves(ask),
+            (Task::Add(queued), Task::Add(add)) => queued.serves(add),
             _ => false,
         };
         // Of moves of one interface only the last one may take a later one in: those

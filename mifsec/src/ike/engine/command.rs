@@ -8,6 +8,7 @@ use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, End, Event};
 use crate::ike::mif::UpdateFlags;
 use crate::ike::sa::{IkeSa, Phase};
+use crate::ike::task::add::{Add, Wanted};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
 use crate::ike::task::update::{Update, maddr};
@@ -87,7 +88,34 @@ impl Engine {
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }
-            Command::AddInterface { .. } | Command::DeleteInterface { .. } => {}
+            Command::AddInterface {
+                ike,
+                iface,
+                remote,
+                local_addr,
+                remote_addr,
+                inner,
+                lease,
+                bundle,
+                from,
+                pfs,
+            } => self.step(ike, |sa, cx| {
+                if sa.is_established() {
+                    let add = Add::new(Wanted {
+                        iface,
+                        remote,
+                        local_addr,
+                        remote_addr,
+                        inner,
+                        lease,
+                        bundle,
+                        from,
+                        pfs,
+                    });
+                    sa.submit(Task::Add(Box::new(add)), cx);
+                }
+            }),
+            Command::DeleteInterface { .. } => {}
             Command::DeleteChild { child } => {
                 self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
             }

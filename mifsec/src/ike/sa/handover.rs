@@ -202,6 +202,7 @@ impl IkeSa {
             | Task::Mobike(_)
             | Task::Liveness
             | Task::Child(_)
+            | Task::Add(_)
             | Task::Delete(delete::Target::Child(_) | delete::Target::Orphan(_)) => {
                 self.queue.push(task);
             }
