@@ -140,6 +140,9 @@ impl Update {
 
     /// The request; nothing for a peer that cannot follow.
     pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
+        if self.txn.is_some() && !self.is_still_meant(sa, cx) {
+            return None;
+        }
         let mif = sa.mif.as_mut()?;
         if !mif.features.has(Features::UPDATE) {
             return None;
@@ -198,7 +201,8 @@ impl Update {
             return sa.postponed.push(Task::Update(self));
         }
         // While it waited a later move was made, which is what holds.
-        if self.attempts > 0 && refusal.kind == error::MIF_STALE_TXN {
+        let last = sa.mif.as_ref().map(|mif| mif.next_txn.wrapping_sub(1));
+        if self.txn != last && refusal.kind == error::MIF_STALE_TXN {
             return;
         }
         if self.end() == End::Remote {
@@ -209,6 +213,35 @@ impl Update {
             iface: self.old_iface,
             reason: Failure::from_notify(refusal.kind, false),
         });
+    }
+
+    /// Before it is asked again: another move may have been made since it was asked
+    /// first. If its interface went along with that one, this says where to now, as
+    /// a move of its own.
+    fn is_still_meant(&mut self, sa: &IkeSa, cx: &Context) -> bool {
+        if self.end() == End::Remote {
+            return sa.last_word(self.old_iface) == self.owner;
+        }
+        let by = match &sa.mif {
+            Some(mif) if self.flags.has(UpdateFlags::TUNNEL) => {
+                mif.moves.carried.by(End::Local, self.old_iface)
+            }
+            _ => return true,
+        };
+        if by == self.new_iface || self.old_iface == IfaceId::CHANNEL {
+            return true;
+        }
+        let records = cx.ifaces.iter().filter(|record| record.id == by);
+        let addresses = records.flat_map(|record| &record.addresses);
+        let family = Family::of(self.new.ip);
+        let Some(new) = addresses
+            .min_by_key(|maddr| Family::of(maddr.ip) != family)
+            .copied()
+        else {
+            return false;
+        };
+        (self.txn, self.new_iface, self.new) = (None, by, new);
+        true
     }
 
     /// Whether it is about what is at home on this interface of ours.
