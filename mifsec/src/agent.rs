@@ -12,6 +12,7 @@
 
 mod access;
 pub mod action;
+mod add;
 mod anchors;
 mod bundle;
 mod dark;
@@ -233,6 +234,7 @@ impl Agent {
         self.retry_due(now);
         self.secrets_due(now);
         self.refused_children_due(now);
+        self.changes_due(now);
         self.pairs_due(now);
         self.guard_dirty |= self.guard_again.is_some_and(|at| at <= now);
         // Whatever that made is drained before anybody waits.
@@ -246,6 +248,7 @@ impl Agent {
             self.ike.poll_timeout().map(|(at, _)| at),
             self.path.poll_timeout().map(|(at, _)| at),
             self.held_until(),
+            self.changes_until(),
             self.retry_at(),
             self.probes_until(),
             self.reauth_at(),

@@ -46,12 +46,27 @@ impl Agent {
                 });
                 known.and_then(|()| Err("not built yet".into()))
             }
-            Question::AddInterface { peer, access }
-            | Question::DeleteInterface { peer, access, .. } => {
+            Question::AddInterface { peer, access } => {
                 let known = self
                     .known_peer(&peer)
                     .and_then(|()| self.known_access(&access));
-                known.and_then(|()| Err("not built yet".into()))
+                match known {
+                    Ok(()) => return self.add_interface(&peer, &access, reply),
+                    Err(error) => Err(error),
+                }
+            }
+            Question::DeleteInterface {
+                peer,
+                access,
+                move_first,
+            } => {
+                let known = self
+                    .known_peer(&peer)
+                    .and_then(|()| self.known_access(&access));
+                match known {
+                    Ok(()) => return self.delete_interface(&peer, &access, move_first, reply),
+                    Err(error) => Err(error),
+                }
             }
             Question::Drain { access, .. } => self
                 .known_access(&access)

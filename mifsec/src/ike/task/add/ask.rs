@@ -97,11 +97,6 @@ impl Add {
         self.wanted == other.wanted
     }
 
-    /// Whether this path and these selectors are among what it asks for.
-    #[cfg(test)]
-    pub(super) fn wanted(&self) -> &Wanted {
-        &self.wanted
-    }
 
     /// The request; nothing when there is nothing to derive.
     pub(in crate::ike::task) fn build(
