@@ -97,7 +97,6 @@ impl Add {
         self.wanted == other.wanted
     }
 
-
     /// The request; nothing when there is nothing to derive.
     pub(in crate::ike::task) fn build(
         &mut self,
