@@ -13,6 +13,7 @@
 //! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
 //! | `rekey`      | IKE SAs, in CREATE_CHILD_SA               | 1.3.2, 2.18    |
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
+//! | `remove`     | MIF_DELETE_INTERFACE                      | protocol 3.9   |
 //! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
@@ -34,6 +35,7 @@ pub(super) mod payloads;
 pub(super) mod reauth;
 pub(super) mod redirect;
 pub(super) mod rekey;
+pub(super) mod remove;
 pub(super) mod update;
 
 use std::collections::VecDeque;
@@ -72,6 +74,8 @@ pub(super) enum Task {
     RekeyIke(Box<rekey::Rekey>),
     /// MIF_ADD_INTERFACE.
     Add(Box<add::Add>),
+    /// MIF_DELETE_INTERFACE.
+    Remove(Box<remove::Remove>),
     /// Delete of a Child SA or the IKE SA.
     Delete(delete::Target),
     /// MIF_INTERFACES, the first time with SET_WINDOW_SIZE; of this epoch once sent.
@@ -96,6 +100,7 @@ impl Task {
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
             Self::Add(_)
+            | Self::Remove(_)
             | Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
@@ -113,7 +118,7 @@ impl Task {
             Self::Init(_) | Self::Auth(_) => 0,
             Self::Update(_) => 1,
             Self::Mobike(ask) => ask.priority(),
-            Self::Delete(_) => 2,
+            Self::Delete(_) | Self::Remove(_) => 2,
             Self::Announce(_)
             | Self::Alternates(_)
             | Self::Child(_)
@@ -132,6 +137,7 @@ impl Task {
             Self::Child(create) => create.build(sa, cx),
             Self::RekeyIke(rekey) => rekey.build(sa, cx),
             Self::Add(add) => add.build(sa, cx),
+            Self::Remove(remove) => remove.build(sa, cx),
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
@@ -151,6 +157,7 @@ impl Task {
             Self::Child(create) => create.process(sa, cx, received),
             Self::RekeyIke(rekey) => rekey.process(sa, cx, received),
             Self::Add(add) => add.process(sa, cx, received),
+            Self::Remove(remove) => remove.process(sa, cx, received),
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
@@ -176,6 +183,7 @@ impl Task {
             Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
             Self::Init(_)
             | Self::Delete(_)
+            | Self::Remove(_)
             | Self::Announce(_)
             | Self::Update(_)
             | Self::Alternates(_)
@@ -199,6 +207,10 @@ impl Task {
         match (self, other) {
             (Self::Update(a), Self::Update(b)) => a.concerns(b),
             (Self::Add(a), Self::Add(b)) => a.iface() == b.iface(),
+            // What is made on the interface is deleted with it, or comes after.
+            (Self::Remove(_), Self::Update(_) | Self::Remove(_)) => true,
+            (Self::Remove(_), other) if other.makes_child() => true,
+            (this, Self::Remove(_)) if this.makes_child() => true,
             (Self::Announce(_), Self::Announce(_))
             | (Self::Alternates(_), Self::Alternates(_))
             | (Self::Mobike(_), Self::Mobike(_))
@@ -216,7 +228,7 @@ impl Task {
     pub(super) const fn changes_sas(&self) -> bool {
         matches!(
             self,
-            Self::Child(_) | Self::Add(_) | Self::RekeyIke(_) | Self::Delete(_)
+            Self::Child(_) | Self::Add(_) | Self::Remove(_) | Self::RekeyIke(_) | Self::Delete(_)
         )
     }
 
@@ -240,6 +252,7 @@ impl Queue {
             | (Task::Liveness, Task::Liveness) => true,
             (Task::Mobike(queued), Task::Mobike(ask)) => queued.serves(ask),
             (Task::Add(queued), Task::Add(add)) => queued.serves(add),
+            (Task::Remove(queued), Task::Remove(remove)) => queued.serves(remove),
             _ => false,
         };
         // Of moves of one interface only the last one may take a later one in: those

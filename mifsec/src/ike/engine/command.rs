@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use crate::ids::{ChildId, IfacePair, IkeSpi};
 use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, End, Event};
-use crate::ike::mif::UpdateFlags;
+use crate::ike::mif::{DeleteFlags, UpdateFlags};
 use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::task::add::{Add, Wanted};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
+use crate::ike::task::remove::Remove;
 use crate::ike::task::update::{Update, maddr};
 use crate::ike::task::{Task, alternates, interfaces, mobike};
 
@@ -115,7 +116,25 @@ impl Engine {
                     sa.submit(Task::Add(Box::new(add)), cx);
                 }
             }),
-            Command::DeleteInterface { .. } => {}
+            Command::DeleteInterface {
+                ike,
+                iface,
+                outer,
+                ts,
+                move_first,
+            } => self.step(ike, |sa, cx| {
+                if sa.is_established() {
+                    let scopes = [
+                        (outer, DeleteFlags::OUTER),
+                        (ts, DeleteFlags::TS),
+                        (move_first, DeleteFlags::MOVE_TO_ALTERNATE_FIRST),
+                    ];
+                    let flags = scopes.into_iter().filter(|(set, _)| *set);
+                    let flags = flags.fold(DeleteFlags::default(), |all, (_, f)| all.with(f));
+                    let remove = Remove::new(iface, flags);
+                    sa.submit(Task::Remove(Box::new(remove)), cx);
+                }
+            }),
             Command::DeleteChild { child } => {
                 self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
             }

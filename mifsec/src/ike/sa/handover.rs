@@ -203,6 +203,7 @@ impl IkeSa {
             | Task::Liveness
             | Task::Child(_)
             | Task::Add(_)
+            | Task::Remove(_)
             | Task::Delete(delete::Target::Child(_) | delete::Target::Orphan(_)) => {
                 self.queue.push(task);
             }

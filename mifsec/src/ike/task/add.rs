@@ -29,7 +29,7 @@ use crate::ike::sa::{Child, IkeSa, Installation};
 
 pub(in crate::ike) use ask::{Add, Wanted};
 use enumerate::{Derived, Template};
-pub(super) use respond::respond;
+pub(super) use respond::{busy, release, respond};
 
 /// The peer's operations of one second that are carried out.
 const PER_SECOND: u32 = 8;
@@ -131,7 +131,7 @@ impl Operations {
 
 impl IkeSa {
     /// The path, with interface 0 named as far as it has a name (protocol 3.1).
-    fn named_pair(&self, pair: IfacePair) -> IfacePair {
+    pub(super) fn named_pair(&self, pair: IfacePair) -> IfacePair {
         let or = |id: IfaceId, other: IfaceId| if id == IfaceId::CHANNEL { other } else { id };
         IfacePair {
             local: or(pair.local, self.channel.local_iface),
@@ -140,7 +140,7 @@ impl IkeSa {
     }
 
     /// The peer's interface on the channel, if it has a name.
-    fn named_channel_peer(&self) -> IfaceId {
+    pub(super) fn named_channel_peer(&self) -> IfaceId {
         match self.channel_peer {
             IfaceId::CHANNEL => self.peer_iface_of(self.channel.remote.ip()),
             known => known,

@@ -254,7 +254,13 @@ impl Update {
 impl IkeSa {
     /// `by` carries `iface` from now; the agent is told of each interface whose
     /// carrier is another.
-    fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) -> Vec<Change> {
+    pub(super) fn carry(
+        &mut self,
+        end: End,
+        iface: IfaceId,
+        by: IfaceId,
+        cx: &mut Context,
+    ) -> Vec<Change> {
         let channel = match end {
             End::Local => self.channel.local_iface,
             End::Remote => self.channel_peer,

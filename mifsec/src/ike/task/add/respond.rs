@@ -13,6 +13,7 @@ use crate::ike::mif::{
 };
 use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::selector::{TrafficSelector, TsSpec};
+use crate::ike::task::interfaces::Mif;
 use crate::ike::task::{Payloads, Received, Task, config};
 
 use super::ask::{agree, flags};
@@ -130,7 +131,11 @@ fn consider(
 
 /// Not while the IKE SA is rekeyed or closed, and not too often (protocol 3.11,
 /// 3.13).
-fn busy(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> Result<(), NotifyType> {
+pub(in crate::ike::task) fn busy(
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) -> Result<(), NotifyType> {
     let rekeying = |task: &Task| matches!(task, Task::RekeyIke(_));
     let closing = matches!(sa.phase, Phase::Closing { .. }) || received.message_id.is_none();
     if closing || sa.rival.is_some() || sa.outbound.tasks().any(rekeying) {
@@ -149,10 +154,16 @@ fn busy(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> Result<(), Not
 fn destination(add: &AddInterface, sa: &IkeSa, cx: &Context) -> Result<IfaceId, NotifyType> {
     match &add.destination {
         None => Ok(sa.channel.local_iface),
-        Some(maddr) => match cx.iface_of(maddr.ip) {
-            IfaceId::CHANNEL => Err(error::MIF_ADDRESS_REJECTED),
-            known => Ok(known),
-        },
+        Some(maddr) => {
+            let known = cx.iface_of(maddr.ip);
+            let withheld = |mif: &Mif| mif.operations.withheld.contains(&known);
+            let gone = known == IfaceId::CHANNEL || sa.mif.as_ref().is_some_and(withheld);
+            if gone {
+                Err(error::MIF_ADDRESS_REJECTED)
+            } else {
+                Ok(known)
+            }
+        }
     }
 }
 
