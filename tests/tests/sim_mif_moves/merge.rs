@@ -28,8 +28,15 @@ fn a_merge_and_a_split_are_one_message_each_and_touch_no_sa() {
         _ => None,
     });
     let moved = moved.expect("the addresses too");
-    assert!(moved.flags.has(UpdateFlags::TUNNEL.with(UpdateFlags::OLD_IS_DEAD)));
-    assert_eq!((moved.old.ip, moved.new.ip), (ip(WLAN_ADDRESS), ip(RAN_ADDRESS)));
+    assert!(
+        moved
+            .flags
+            .has(UpdateFlags::TUNNEL.with(UpdateFlags::OLD_IS_DEAD))
+    );
+    assert_eq!(
+        (moved.old.ip, moved.new.ip),
+        (ip(WLAN_ADDRESS), ip(RAN_ADDRESS))
+    );
     carry(&mut pair, A, End::Local, WLAN, WLAN);
     pair.run(SECOND);
     assert_eq!(messages(&pair, since), 4);
@@ -41,7 +48,7 @@ fn a_merge_and_a_split_are_one_message_each_and_touch_no_sa() {
 }
 
 #[test]
-fn what_was_lent_goes_along_and_each_interface_is_split_by_itself() {
+fn what_was_lent_goes_where_its_carrier_goes_and_each_interface_is_split_by_itself() {
     let mut pair = members(2);
     carry(&mut pair, A, End::Local, WLAN, RAN);
     carry(&mut pair, A, End::Local, RAN, ETH);
@@ -49,10 +56,29 @@ fn what_was_lent_goes_along_and_each_interface_is_split_by_itself() {
     assert_carried(&pair, A, &[(1, 3), (2, 3)]);
     carry(&mut pair, A, End::Local, RAN, RAN);
     pair.run(SECOND);
-    assert_carried(&pair, A, &[(1, 3)]);
+    assert_carried(&pair, A, &[(1, 2)]);
     carry(&mut pair, A, End::Local, WLAN, WLAN);
     pair.run(SECOND);
     assert_carried(&pair, A, &[]);
+    let heard = [(1, 2), (1, 3), (2, 3), (1, 2), (2, 2), (1, 1)];
+    assert_eq!(
+        told(&pair, B),
+        heard.map(|(iface, by)| (End::Remote, iface, by))
+    );
+}
+
+#[test]
+fn an_interface_that_carried_another_lends_to_it_without_a_circle() {
+    for (who, end) in [(A, End::Local), (B, End::Remote)] {
+        let mut pair = members(2);
+        carry(&mut pair, who, end, WLAN, RAN);
+        pair.run(SECOND);
+        // The WLAN is back and the RAN dies before the WLAN took its own back.
+        carry(&mut pair, who, end, RAN, WLAN);
+        pair.run(SECOND);
+        assert_carried(&pair, A, &[(2, 1)]);
+        assert!(pair.ends.iter().all(|end| end.failures().is_empty()));
+    }
 }
 
 #[test]
@@ -86,7 +112,10 @@ fn a_new_address_of_a_lent_interface_takes_its_child_sas_back() {
 fn services(n: usize) -> [EngineConfig; 2] {
     let (mut user, mut gateway) = (setup::user(), setup::gateway());
     for k in 0..n {
-        let (name, net) = (format!("s{k}"), format!("100.64.{}.{}/32", k / 250, k % 250));
+        let (name, net) = (
+            format!("s{k}"),
+            format!("100.64.{}.{}/32", k / 250, k % 250),
+        );
         let mut child = setup::child(&name, &[None], &[Some(&net)]);
         child.bundle = false;
         user.peers[0].children.push(child);
@@ -112,7 +141,11 @@ fn moved_together(n: usize) -> usize {
         pair.command(A, member(ike, &format!("s{k}"), WLAN));
     }
     let all = |pair: &Pair| pair.ends[A].children.len() == n + 1;
-    assert!(pair.run_until(600 * SECOND, all), "{}", pair.a().children.len());
+    assert!(
+        pair.run_until(600 * SECOND, all),
+        "{}",
+        pair.a().children.len()
+    );
     pair.run(10 * SECOND);
     let (before, since) = (identity(&pair), pair.log.len());
     let counts = |pair: &Pair| [A, B].map(|who| (pair.ends[who].rebinds, pair.ends[who].installs));
@@ -177,7 +210,12 @@ fn an_interface_that_is_gone_from_the_table_still_lends_its_child_sas() {
     // what was on it.
     let mut ifaces = users();
     ifaces.remove(2);
-    pair.command(A, Command::SetInterfaces { ifaces: ifaces.clone() });
+    pair.command(
+        A,
+        Command::SetInterfaces {
+            ifaces: ifaces.clone(),
+        },
+    );
     pair.run(SECOND);
     carry(&mut pair, A, End::Local, ETH, RAN);
     pair.run(SECOND);
