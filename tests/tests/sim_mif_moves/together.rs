@@ -185,6 +185,8 @@ fn both_ends_agree_on_what_carries_what_after_any_sequence() {
                 let ike = pair.ends[who].ike();
                 pair.command(who, Command::RekeyIke { ike });
             }
+            let line = format!("{} {end:?} {} by {}", ["A", "B"][who], iface.0, by.0);
+            pair.trace.note(pair.now, line);
             carry(&mut pair, who, end, iface, by);
             pair.run(Duration::from_millis(u64::from(random.u32() % 400)));
         }
