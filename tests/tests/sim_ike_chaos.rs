@@ -288,8 +288,26 @@ fn run(kind: Kind, seed: u64) {
         }
         pair.run(Duration::from_secs(10));
     }
+    if kind.interfaces {
+        all_home(&mut pair);
+    }
     settle(&mut pair);
     well(&pair, seed);
+}
+
+/// All interfaces are there again, and each agent, who sees that they work, has what
+/// was lent come home.
+fn all_home(pair: &mut Pair) {
+    let all: [&[IfaceId]; 2] = [&[WLAN, RAN, ETH], &[GATEWAY, GATEWAY2]];
+    for who in [A, B] {
+        pair.command(who, multi::table(who, all[who]));
+        pair.run(Duration::from_secs(2));
+        for iface in all[who] {
+            let command = multi::carry(pair, who, ike::End::Local, *iface, *iface);
+            pair.command(who, command);
+        }
+    }
+    pair.run(Duration::from_secs(60));
 }
 
 /// Runs to a moment when nothing is under way: rekeying by lifetime never ends.

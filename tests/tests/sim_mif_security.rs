@@ -11,7 +11,7 @@ use mifsec::ike::mif::{
     IfaceState, Interfaces, Maddr, OuterAddrs, OuterFlags, UpdateAddrs, UpdateFlags, error, status,
 };
 use mifsec::ike::{Command, End, Event};
-use mifsec_tests::sim::multi::{self, ETH, GATEWAY2, add, assert_converged, carry, paths};
+use mifsec_tests::sim::multi::{self, ETH, GATEWAY2, add, assert_converged, carry};
 use mifsec_tests::sim::setup::{self, GATEWAY, RAN, WLAN, established};
 use mifsec_tests::sim::{A, B, Held, Pair, ip};
 
