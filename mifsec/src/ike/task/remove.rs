@@ -17,6 +17,7 @@ use crate::ids::{ChildId, IfaceId, IfacePair, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{End, Event, SaRequest};
+use crate::ike::fault::Fault;
 use crate::ike::message::{Delete, MAX_DELETED, Notify, NotifyType, Payload};
 use crate::ike::mif::{DeleteFlags, DeleteInterface, Features, error, status};
 use crate::ike::sa::IkeSa;
@@ -204,7 +205,10 @@ fn carry_out(
     if !mif.operations.admit(iface, delete.txn) {
         return Err(error::MIF_STALE_TXN);
     }
-    let fate = Fate::of(End::Remote, iface, delete.flags, sa, cx);
+    let mut fate = Fate::of(End::Remote, iface, delete.flags, sa, cx);
+    if cx.faulty(Fault::KeepDeleted) {
+        fate.gone.clear();
+    }
     let mut spis = Vec::with_capacity(fate.gone.len());
     for id in &fate.gone {
         let spi = sa.children.get(id).map(|child| child.spi_in);

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::ids::{Arrival, IfaceId};
 use crate::ike::engine::Context;
 use crate::ike::event::{End, Event};
+use crate::ike::fault::Fault;
 use crate::ike::message::{Notify, NotifyType};
 use crate::ike::mif::{
     Features, InterfaceRecord, MAX_ADDRESSES, UpdateAddrs, UpdateFlags, error, status,
@@ -42,6 +43,9 @@ pub(in crate::ike::task) fn respond(
             cx.count("mif_update_refused");
             return Some(Notify::new(kind, Vec::new()));
         }
+    }
+    if cx.faulty(Fault::IgnoreMoves) {
+        return None;
     }
     let tunnel = update.flags.has(UpdateFlags::TUNNEL);
     let mif = sa.mif.as_mut()?;
