@@ -139,6 +139,7 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
                 }
+                self.announced_again(ike, &ifaces, now);
                 let ifaces = ifaces.iter().map(remote_iface).collect();
                 self.path.set_remote(ike, ifaces, now);
                 self.changed = true;
@@ -285,6 +286,7 @@ impl Agent {
         );
         self.totals.ike_created += 1;
         let initiator = peer.initiator;
+        self.keep_deleted(&mut peer);
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
         let older = self.peers.iter().filter(|(_, p)| same(p));
