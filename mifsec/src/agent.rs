@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
-pub mod action;
+mod action;
 mod add;
 mod anchors;
 mod bundle;
@@ -24,9 +24,11 @@ mod lifetime;
 mod mobike;
 mod moves;
 mod network;
+mod news;
 mod paths;
 mod peer;
 mod pinned;
+mod place;
 mod probe;
 mod reauth;
 mod redirect;
@@ -39,6 +41,7 @@ mod show;
 mod socket;
 mod spd;
 mod standby;
+mod trap;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,6 +125,8 @@ pub struct Agent {
     accesses: Accesses,
     /// Accesses the programs sit on: how arrivals are looked at, or why they do not.
     attached: BTreeMap<u32, Result<String, String>>,
+    /// Of the configured accesses those nothing is to be on.
+    drained: BTreeSet<usize>,
     announced: Option<Vec<InterfaceRecord>>,
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
@@ -236,6 +241,7 @@ impl Agent {
         self.refused_children_due(now);
         self.changes_due(now);
         self.pairs_due(now);
+        self.moves_due(now);
         self.guard_dirty |= self.guard_again.is_some_and(|at| at <= now);
         // Whatever that made is drained before anybody waits.
         self.drain();
@@ -255,6 +261,7 @@ impl Agent {
             self.dark_at(),
             self.refused_until(),
             self.pairs_until(),
+            self.moves_until(),
             self.look_due(),
             self.secrets.due(),
             self.guard_again,
@@ -309,6 +316,7 @@ impl Agent {
                 }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
+            Input::Wanted { peer } => self.wanted(peer, now),
             Input::WorkerGone { index, error } => {
                 anyhow::bail!("data plane worker {index} ended: {error}");
             }
@@ -514,6 +522,7 @@ impl Agent {
             self.changed = false;
             let views = self.path.views();
             self.note_dark(&views, now);
+            self.ensure_carriers(&views, now);
             self.ensure_channels(&views, now);
             self.ensure_standbys(&views, now);
             self.ensure_members(&views, now);

@@ -19,8 +19,9 @@ pub(crate) struct Args {
     /// Build an agent with this fault; the matching step must then fail
     #[arg(long, value_name = "FAULT", value_parser = ["no-flip", "no-update", "no-guard"])]
     sabotage: Option<String>,
-    /// Run only this step (a to g; may be given more than once)
-    #[arg(long, value_name = "STEP")]
+    /// Run only this step, by name or letter; a name that does not exist lists them
+    /// (may be given more than once)
+    #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Topology and instruments only, no agents
     #[arg(long, hide = true)]

@@ -18,13 +18,14 @@ use crate::dataplane::{Bundle, Inbound, Member, Selector, Snapshot};
 use crate::esp::{self, InboundSa, OutboundSa, SaParams};
 use crate::ids::{AccessId, ChildId, Family, IfaceId, IfacePair, IkeId, Spi};
 use crate::ike::selector::TrafficSelector;
-use crate::ike::{ChildSa, SaRequest};
+use crate::ike::{self, ChildSa, SaRequest};
 use crate::path::{self, PathView};
 
 use super::Agent;
 use super::anchors::Anchor;
 use super::lifetime::Lifetime;
 use super::peer::Peer;
+use super::place::{Place, home, of_peer};
 use super::spd;
 
 /// A responder sends at the latest this long after it installed an SA.
@@ -67,46 +68,6 @@ pub(super) struct Child {
 impl Child {
     pub(super) fn held(&self, now: Instant) -> bool {
         self.held_until.is_some_and(|until| now < until)
-    }
-}
-
-/// Where a Child SA's packets go: the home path of each family.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Home<'a> {
-    pub(super) v4: Option<&'a PathView>,
-    pub(super) v6: Option<&'a PathView>,
-}
-
-impl<'a> Home<'a> {
-    /// The one in use: up before down, the pair's home first, then IPv6.
-    pub(super) fn current(&self) -> Option<&'a PathView> {
-        [self.v6, self.v4]
-            .into_iter()
-            .flatten()
-            .max_by_key(|v| (v.up, v.home, v.family == Family::V6))
-    }
-}
-
-/// The paths a pair is homed on.
-pub(super) fn home(views: &[PathView], ike: IkeId, pair: IfacePair) -> Home<'_> {
-    let of_pair = |v: &&PathView| {
-        v.ike == ike
-            && v.validated
-            && v.pair.local == pair.local
-            // A Child SA or a path made before the peer's table came has no name for its end.
-            && (v.pair.remote == pair.remote
-                || (v.channel && (pair.remote == IfaceId::CHANNEL || v.pair.remote == IfaceId::CHANNEL)))
-    };
-    let of = |family| {
-        views
-            .iter()
-            .filter(of_pair)
-            .filter(|v| v.family == family)
-            .max_by_key(|v| (v.home, v.up))
-    };
-    Home {
-        v4: of(Family::V4),
-        v6: of(Family::V6),
     }
 }
 
@@ -204,6 +165,7 @@ impl Agent {
             now,
         );
         let pair = self.only_path(sa.ike).map_or(sa.pair, |view| view.pair);
+        self.homed(sa.ike, pair, now);
         self.children.insert(
             sa.child,
             Child {
@@ -311,11 +273,18 @@ impl Agent {
 
     /// Writes `SA_OUT` where it differs and hands the data plane a new snapshot.
     pub(super) fn publish(&mut self, views: &[PathView], now: Instant) {
+        let mut orders: BTreeMap<(IkeId, IfaceId), Vec<IfaceId>> = BTreeMap::new();
         for child in self.children.values_mut() {
             let Some(peer) = self.peers.get(&child.ike) else {
                 continue;
             };
-            let sa = sa_out(views, child, |access| {
+            let views = of_peer(views, child.ike);
+            let order = orders
+                .entry((child.ike, child.pair.local))
+                .or_insert_with_key(|(ike, iface)| {
+                    self.ike.alternates(*ike, ike::End::Local, *iface)
+                });
+            let sa = sa_out(views, child, order, |access| {
                 may_use(&self.config, peer.config, &child.name, access)
             });
             if child.written == Some(sa) {
@@ -341,7 +310,8 @@ impl Agent {
     fn spread_queues(&mut self, snapshot: &Snapshot) {
         let by_destination = self.config.peers.iter().all(|p| p.remote.is_empty());
         let mut table = [0; steering::BUCKETS];
-        if let (Some(bundle), false) = (snapshot.bundles.first(), by_destination) {
+        let first = snapshot.bundles.iter().find(|b| b.trap.is_none());
+        if let (Some(bundle), false) = (first, by_destination) {
             let queues = u8::try_from(self.queues).unwrap_or(u8::MAX).max(1);
             for (queue, member) in table.iter_mut().zip(bundle.table) {
                 *queue = if member == steering::NO_MEMBER {
@@ -360,7 +330,7 @@ impl Agent {
         }
     }
 
-    fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
+    pub(super) fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
         type Key<'a> = (usize, usize, Reverse<IkeId>, &'a str);
         let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
         for child in self.children.values().filter(|c| c.sends) {
@@ -410,12 +380,13 @@ impl Agent {
                 }
             }
         }
+        ranked.extend(self.traps());
         ranked.sort_by_key(|(rank, _)| *rank);
         snapshot.bundles = ranked.into_iter().map(|(_, bundle)| bundle).collect();
         for child in self.children.values() {
             let path = home(views, child.ike, child.pair)
                 .current()
-                .map_or(crate::path::NO_PATH, |v| v.path);
+                .map_or(crate::path::NO_PATH, |place| place.index());
             snapshot.inbound.insert(
                 child.inbound.spi(),
                 Inbound {
@@ -432,20 +403,22 @@ impl Agent {
 
     fn bundle(&self, peer: &Peer, children: &[&Child], views: &[PathView], now: Instant) -> Bundle {
         let mut members = Vec::new();
-        let placed: Vec<(&Child, &PathView)> = children
+        let placed: Vec<(&Child, Place<'_>)> = children
             .iter()
             .filter_map(|c| Some((*c, home(views, c.ike, c.pair).current()?)))
             .collect();
-        for (child, path) in &placed {
+        for (child, place) in &placed {
             // A pair that is only a candidate stands in for a home on one of its
             // interfaces, not beside it: else that access would count twice.
-            let replaced = !path.home
+            let own = place.path;
+            let replaced = !own.home
                 && placed.iter().any(|(_, other)| {
-                    other.up
-                        && other.home
-                        && (other.pair.local == path.pair.local
-                            || other.pair.remote == path.pair.remote)
+                    other.is_up()
+                        && other.path.home
+                        && (other.path.pair.local == own.pair.local
+                            || other.path.pair.remote == own.pair.remote)
                 });
+            let path = place.leads_to.unwrap_or(own);
             let anchor = peer.anchor.like(match path.family {
                 Family::V4 => IpAddr::V4(peer.anchor.v4),
                 Family::V6 => IpAddr::V6(peer.anchor.v6),
@@ -455,9 +428,9 @@ impl Agent {
                 sa: Arc::clone(&child.outbound),
                 anchor: SocketAddr::new(anchor, self.config.agent.port),
                 access: path.access,
-                path: path.path,
+                path: place.index(),
                 mtu: path.mtu,
-                usable: path.up
+                usable: place.is_up()
                     && !replaced
                     && may_use(&self.config, peer.config, &child.name, path.access),
                 weight: self.weight(peer, child.pair),
@@ -482,6 +455,7 @@ impl Agent {
                 .map(|c| c.remote.clone())
                 .unwrap_or_default(),
             table: steering::table(&table),
+            trap: None,
             members,
         }
     }
@@ -495,21 +469,32 @@ impl Agent {
     }
 }
 
-/// The paths of an outbound SA: homes, and up to three others that are up, other
-/// interfaces first; none over an access that `may_use` refuses.
-fn sa_out(views: &[PathView], child: &Child, may_use: impl Fn(AccessId) -> bool) -> SaOut {
+/// The paths of an outbound SA: homes, and up to three others that are up, those of
+/// other interfaces first and in the order of `alternates`; none over an access that
+/// `may_use` refuses.
+fn sa_out(
+    views: &[PathView],
+    child: &Child,
+    alternates: &[IfaceId],
+    may_use: impl Fn(AccessId) -> bool,
+) -> SaOut {
     let home = home(views, child.ike, child.pair);
-    let index = |view: Option<&PathView>| {
-        view.filter(|v| may_use(v.access))
-            .map_or(NO_PATH, |v| v.path.0)
+    let index = |place: Option<Place<'_>>| {
+        let place = place.filter(|p| may_use(p.leads_to.unwrap_or(p.path).access));
+        place.map_or(NO_PATH, |place| place.index().0)
     };
     let (home_v4, home_v6) = (index(home.v4), index(home.v6));
     let mut others: Vec<&PathView> = views
         .iter()
-        .filter(|v| v.ike == child.ike && v.up && v.validated && may_use(v.access))
+        // What another carries leads where the other's own index does.
+        .filter(|v| v.up && v.validated && v.carried_by.is_none() && may_use(v.access))
         .filter(|v| v.path.0 != home_v4 && v.path.0 != home_v6)
         .collect();
-    others.sort_by_key(|v| (v.pair.local == child.pair.local, !v.home, v.path));
+    let place = |iface: &IfaceId| alternates.iter().position(|other| other == iface);
+    others.sort_by_key(|v| {
+        let place = place(&v.pair.local).unwrap_or(usize::MAX);
+        (v.pair.local == child.pair.local, place, !v.home, v.path)
+    });
     let mut alt = [NO_PATH; 3];
     for (slot, view) in alt.iter_mut().zip(others) {
         *slot = view.path.0;

@@ -3,7 +3,7 @@
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::action::Explain;
+use super::explain::Explain;
 
 /// Questions that may wait.
 const QUESTIONS: usize = 32;

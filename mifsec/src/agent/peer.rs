@@ -19,6 +19,7 @@ use super::add::Additions;
 use super::anchors::Anchor;
 use super::dns::Brought;
 use super::mobike::Mobike;
+use super::moves::Moves;
 use super::probe::ProbeSas;
 
 /// How long a refused Child SA is not asked for again.
@@ -59,6 +60,8 @@ pub(super) struct Peer {
     pub(super) mobike: Mobike,
     /// Interfaces added and deleted.
     pub(super) additions: Additions,
+    /// What carries what, and why.
+    pub(super) moves: Moves,
     /// Pairs the engine knows to work besides the channel's.
     pub(super) standbys: Vec<ike::Channel>,
 }
@@ -82,6 +85,7 @@ impl Peer {
 
 impl Agent {
     pub(super) fn ike_event(&mut self, event: ike::Event, now: Instant) {
+        self.heard(&event);
         match event {
             ike::Event::Established {
                 ike,
@@ -131,6 +135,10 @@ impl Agent {
                         domains,
                     },
                     mobike: Mobike::new(mobike, peer_addresses),
+                    moves: Moves::new(
+                        mif.as_ref()
+                            .map_or_else(Features::default, |m| Features(m.features)),
+                    ),
                     standbys: Vec::new(),
                 };
                 self.established(ike, established, mif, nat_local, now);
@@ -140,7 +148,10 @@ impl Agent {
                     peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
                 }
                 self.announced_again(ike, &ifaces, now);
-                let ifaces = ifaces.iter().map(remote_iface).collect();
+                let ifaces: Vec<_> = ifaces.iter().map(remote_iface).collect();
+                if let Some(peer) = self.peers.get_mut(&ike) {
+                    peer.moves.set_remotes(&ifaces);
+                }
                 self.path.set_remote(ike, ifaces, now);
                 self.changed = true;
             }
@@ -149,7 +160,13 @@ impl Agent {
                 update,
                 observed: _,
             } => self.peer_moved(ike, &update, now),
-            ike::Event::Carried { .. } | ike::Event::PeerAlternates { .. } => self.changed = true,
+            ike::Event::Carried {
+                ike,
+                end,
+                iface,
+                by,
+            } => self.carried(ike, end, iface, by, now),
+            ike::Event::PeerAlternates { .. } => self.changed = true,
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
             }
@@ -225,6 +242,7 @@ impl Agent {
                     peer.told.remove(&iface);
                 }
                 self.move_refused(ike, now);
+                self.loan_refused(ike, iface, now);
                 self.tell(
                     "alert",
                     &[
@@ -404,6 +422,10 @@ impl Agent {
         now: Instant,
     ) {
         if self.sabotage.no_update {
+            return;
+        }
+        // What is at home there is elsewhere; the table says where it is now.
+        if self.path.carrier(ike, path::End::Local, pair.local) != pair.local {
             return;
         }
         let Some(peer) = self.peers.get_mut(&ike) else {

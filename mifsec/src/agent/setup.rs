@@ -229,6 +229,7 @@ impl Agent {
             // A fresh look: `follow` then reports every interface as changed.
             accesses: Accesses::new(&config.accesses),
             attached,
+            drained: BTreeSet::new(),
             announced: None,
             anchors: Anchors::new(config.agent.anchor),
             peers: BTreeMap::new(),

@@ -8,9 +8,10 @@ use crate::ike::{IkeSaView, IkeState};
 use crate::path::{self, IfaceState};
 
 use super::Agent;
-use super::bundle::{Child, home};
+use super::bundle::Child;
 use super::handle::{Asked, Question};
 use super::peer::Peer;
+use super::place::home;
 use super::retry::Progress;
 use super::views::{
     AccessView, IkeSpis, PATH_SCHEMA, PathView, PathsView, PeerView, SA_SCHEMA, STATUS_SCHEMA,
@@ -100,6 +101,7 @@ impl Agent {
             let retry = &self.retries[index];
             let state = match retry.progress {
                 Progress::Trying { .. } => "connecting",
+                Progress::Waiting { .. } => "waiting",
                 Progress::Passive if configured.remote.is_empty() => "listening",
                 Progress::Passive | Progress::Due(_) | Progress::Up(_) => "down",
             };
@@ -274,7 +276,7 @@ impl Agent {
                     path: SaPath {
                         index: home(&views, child.ike, child.pair)
                             .current()
-                            .map(|v| v.path.0),
+                            .map(|place| place.index().0),
                         local: self.accesses.name(child.pair.local),
                         local_iface: child.pair.local.0,
                         remote_iface: child.pair.remote.0,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::agent::action::Explain;
+use crate::agent::explain::Explain;
 
 /// A flow by its five values, or an ESP SPI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,16 +15,17 @@ pub enum Subject {
     Flow {
         /// IP protocol number.
         protocol: u8,
-        /// Source.
-        src: IpAddr,
-        /// Source port, 0 for protocols without.
-        #[serde(default)]
-        sport: u16,
+        /// Source; absent leaves it to the routes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        src: Option<IpAddr>,
+        /// Source port, if it has one and it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sport: Option<u16>,
         /// Destination.
         dst: IpAddr,
-        /// Destination port, 0 for protocols without.
-        #[serde(default)]
-        dport: u16,
+        /// Destination port, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dport: Option<u16>,
     },
     /// Of either direction, written as the tools print it.
     #[serde(serialize_with = "write_spi", deserialize_with = "read_spi")]
@@ -43,7 +44,7 @@ const PROTOCOLS: [(&str, u8, bool); 8] = [
     ("esp", 50, false),
 ];
 
-const USAGE: &str = "write an SPI like 0xc0ffee01, or protocol, source and destination like `udp 10.66.0.1:4000 10.99.0.2:53`";
+const USAGE: &str = "write an SPI like 0xc0ffee01, or protocol, source and destination like `udp 10.66.0.1:4000 10.99.0.2:53`, of which the source may be missing";
 
 impl FromStr for Subject {
     type Err = String;
@@ -58,9 +59,6 @@ impl FromStr for Subject {
                 .map(Self::Spi)
                 .ok_or_else(|| format!("{first:?} is no SPI; {USAGE}"));
         };
-        let Some(third) = third else {
-            return Err(format!("{text:?} lacks a part; {USAGE}"));
-        };
         if let Some(more) = words.next() {
             return Err(format!("{more:?} is too much; {USAGE}"));
         }
@@ -70,25 +68,34 @@ impl FromStr for Subject {
             let (ip, port) =
                 endpoint(text).ok_or_else(|| format!("{text:?} is no address; {USAGE}"))?;
             match (ports, port) {
-                (Some(true), None) => Err(format!("{text:?} lacks a port; {USAGE}")),
                 (Some(false), Some(_)) => {
                     Err(format!("{first} has no ports; leave that of {text:?} out"))
                 }
-                (_, port) => Ok((ip, port.unwrap_or(0))),
+                (_, port) => Ok((ip, port)),
             }
         };
-        let ((src, sport), (dst, dport)) = (end(second)?, end(third)?);
-        if src.is_ipv4() != dst.is_ipv4() {
+        // The source is the one that may be missing.
+        let (src, dst) = match third {
+            Some(third) => (Some(end(second)?), end(third)?),
+            None => (None, end(second)?),
+        };
+        if ports == Some(true) && dst.1.is_none() {
+            return Err(format!("{} lacks its port; {USAGE}", dst.0));
+        }
+        if let Some((src, _)) = src
+            && src.is_ipv4() != dst.0.is_ipv4()
+        {
+            let dst = dst.0;
             return Err(format!(
                 "{src} and {dst} are of two families; use addresses of one"
             ));
         }
         Ok(Self::Flow {
             protocol,
-            src,
-            sport,
-            dst,
-            dport,
+            src: src.map(|(ip, _)| ip),
+            sport: src.and_then(|(_, port)| port),
+            dst: dst.0,
+            dport: dst.1,
         })
     }
 }
@@ -153,14 +160,14 @@ mod tests {
     use super::*;
 
     fn flow(protocol: u8, src: &str, dst: &str) -> Subject {
-        let end = |text: &str| endpoint(text).unwrap();
-        let ((src, sport), (dst, dport)) = (end(src), end(dst));
+        let src = endpoint(src);
+        let (dst, dport) = endpoint(dst).unwrap();
         Subject::Flow {
             protocol,
-            src,
-            sport: sport.unwrap_or(0),
+            src: src.map(|(ip, _)| ip),
+            sport: src.and_then(|(_, port)| port),
             dst,
-            dport: dport.unwrap_or(0),
+            dport,
         }
     }
 
@@ -181,6 +188,11 @@ mod tests {
                 "icmp 10.66.0.1 10.99.0.2",
                 flow(1, "10.66.0.1", "10.99.0.2"),
             ),
+            ("tcp 10.99.0.2:443", flow(6, "", "10.99.0.2:443")),
+            (
+                "tcp 10.66.0.1 10.99.0.2:443",
+                flow(6, "10.66.0.1", "10.99.0.2:443"),
+            ),
             ("89 10.66.0.1 10.99.0.2", flow(89, "10.66.0.1", "10.99.0.2")),
         ] {
             let subject: Subject = text.parse().unwrap();
@@ -197,8 +209,8 @@ mod tests {
             ("0x", "is no SPI; write an SPI"),
             ("0x123456789", "is no SPI; write an SPI"),
             ("+c0ffee", "is no SPI; write an SPI"),
-            ("udp 10.66.0.1:4000", "lacks a part; write"),
-            ("udp 10.66.0.1 10.99.0.2:53", "lacks a port; write"),
+            ("udp 10.99.0.2", "lacks its port; write"),
+            ("udp 10.66.0.1:4000 10.99.0.2", "lacks its port; write"),
             ("icmp 10.66.0.1:1 10.99.0.2", "icmp has no ports; leave"),
             ("ipx 10.66.0.1:1 10.99.0.2:2", "is no protocol; write"),
             ("udp ten:1 10.99.0.2:2", "is no address; write"),

@@ -401,6 +401,9 @@ pub struct PathView {
     pub channel: bool,
     /// The SAs of its pair belong on it.
     pub home: bool,
+    /// It is asked about for as long as it lives; what is said here of any other is
+    /// as old as its validation.
+    pub watched: bool,
     /// The pair whose path its index leads to, if not its own. Everything else
     /// here is the path's own: it is probed as before.
     pub carried_by: Option<IfacePair>,

@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use mifsec_tests::lab::report::{Report, Step};
-use mifsec_tests::lab::steps::{self, Lab};
+use mifsec_tests::lab::steps::{self, Lab, Scenario};
 use mifsec_tests::lab::topology::Topology;
 use mifsec_tests::lab::{cleanup, sys};
 
@@ -33,8 +33,8 @@ struct Cli {
     /// Fault for an agent built with the feature `sabotage`
     #[arg(long, value_name = "FAULT")]
     sabotage: Option<String>,
-    /// Only this step (a to g; may be given more than once)
-    #[arg(long, value_name = "STEP")]
+    /// Only this step, by name or letter (may be given more than once)
+    #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Topology and instruments only, no agents
     #[arg(long, hide = true)]
@@ -58,8 +58,10 @@ fn run(cli: &Cli) -> Result<bool> {
     if let Some(path) = &cli.report {
         Report::remove_old(path)?;
     }
+    // A name that does not exist is told before anything is made.
+    let chosen = chosen(cli)?;
     cleanup::stale();
-    let steps = steps(cli).unwrap_or_else(|error| {
+    let steps = steps(cli, chosen).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         vec![Step::failed("start", format!("{error:#}"))]
     });
@@ -73,7 +75,7 @@ fn run(cli: &Cli) -> Result<bool> {
 }
 
 /// Builds the network and runs the steps in it.
-fn steps(cli: &Cli) -> Result<Vec<Step>> {
+fn steps(cli: &Cli, chosen: Vec<Scenario>) -> Result<Vec<Step>> {
     println!("==> network: end user (wlan0 behind NAT, wwan0), router, gateway, server");
     let mut topology = Topology::new()?;
     let enter = topology.how_to_enter();
@@ -83,7 +85,7 @@ fn steps(cli: &Cli) -> Result<Vec<Step>> {
     let steps = if cli.clear {
         steps::self_test(&topology)
     } else {
-        with_agents(cli, topology)
+        with_agents(cli, chosen, topology)
     };
     if cli.keep {
         println!("{enter}");
@@ -91,7 +93,8 @@ fn steps(cli: &Cli) -> Result<Vec<Step>> {
     steps
 }
 
-fn with_agents(cli: &Cli, topology: Topology) -> Result<Vec<Step>> {
+/// What `--only` says, else all.
+fn chosen(cli: &Cli) -> Result<Vec<Scenario>> {
     let mut chosen = Vec::new();
     for key in &cli.only {
         chosen.extend(steps::by_key(key)?);
@@ -103,11 +106,18 @@ fn with_agents(cli: &Cli, topology: Topology) -> Result<Vec<Step>> {
             chosen.retain(|scenario| scenario.key != steps::DEADLY);
         }
     }
+    Ok(chosen)
+}
+
+fn with_agents(cli: &Cli, chosen: Vec<Scenario>, topology: Topology) -> Result<Vec<Step>> {
     println!("==> two agents: {}", cli.agent.display());
     let mut lab = Lab::up(topology, &cli.agent, cli.sabotage.as_deref())?;
     let mut done = Vec::new();
     for scenario in chosen {
-        println!("==> step {} {}", scenario.key, scenario.title);
+        println!(
+            "==> step {} {}: {}",
+            scenario.key, scenario.name, scenario.title
+        );
         let started = Instant::now();
         let step = lab.run(scenario);
         let verdict = if step.ok { "ok" } else { "FAILED" };

@@ -64,13 +64,7 @@ impl AgentConfig {
         let access = |access: &Access| {
             BTreeMap::from([
                 ("interface", quoted(access.link())),
-                (
-                    "class",
-                    quoted(match access {
-                        Access::Wlan => "wlan",
-                        Access::Ran => "ran",
-                    }),
-                ),
+                ("class", quoted(access.class())),
             ])
         };
         Self {

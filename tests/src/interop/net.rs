@@ -85,7 +85,8 @@ impl Net {
     /// When `ip` refuses.
     pub fn only(&self, access: Access) -> Result<()> {
         let eu = &self.topology.eu;
-        self.ip(eu, &format!("link set {} down", access.other().link()))
+        let mut others = Access::FIRST.into_iter().filter(|other| *other != access);
+        others.try_for_each(|other| self.ip(eu, &format!("link set {} down", other.link())))
     }
 
     /// An MTU of one access, at both of its ends.

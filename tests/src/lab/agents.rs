@@ -79,8 +79,24 @@ pub struct Sas {
     pub lines: BTreeMap<u32, (u64, u64)>,
     /// Packets dropped as replayed, both ends together.
     pub replay_drops: u64,
-    /// The end user's access of each of its outbound SPIs.
+    /// The end user's access that each of its SPIs, of either direction, is at home on.
     pub access: BTreeMap<u32, Access>,
+}
+
+/// What became of the Child SAs of one end.
+#[derive(Debug)]
+pub struct Changes<'a> {
+    /// Those that are new.
+    pub new: Vec<&'a Sa>,
+    /// Those that are gone.
+    pub gone: Vec<&'a Sa>,
+}
+
+impl Changes<'_> {
+    /// SPIs of both directions of those that are new.
+    pub fn new_spis(&self) -> impl Iterator<Item = u32> {
+        self.new.iter().flat_map(|sa| [sa.spi_in, sa.spi_out])
+    }
 }
 
 /// How long an agent may take to answer.
@@ -161,6 +177,7 @@ impl Agents {
         for entry in array(&eu, "sas")? {
             let link = text(&entry["path"], "local")?;
             if let Some(used) = Access::of_link(link) {
+                access.insert(spi(entry, "spi_in")?, used);
                 access.insert(spi(entry, "spi_out")?, used);
             }
         }
@@ -255,8 +272,17 @@ impl Agent {
     /// # Errors
     /// When the agent does not answer, or not with the schema of that command.
     pub fn json(&self, command: &str) -> Result<Value> {
+        self.run(&[command], &format!("mifsec.{command}/1"))
+    }
+
+    /// What `mifsec WORDS --json` prints, which has this schema.
+    ///
+    /// # Errors
+    /// When the agent refuses or does not answer, or with another schema.
+    pub fn run(&self, words: &[&str], expected: &str) -> Result<Value> {
+        let command = words.join(" ");
         let output = Command::new(&self.binary)
-            .arg(command)
+            .args(words)
             .arg("--json")
             .arg("--control")
             .arg(&self.control)
@@ -273,7 +299,7 @@ impl Agent {
             .with_context(|| format!("`mifsec {command} --json` at {}", self.role))?;
         let schema = text(&value, "schema")?;
         ensure!(
-            schema == format!("mifsec.{command}/1"),
+            schema == expected,
             "`mifsec {command} --json` at {} has schema {schema}",
             self.role
         );
@@ -366,24 +392,35 @@ impl Sas {
         self.eu.iter().filter(mirrored).count()
     }
 
-    /// Child SAs that are new or gone since `before`, both ends together. New keys
-    /// of a bundle member that was there, by rekeying, are no new SA.
+    /// Child SAs that are new or gone since `before`, of end user and gateway. New
+    /// keys of a bundle member that was there, by rekeying, are no new SA.
     #[must_use]
-    pub fn recreated_since(&self, before: &Self) -> u64 {
+    pub fn changes_since<'a>(&'a self, before: &'a Self) -> [Changes<'a>; 2] {
         let rekeyed = |old: &Sa, new: &Sa| {
             let then = before.lines.get(&old.spi_in);
             let now = self.lines.get(&new.spi_in);
             then.zip(now)
                 .is_some_and(|(then, now)| then.0 == now.0 && then.1 < now.1)
         };
-        let [eu, gw] = [(&self.eu, &before.eu), (&self.gw, &before.gw)].map(|(now, then)| {
+        [(&self.eu, &before.eu), (&self.gw, &before.gw)].map(|(now, then)| {
             let new = now.difference(then);
-            let new = new.filter(|new| !then.iter().any(|old| rekeyed(old, new)));
             let gone = then.difference(now);
-            let gone = gone.filter(|old| !now.iter().any(|new| rekeyed(old, new)));
-            new.count() + gone.count()
-        });
-        u64::try_from(eu + gw).unwrap_or(u64::MAX)
+            Changes {
+                new: new
+                    .filter(|new| !then.iter().any(|old| rekeyed(old, new)))
+                    .collect(),
+                gone: gone
+                    .filter(|old| !now.iter().any(|new| rekeyed(old, new)))
+                    .collect(),
+            }
+        })
+    }
+
+    /// SPIs of both directions that are at home on an access of the end user.
+    #[must_use]
+    pub fn of(&self, access: Access) -> BTreeSet<u32> {
+        let mine = self.access.iter().filter(|(_, home)| **home == access);
+        mine.map(|(spi, _)| *spi).collect()
     }
 
     /// Every SPI of either direction.
@@ -486,14 +523,19 @@ mod tests {
         }
     }
 
+    fn changes(now: &Sas, before: &Sas) -> usize {
+        let changes = now.changes_since(before);
+        changes.iter().map(|c| c.new.len() + c.gone.len()).sum()
+    }
+
     #[test]
     fn a_new_spi_or_a_new_key_counts_as_recreated() {
         let before = both(&sas("0x00000001", "00000000000000aa"));
-        assert_eq!(before.recreated_since(&before.clone()), 0);
+        assert_eq!(changes(&before, &before), 0);
         let rekeyed = both(&sas("0x00000001", "00000000000000bb"));
-        assert_eq!(rekeyed.recreated_since(&before), 2);
+        assert_eq!(changes(&rekeyed, &before), 2);
         let renamed = both(&sas("0x00000003", "00000000000000aa"));
-        assert_eq!(renamed.recreated_since(&before), 2);
+        assert_eq!(changes(&renamed, &before), 2);
     }
 
     #[test]
@@ -502,9 +544,9 @@ mod tests {
         before.lines = BTreeMap::from([(1, (7, 0))]);
         let mut after = both(&sas("0x00000003", "00000000000000bb"));
         after.lines = BTreeMap::from([(3, (7, 1))]);
-        assert_eq!(after.recreated_since(&before), 0);
+        assert_eq!(changes(&after, &before), 0);
         after.lines = BTreeMap::from([(3, (8, 0))]);
-        assert_eq!(after.recreated_since(&before), 2, "another member");
+        assert_eq!(changes(&after, &before), 2, "another member");
     }
 
     #[test]

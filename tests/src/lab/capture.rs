@@ -5,7 +5,8 @@
 //! seen. A frame the kernel could not queue makes the watch worthless and is
 //! reported ([`Seen::missed`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -16,8 +17,10 @@ use super::sys::PacketSocket;
 use super::topology::{Access, Topology};
 
 mod classify;
+mod header;
 
 pub use classify::{Kind, classify};
+pub use header::{CREATE_CHILD_SA, INFORMATIONAL};
 
 /// Packets and octets of ESP.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Leg {
     Wlan,
     /// To the end user, RAN side.
     Ran,
+    /// To the end user, the access that comes later.
+    Ethernet,
     /// To the gateway.
     Gateway,
 }
@@ -55,6 +60,11 @@ pub struct Seen {
     pub esp: BTreeMap<(Leg, Way, u32), Count>,
     /// IKE messages by leg and direction.
     pub ike: BTreeMap<(Leg, Way), u64>,
+    /// IKE requests on the gateway's leg by exchange type and who asks; those sent
+    /// again count again.
+    pub requests: BTreeMap<(u8, Way), u64>,
+    /// ESP packets on the gateway's leg by the gateway's outer address.
+    pub gateway: BTreeMap<(Ipv4Addr, Way, u32), u64>,
     /// Packets in clear that should have been protected.
     pub clear: u64,
     /// The same by direction.
@@ -67,7 +77,7 @@ pub struct Seen {
     pub frames: u64,
 }
 
-/// The running watch on all three legs.
+/// The running watch on all legs.
 #[derive(Debug)]
 pub struct Capture {
     legs: Vec<(Arc<Mutex<Seen>>, JoinHandle<()>)>,
@@ -106,6 +116,9 @@ impl Capture {
             let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             all.esp.extend(&seen.esp);
             all.ike.extend(&seen.ike);
+            // Only one leg has these.
+            all.requests.extend(&seen.requests);
+            all.gateway.extend(&seen.gateway);
             all.clear += seen.clear;
             for (way, count) in &seen.clear_ways {
                 *all.clear_ways.entry(*way).or_default() += count;
@@ -144,6 +157,12 @@ impl Seen {
         for (key, count) in &mut difference.ike {
             *count -= earlier.ike.get(key).copied().unwrap_or(0);
         }
+        for (key, count) in &mut difference.requests {
+            *count -= earlier.requests.get(key).copied().unwrap_or(0);
+        }
+        for (key, count) in &mut difference.gateway {
+            *count -= earlier.gateway.get(key).copied().unwrap_or(0);
+        }
         difference.clear -= earlier.clear;
         for (way, count) in &mut difference.clear_ways {
             *count -= earlier.clear_ways.get(way).copied().unwrap_or(0);
@@ -166,18 +185,46 @@ impl Seen {
         total
     }
 
+    /// ESP of some SPIs on one leg in one direction.
+    #[must_use]
+    pub fn of(&self, spis: &BTreeSet<u32>, leg: Leg, way: Way) -> u64 {
+        let mine = |((at, direction, spi), _): &(&(Leg, Way, u32), &Count)| {
+            (*at, *direction) == (leg, way) && spis.contains(spi)
+        };
+        self.esp.iter().filter(mine).map(|(_, c)| c.packets).sum()
+    }
+
+    /// ESP of some SPIs from or to one outer address of the gateway.
+    #[must_use]
+    pub fn at_gateway(&self, spis: &BTreeSet<u32>, address: Ipv4Addr, way: Way) -> u64 {
+        let mine = |((at, direction, spi), _): &(&(Ipv4Addr, Way, u32), &u64)| {
+            (*at, *direction) == (address, way) && spis.contains(spi)
+        };
+        self.gateway
+            .iter()
+            .filter(mine)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// Requests of an exchange type, both ways.
+    #[must_use]
+    pub fn exchanges(&self, exchange: u8) -> u64 {
+        let of_type = self.requests.iter().filter(|((e, _), _)| *e == exchange);
+        of_type.map(|(_, count)| count).sum()
+    }
+
     /// The SPIs seen anywhere.
     #[must_use]
-    pub fn spis(&self) -> std::collections::BTreeSet<u32> {
+    pub fn spis(&self) -> BTreeSet<u32> {
         self.esp.keys().map(|(_, _, spi)| *spi).collect()
     }
 
-    /// The part of one access in the octets of both, in percent.
+    /// The part of one access in the octets of all, in percent.
     #[must_use]
     pub fn share(&self, access: Access, way: Way) -> f64 {
         let octets = |access| self.total(Leg::of(access), way).octets;
-        let (mine, other) = (octets(access), octets(access.other()));
-        100.0 * ratio(mine, mine + other)
+        100.0 * ratio(octets(access), Access::ALL.map(octets).iter().sum())
     }
 }
 
@@ -196,8 +243,8 @@ pub fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 impl Leg {
-    /// All three.
-    pub const ALL: [Self; 3] = [Self::Wlan, Self::Ran, Self::Gateway];
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Wlan, Self::Ran, Self::Ethernet, Self::Gateway];
 
     /// The router's interface.
     #[must_use]
@@ -205,6 +252,7 @@ impl Leg {
         match self {
             Self::Wlan => Access::Wlan.router_link(),
             Self::Ran => Access::Ran.router_link(),
+            Self::Ethernet => Access::Ethernet.router_link(),
             Self::Gateway => "gw",
         }
     }
@@ -215,6 +263,7 @@ impl Leg {
         match access {
             Access::Wlan => Self::Wlan,
             Access::Ran => Self::Ran,
+            Access::Ethernet => Self::Ethernet,
         }
     }
 
@@ -243,14 +292,27 @@ fn watch(socket: &PacketSocket, leg: Leg, protected: bool, seen: &Mutex<Seen>, s
         };
         seen.frames += 1;
         let way = leg.way(info.outgoing);
+        let gateway = (leg == Leg::Gateway)
+            .then(|| header::gateway_address(&frame, way))
+            .flatten();
         for kind in classify(&frame, info.segment) {
             match kind {
                 Kind::Esp { spi, octets } => {
+                    if let Some(address) = gateway {
+                        *seen.gateway.entry((address, way, spi)).or_default() += 1;
+                    }
                     let count = seen.esp.entry((leg, way, spi)).or_default();
                     count.packets += 1;
                     count.octets += u64::from(octets);
                 }
-                Kind::Ike => *seen.ike.entry((leg, way)).or_default() += 1,
+                Kind::Ike => {
+                    *seen.ike.entry((leg, way)).or_default() += 1;
+                    if gateway.is_some()
+                        && let Some(exchange) = header::request(&frame)
+                    {
+                        *seen.requests.entry((exchange, way)).or_default() += 1;
+                    }
+                }
                 Kind::Clear(what) if protected => {
                     seen.clear += 1;
                     *seen.clear_ways.entry(way).or_default() += 1;

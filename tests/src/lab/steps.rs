@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use super::agents::{Agents, Sas};
 use super::capture::{Capture, Leg, Seen, Way};
@@ -19,14 +20,22 @@ use super::report::Step;
 use super::tcp::{Tcp, TcpOutcome};
 use super::topology::{Access, Attachment, Topology, WEIGHTS};
 
+use judge::Meant;
+
+mod alternate;
+mod carry;
 mod clear;
 mod flood;
+mod gateway;
+mod judge;
 mod killed;
 mod link;
 mod moves;
 mod session;
+mod third;
 
 pub use clear::self_test;
+pub use judge::Judge;
 pub use session::wait as wait_for_session;
 
 /// A network with two agents that have a session.
@@ -38,6 +47,7 @@ pub struct Lab {
     inner: Ipv4Addr,
     /// The address each access has now.
     attached: BTreeMap<Access, Attachment>,
+    third: third::State,
     topology: Topology,
 }
 
@@ -46,6 +56,8 @@ pub struct Lab {
 pub struct Scenario {
     /// Its letter, with a digit where a letter of the issue has two parts.
     pub key: &'static str,
+    /// Its name on the command line.
+    pub name: &'static str,
     /// What it is about.
     pub title: &'static str,
     run: fn(&mut Lab, &mut Judge) -> Result<()>,
@@ -62,23 +74,80 @@ pub const DEADLY: &str = "g";
 
 /// All steps in order. The last one leaves no agent alive.
 pub const ALL: &[Scenario] = &[
-    scenario("a", "negotiation, both paths", session::negotiated),
-    scenario("b", "both accesses by weight", session::by_weight),
-    scenario("c1", "WLAN moves, planned", moves::wlan_planned),
-    scenario("c2", "WLAN moves, abrupt", moves::wlan_abrupt),
-    scenario("d1", "IKE channel moves, planned", moves::channel_planned),
-    scenario("d2", "IKE channel moves, abrupt", moves::channel_abrupt),
-    scenario("e", "WLAN goes down and up", link::down_and_up),
-    scenario("f", "RAN flooded at 10 Mbit/s", flood::ran_flooded),
-    scenario(DEADLY, "both agents killed", killed::nothing_in_clear),
+    scenario(
+        "a",
+        "session",
+        "negotiation, both paths",
+        session::negotiated,
+    ),
+    scenario(
+        "b",
+        "weights",
+        "both accesses by weight",
+        session::by_weight,
+    ),
+    scenario(
+        "c1",
+        "wlan-planned",
+        "WLAN moves, planned",
+        moves::wlan_planned,
+    ),
+    scenario(
+        "c2",
+        "wlan-abrupt",
+        "WLAN moves, abrupt",
+        moves::wlan_abrupt,
+    ),
+    scenario(
+        "d1",
+        "ike-planned",
+        "IKE channel moves, planned",
+        moves::channel_planned,
+    ),
+    scenario(
+        "d2",
+        "ike-abrupt",
+        "IKE channel moves, abrupt",
+        moves::channel_abrupt,
+    ),
+    scenario("e", "link", "WLAN goes down and up", link::down_and_up),
+    scenario("f", "flood", "RAN flooded at 10 Mbit/s", flood::ran_flooded),
+    scenario("h", "add", "third interface is added", third::added),
+    scenario(
+        "i",
+        "gateway",
+        "gateway's second address",
+        gateway::announced,
+    ),
+    scenario(
+        "j",
+        "alternate",
+        "gateway notices first",
+        alternate::gateway_first,
+    ),
+    scenario("k", "move", "WLAN carried by RAN and back", carry::moved),
+    scenario("l", "drain", "WLAN drained and back", carry::drained),
+    scenario("m", "delete", "third interface is deleted", third::deleted),
+    scenario(
+        DEADLY,
+        "killed",
+        "both agents killed",
+        killed::nothing_in_clear,
+    ),
 ];
 
 const fn scenario(
     key: &'static str,
+    name: &'static str,
     title: &'static str,
     run: fn(&mut Lab, &mut Judge) -> Result<()>,
 ) -> Scenario {
-    Scenario { key, title, run }
+    Scenario {
+        key,
+        name,
+        title,
+        run,
+    }
 }
 
 /// How long a session may take to come up with both paths.
@@ -111,6 +180,7 @@ impl Lab {
             attached: Access::ALL
                 .map(|access| (access, access.attachments()[0]))
                 .into(),
+            third: third::State::Out,
             topology,
         })
     }
@@ -174,26 +244,51 @@ impl Lab {
         files
     }
 
-    /// Waits until both ends say that both paths are up.
+    /// The accesses that are part of the session.
+    fn accesses(&self) -> Vec<Access> {
+        let mut all = Access::FIRST.to_vec();
+        if self.third == third::State::Joined {
+            all.push(Access::Ethernet);
+        }
+        all
+    }
+
+    /// What an access should carry by its weight, in percent.
+    fn configured_percent(&self, access: Access) -> f64 {
+        let used = self.accesses();
+        let weights = WEIGHTS.iter().filter(|(of, _)| used.contains(of));
+        let sum: f64 = weights.clone().map(|(_, weight)| f64::from(*weight)).sum();
+        let mine = weights.clone().find(|(of, _)| *of == access);
+        mine.map_or(0.0, |(_, weight)| 100.0 * f64::from(*weight) / sum)
+    }
+
+    /// Waits until both ends say that a path on each access is up.
     fn settle(&self) -> Result<()> {
+        let wanted = self.accesses().len();
+        let accesses = |paths: Vec<Value>, key: &str| {
+            let of: BTreeSet<String> = paths.iter().map(|path| path[key].to_string()).collect();
+            of.len()
+        };
+        self.wait_until(|| {
+            let eu = accesses(self.agents.eu.paths_up()?, "local_iface");
+            let gw = accesses(self.agents.gw.paths_up()?, "remote_iface");
+            Ok((eu >= wanted && gw >= wanted).then_some(()).ok_or(format!(
+                "{eu} of the end user's accesses have a path that is up, at the gateway {gw}"
+            )))
+        })
+    }
+
+    /// Waits until something holds; what holds instead is part of the error.
+    fn wait_until<T>(&self, look: impl Fn() -> Result<Result<T, String>>) -> Result<T> {
         let deadline = Instant::now() + SETTLE;
         loop {
-            let up = [
-                self.agents.eu.paths_up()?.len(),
-                self.agents.gw.paths_up()?.len(),
-            ];
-            if up.iter().all(|count| *count >= Access::ALL.len()) {
-                return Ok(());
+            match look()? {
+                Ok(found) => return Ok(found),
+                Err(instead) if Instant::now() > deadline => {
+                    bail!("after {} s {instead}", SETTLE.as_secs())
+                }
+                Err(_) => thread::sleep(Duration::from_millis(50)),
             }
-            if Instant::now() > deadline {
-                bail!(
-                    "after {} s {} of the end user's and {} of the gateway's paths are up",
-                    SETTLE.as_secs(),
-                    up[0],
-                    up[1]
-                );
-            }
-            thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -208,10 +303,15 @@ impl Lab {
 
     /// As [`Lab::begin`], with nothing but equal flows.
     fn begin_without_tcp(&self, flows: u16) -> Result<Running> {
+        self.begin_plan(Plan::new(self.inner, flows))
+    }
+
+    /// As [`Lab::begin`], with a load of its own.
+    fn begin_plan(&self, plan: Plan) -> Result<Running> {
         self.settle()?;
         let before = self.agents.sas()?;
         let history = self.capture.seen();
-        let load = Load::start(&self.topology, Plan::new(self.inner, flows))?;
+        let load = Load::start(&self.topology, plan)?;
         // Half a second without an event: a loss here is a loss of its own.
         thread::sleep(Duration::from_millis(500));
         Ok(Running {
@@ -224,16 +324,22 @@ impl Lab {
 
     /// Ends the load and judges what holds for every step.
     fn end(&self, running: Running, judge: &mut Judge) -> Result<Ended> {
+        self.end_but(running, judge, Meant::default())
+    }
+
+    /// The same for a step that changes the Child SAs.
+    fn end_but(&self, running: Running, judge: &mut Judge, meant: Meant) -> Result<Ended> {
         let outcome = running.load.stop();
         let tcp = running.tcp.map(Tcp::stop);
         let seen = self.capture.seen().since(&running.history);
         judge.count(&outcome);
         judge.steady(&outcome);
-        judge.unchanged(
+        judge.unchanged_but(
             &running.before,
             &self.agents.sas()?,
             &running.history,
             &seen,
+            meant,
         );
         judge.require(seen.clear == 0, || {
             format!(
@@ -303,151 +409,6 @@ struct Attempt {
     stood_still: Option<Duration>,
 }
 
-/// Collects what a step found.
-#[derive(Debug)]
-pub struct Judge {
-    step: Step,
-    facts: Vec<String>,
-    problems: Vec<String>,
-    certain: bool,
-    stood_still: Option<Duration>,
-}
-
-impl Judge {
-    fn new(scenario: Scenario) -> Self {
-        Self {
-            step: Step {
-                name: format!("{:<2} {}", scenario.key, scenario.title),
-                ok: false,
-                sent: 0,
-                lost: 0,
-                duplicated: 0,
-                switch_ms: 0.0,
-                sas_recreated: 0,
-                detail: String::new(),
-                problems: Vec::new(),
-            },
-            facts: Vec::new(),
-            problems: Vec::new(),
-            certain: false,
-            stood_still: None,
-        }
-    }
-
-    fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
-        self.certain |= !holds;
-        self.require_in_time(holds, otherwise);
-    }
-
-    /// What fails also when the sender stands still.
-    fn require_in_time(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
-        if !holds {
-            self.problems.push(otherwise());
-        }
-    }
-
-    /// The senders kept their pace, else the times of the step mean nothing.
-    fn steady(&mut self, outcome: &Outcome) {
-        let pause = outcome.longest_pause();
-        if pause > STEADY {
-            self.stood_still = Some(pause);
-        }
-        self.require_in_time(pause <= STEADY, || {
-            format!("a sender stood still for {} ms", pause.as_millis())
-        });
-    }
-
-    fn fact(&mut self, fact: impl Into<String>) {
-        self.facts.push(fact.into());
-    }
-
-    fn count(&mut self, outcome: &Outcome) {
-        self.step.sent += outcome.sent();
-        self.step.lost += outcome.lost();
-        self.step.duplicated += outcome.duplicated();
-        let strange = outcome.up.strange() + outcome.down.strange();
-        self.require(strange == 0, || {
-            format!("{strange} datagrams arrived that were never sent")
-        });
-        let duplicated = outcome.duplicated();
-        self.require(duplicated == 0, || {
-            format!("{duplicated} datagrams arrived twice")
-        });
-    }
-
-    /// SPIs and keys of both ends, SPIs on the router, replay drops.
-    fn unchanged(&mut self, before: &Sas, after: &Sas, history: &Seen, seen: &Seen) {
-        let known: BTreeSet<u32> = &before.spis() | &history.spis();
-        let foreign = seen.spis().difference(&known).count();
-        let changed = after.recreated_since(before);
-        self.step.sas_recreated = changed.max(u64::try_from(foreign).unwrap_or(u64::MAX));
-        self.require(changed == 0, || format!("{changed} SAs are new or gone"));
-        self.require(foreign == 0, || {
-            format!("the router saw {foreign} new SPIs")
-        });
-        self.require(before.matching() > 0, || {
-            "no SA is the same at both ends".into()
-        });
-        let replayed = after.replay_drops.saturating_sub(before.replay_drops);
-        self.require(replayed == 0, || {
-            format!("{replayed} packets dropped as replayed")
-        });
-    }
-
-    fn switched(&mut self, up: Duration, down: Duration) {
-        let longest = up.max(down);
-        self.step.switch_ms = longest.as_secs_f64() * 1000.0;
-        self.require_in_time(longest <= RESUME, || {
-            format!(
-                "silent for {} ms up, {} ms down",
-                up.as_millis(),
-                down.as_millis()
-            )
-        });
-    }
-
-    fn tcp_moves(&mut self, tcp: Option<&TcpOutcome>, from: u64) {
-        let Some(tcp) = tcp else {
-            self.require(false, || "there was no TCP flow".into());
-            return;
-        };
-        let octets = tcp.octets_since(from);
-        let stall = tcp.longest_stall(from);
-        self.require(octets > 0, || "TCP moved nothing".into());
-        self.require_in_time(stall < Duration::from_secs(1), || {
-            format!(
-                "TCP moved {octets} octets and stood still for {} ms",
-                stall.as_millis()
-            )
-        });
-        self.fact(format!("TCP stall {} ms", stall.as_millis()));
-    }
-
-    fn finish(mut self) -> Step {
-        let sent = self.step.sent;
-        self.require_in_time(sent >= LEAST_DATAGRAMS, || {
-            format!("only {sent} datagrams, at least {LEAST_DATAGRAMS} are needed")
-        });
-        self.step.ok = self.problems.is_empty();
-        let mut detail = self.problems.clone();
-        detail.extend(self.facts);
-        self.step.detail = detail.join("; ");
-        self.step.problems = self.problems;
-        self.step
-    }
-}
-
-/// Whether the WLAN's part is within 10 points of its weight.
-fn as_configured(wlan_percent: f64) -> bool {
-    (wlan_percent - configured_percent(Access::Wlan)).abs() <= SHARE_TOLERANCE
-}
-
-fn configured_percent(access: Access) -> f64 {
-    let sum: f64 = WEIGHTS.iter().map(|(_, weight)| f64::from(*weight)).sum();
-    let mine = WEIGHTS.iter().find(|(of, _)| *of == access);
-    mine.map_or(0.0, |(_, weight)| 100.0 * f64::from(*weight) / sum)
-}
-
 /// Datagrams that a direction may lose when the sender learns of a dead path
 /// only from its peer: rate on that path x (round trip + `notice`).
 fn affordable(rate: u32, percent: f64, round_trip: Duration, notice: Duration) -> f64 {
@@ -463,19 +424,25 @@ fn shares(seen: &Seen) -> String {
     )
 }
 
-/// The step with this key.
+/// The step of this name, or all whose letters begin so.
 ///
 /// # Errors
 /// When there is none.
 pub fn by_key(key: &str) -> Result<Vec<Scenario>> {
-    let found: Vec<_> = ALL
-        .iter()
-        .filter(|step| step.key.starts_with(key))
-        .copied()
-        .collect();
+    let named = ALL.iter().filter(|step| step.name == key);
+    let found: Vec<_> = match named.copied().collect::<Vec<_>>() {
+        named if named.is_empty() && !key.is_empty() => {
+            let lettered = ALL.iter().filter(|step| step.key.starts_with(key));
+            lettered.copied().collect()
+        }
+        named => named,
+    };
     if found.is_empty() {
-        let keys: Vec<_> = ALL.iter().map(|step| step.key).collect();
-        bail!("there is no step `{key}`; there are {}", keys.join(", "));
+        let known: Vec<_> = ALL
+            .iter()
+            .map(|step| format!("{} ({})", step.name, step.key))
+            .collect();
+        bail!("there is no step `{key}`; there are {}", known.join(", "));
     }
     Ok(found)
 }
@@ -488,41 +455,4 @@ fn packets(seen: &Seen, access: Access) -> [u64; 2] {
 /// The event could not even be made.
 fn event(result: Result<()>, what: &str) -> Result<()> {
     result.with_context(|| format!("cannot make this happen: {what}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lab::load::Direction;
-
-    /// Sent every millisecond, with one pause; everything arrives at once.
-    fn outcome(pause_ms: u64) -> Outcome {
-        let direction = || {
-            let at = |n: u64| (n + if n > 50 { pause_ms } else { 0 }) * 1_000_000;
-            let received: Vec<_> = (0..100u32).map(|n| (n, at(n.into()))).collect();
-            Direction::new((0..100).map(at).collect(), &received, 1)
-        };
-        Outcome {
-            up: direction(),
-            down: direction(),
-        }
-    }
-
-    #[test]
-    fn a_sender_that_stood_still_fails_the_step_and_excuses_silence_only() {
-        let mut judge = Judge::new(ALL[0]);
-        judge.steady(&outcome(400));
-        judge.switched(Duration::from_millis(400), Duration::ZERO);
-        assert_eq!(judge.problems.len(), 2);
-        assert!(judge.stood_still.is_some() && !judge.certain);
-        judge.require(false, || "lost".into());
-        assert!(judge.certain);
-    }
-
-    #[test]
-    fn a_steady_sender_excuses_nothing() {
-        let mut judge = Judge::new(ALL[0]);
-        judge.steady(&outcome(50));
-        assert!(judge.problems.is_empty() && judge.stood_still.is_none());
-    }
 }

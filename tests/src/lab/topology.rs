@@ -10,8 +10,12 @@ use anyhow::{Context, Result};
 use super::cleanup::{Scope, ip, tool};
 use super::sys::Netns;
 
+mod later;
+
 /// The gateway's outer address.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// An address of the gateway that it does not have at first.
+pub const SECOND_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 /// The server behind the gateway.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// Inner addresses the gateway leases, as (network, prefix length).
@@ -20,7 +24,11 @@ pub const POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 66, 0, 0), 16);
 pub const LAN: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 99, 0, 0), 24);
 
 /// Weights the lab's configuration gives the accesses.
-pub const WEIGHTS: [(Access, u8); 2] = [(Access::Wlan, 70), (Access::Ran, 30)];
+pub const WEIGHTS: [(Access, u8); 3] = [
+    (Access::Wlan, 70),
+    (Access::Ran, 30),
+    (Access::Ethernet, 100),
+];
 
 /// One of the end user's accesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +37,8 @@ pub enum Access {
     Wlan,
     /// `wwan0`, routed.
     Ran,
+    /// `eth0`, routed; plugged in later.
+    Ethernet,
 }
 
 /// An address of the end user and the router's address beside it. Each access
@@ -64,6 +74,7 @@ pub struct Topology {
 /// (rate in Mbit/s, burst in octets) of an access, both directions.
 const WLAN_RATE: (u32, u32) = (300, 262_144);
 const RAN_RATE: (u32, u32) = (200, 262_144);
+const ETHERNET_RATE: (u32, u32) = (400, 262_144);
 
 impl Topology {
     /// Builds the network.
@@ -133,9 +144,10 @@ impl Topology {
                 there,
             ])?;
         }
+        self.dock()?;
         for (namespace, links) in [
             (eu, ["lo", "wlan0", "wwan0"].as_slice()),
-            (rt, &["lo", "wlan", "ran", "gw"]),
+            (rt, &["lo", "wlan", "ran", "eth", "gw"]),
             (gw, &["lo", "eth0", "lan0"]),
             (srv, &["lo", "srv0"]),
         ] {
@@ -171,6 +183,8 @@ impl Topology {
                     access.router_link(),
                 ])?;
             }
+        }
+        for access in Access::FIRST {
             self.add_address(access, access.attachments()[0])?;
             self.add_route(access, access.attachments()[0])?;
         }
@@ -264,6 +278,7 @@ impl Topology {
         let metric = match access {
             Access::Wlan => "100",
             Access::Ran => "200",
+            Access::Ethernet => "300",
         };
         let eu = self.eu.name();
         ip(&[
@@ -399,8 +414,10 @@ impl Topology {
 }
 
 impl Access {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Wlan, Self::Ran];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Wlan, Self::Ran, Self::Ethernet];
+    /// Those that are there from the start.
+    pub const FIRST: [Self; 2] = [Self::Wlan, Self::Ran];
 
     /// The end user's interface.
     #[must_use]
@@ -408,6 +425,7 @@ impl Access {
         match self {
             Self::Wlan => "wlan0",
             Self::Ran => "wwan0",
+            Self::Ethernet => "eth0",
         }
     }
 
@@ -417,6 +435,7 @@ impl Access {
         match self {
             Self::Wlan => "wlan",
             Self::Ran => "ran",
+            Self::Ethernet => "eth",
         }
     }
 
@@ -426,13 +445,19 @@ impl Access {
         Self::ALL.into_iter().find(|access| access.link() == link)
     }
 
-    /// The other one.
+    /// `class` in a configuration.
     #[must_use]
-    pub fn other(self) -> Self {
+    pub fn class(self) -> &'static str {
         match self {
-            Self::Wlan => Self::Ran,
-            Self::Ran => Self::Wlan,
+            Self::Wlan => "wlan",
+            Self::Ran => "ran",
+            Self::Ethernet => "ethernet",
         }
+    }
+
+    /// The others.
+    pub fn others(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |other| *other != self)
     }
 
     /// The first address, one beside it, one of another network.
@@ -449,6 +474,7 @@ impl Access {
                 at(192, 168, 20, 2),
             ],
             Self::Ran => [at(198, 51, 100, 2), at(198, 51, 100, 3), at(192, 0, 2, 2)],
+            Self::Ethernet => [at(198, 18, 1, 2), at(198, 18, 1, 3), at(198, 18, 2, 2)],
         }
     }
 }

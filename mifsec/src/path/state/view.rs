@@ -43,6 +43,7 @@ impl Path {
             validated: self.validated,
             channel,
             home: self.told_home == Some(true),
+            watched: self.watched,
             carried_by,
             rtt: self.live.rtt().smoothed(),
             loss_ppm: self.live.loss_ppm(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Extra;
-use crate::lab::topology::{GATEWAY, POOL, WEIGHTS};
+use crate::lab::topology::{Access, GATEWAY, POOL, SECOND_GATEWAY, WEIGHTS};
 
 /// The end user.
 pub(super) const IDENTITY: &str = "laptop@example.org";
@@ -49,14 +49,15 @@ impl Names {
     }
 }
 
-/// Full tunnel over both accesses. The RAN has the better priority and so
-/// carries the IKE channel; data go by weight.
+/// Full tunnel over all accesses, of which the third is plugged in later. The RAN
+/// has the best priority and so carries the IKE channel; data go by weight.
 pub(super) fn end_user(names: &Names, secret: &Path, extra: &Extra) -> String {
     let mut text = names.agent("managed");
     for (access, weight) in WEIGHTS {
-        let (class, priority) = match access {
-            crate::lab::topology::Access::Wlan => ("wlan", 1),
-            crate::lab::topology::Access::Ran => ("ran", 0),
+        let priority = match access {
+            Access::Wlan => 1,
+            Access::Ran => 0,
+            Access::Ethernet => 2,
         };
         text += &format!(
             "\n[[access]]\n\
@@ -65,6 +66,7 @@ pub(super) fn end_user(names: &Names, secret: &Path, extra: &Extra) -> String {
              priority = {priority}\n\
              weight = {weight}\n",
             link = access.link(),
+            class = access.class(),
         );
     }
     text + &format!(
@@ -91,7 +93,7 @@ pub(super) fn end_user(names: &Names, secret: &Path, extra: &Extra) -> String {
     )
 }
 
-/// One announced address, a pool, and a template for all subscribers.
+/// Two announced addresses of which one comes later, a pool, and a template for all subscribers.
 pub(super) fn gateway(names: &Names, secrets: &Path, extra: &Extra) -> String {
     let (network, length) = POOL;
     names.agent("manual")
@@ -99,7 +101,7 @@ pub(super) fn gateway(names: &Names, secrets: &Path, extra: &Extra) -> String {
             "\n[[access]]\n\
              interface = \"eth0\"\n\
              class = \"ethernet\"\n\
-             addresses = [\"{GATEWAY}\"]\n\
+             addresses = [\"{GATEWAY}\", \"{SECOND_GATEWAY}\"]\n\
              \n\
              [[pool]]\n\
              name = \"subscribers\"\n\

@@ -114,7 +114,7 @@ fn flows_of(lab: &Lab, port: u16, access: Access, most: usize) -> Result<Vec<u16
         let counts: BTreeMap<_, _> = Access::ALL
             .map(|access| (access, seen.total(Leg::of(access), Way::Up).packets))
             .into();
-        if counts[&access] >= BURST && counts[&access.other()] < BURST {
+        if counts[&access] >= BURST && access.others().all(|other| counts[&other] < BURST) {
             flows.push(*offset);
         }
         if flows.len() == most {

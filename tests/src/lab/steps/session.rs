@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::{Access, Agents, Judge, Lab, Leg, Way, as_configured, configured_percent, shares};
+use super::{Access, Agents, Judge, Lab, Leg, SHARE_TOLERANCE, Seen, Way, shares};
 use crate::lab::topology::POOL;
 
 /// Waits for lease and both validated paths at both ends; the lease.
@@ -19,7 +19,7 @@ pub fn wait(agents: &Agents, patience: Duration) -> Result<Ipv4Addr> {
         let lease = agents.eu.lease()?;
         let (eu, gw) = (agents.eu.paths_up()?.len(), agents.gw.paths_up()?.len());
         let matching = agents.sas()?.matching();
-        let all = Access::ALL.len();
+        let all = Access::FIRST.len();
         if let Some(lease) = lease
             && eu >= all
             && gw >= all
@@ -92,15 +92,21 @@ pub(super) fn by_weight(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     judge.require(ended.outcome.lost() == 0, || {
         "datagrams lost without an event".into()
     });
-    for way in [Way::Up, Way::Down] {
-        let share = ended.seen.share(Access::Wlan, way);
-        judge.require(as_configured(share), || {
-            format!(
-                "the WLAN carries {share:.0} % {way:?} instead of {:.0} %",
-                configured_percent(Access::Wlan)
-            )
-        });
-    }
+    as_configured(lab, judge, &ended.seen);
     judge.fact(shares(&ended.seen));
     Ok(())
+}
+
+/// Every access is within 10 points of its weight, both ways.
+pub(super) fn as_configured(lab: &Lab, judge: &mut Judge, seen: &Seen) {
+    for access in lab.accesses() {
+        let wanted = lab.configured_percent(access);
+        for way in [Way::Up, Way::Down] {
+            let share = seen.share(access, way);
+            judge.require((share - wanted).abs() <= SHARE_TOLERANCE, || {
+                let link = access.link();
+                format!("{link} carries {share:.0} % {way:?} instead of {wanted:.0} %")
+            });
+        }
+    }
 }
