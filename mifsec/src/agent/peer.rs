@@ -142,6 +142,7 @@ impl Agent {
                     standbys: Vec::new(),
                 };
                 self.established(ike, established, mif, nat_local, now);
+                self.tell_alternates(ike, now);
             }
             ike::Event::PeerInterfaces { ike, ifaces } => {
                 if let Some(peer) = self.peers.get_mut(&ike) {

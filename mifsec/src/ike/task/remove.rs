@@ -337,14 +337,7 @@ fn take(id: ChildId, sa: &mut IkeSa, cx: &mut Context) -> bool {
 /// Nothing is known of the interface any more; what was leased for it and is not in
 /// use is free again.
 fn forget(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
-    let lent: Vec<_> = sa
-        .carried()
-        .filter(|(of, lent, by)| *of == end && (*lent == iface || *by == iface))
-        .map(|(_, lent, _)| lent)
-        .collect();
-    for one in lent {
-        sa.carry(end, one, one, cx);
-    }
+    sa.vacate(end, iface, cx);
     let of_caller = sa.caller == (end == End::Local);
     let Some(mif) = &mut sa.mif else {
         return;

@@ -299,6 +299,22 @@ impl IkeSa {
         }
     }
 
+    /// The interface is deleted: it lends to nobody, and who lent to it lends to
+    /// whoever carried it, else is at home.
+    pub(in crate::ike) fn vacate(&mut self, end: End, iface: IfaceId, cx: &mut Context) {
+        let carried = self.mif.as_ref().map(|mif| &mif.moves.carried);
+        let Some((next, lenders)) =
+            carried.map(|carried| (carried.lent_to(end, iface), carried.lenders(end, iface)))
+        else {
+            return;
+        };
+        for lender in lenders {
+            let by = if next == iface { lender } else { next };
+            self.carry(end, lender, by, cx);
+        }
+        self.carry(end, iface, iface, cx);
+    }
+
     /// The interface that 0 stands for, if that is known.
     fn named(&self, end: End, iface: IfaceId) -> IfaceId {
         match (iface, end) {
