@@ -10,6 +10,7 @@
 
 pub mod bpf;
 pub mod cover;
+pub mod daemon;
 pub mod fuzz;
 pub mod interop;
 pub mod lab;

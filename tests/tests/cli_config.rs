@@ -393,11 +393,6 @@ fn what_comes_later_is_refused_by_name() {
             "name = \"internet\"\nsteering = \"redundant\"",
             "steering",
         ),
-        (
-            "name = \"internet\"",
-            "name = \"internet\"\nlayout = \"pinned\"",
-            "layout",
-        ),
         ("weight = 70", "weight = 70\nmax_rate = \"10M\"", "max_rate"),
         (
             "addresses = [",
@@ -410,6 +405,54 @@ fn what_comes_later_is_refused_by_name() {
             error.contains(&format!("{key}: ")) && error.contains("not supported yet"),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn what_a_service_says_must_fit_together() {
+    let files = Files::new("services");
+    let child = |keys: &str| {
+        let text = format!("name = \"internet\"\n{keys}");
+        with(&files, LAPTOP, "name = \"internet\"", &text)
+    };
+    let beside = |keys: &str| {
+        let text = format!("{LAPTOP}\n[[peer.child]]\nname = \"service\"\n{keys}\n");
+        files.refused(&text)
+    };
+    for (error, says) in [
+        (
+            child("policy = \"bypass\""),
+            "child: there is none to protect",
+        ),
+        (child("policy = \"pass\""), "use protect, bypass, discard"),
+        (
+            child("order = 2000"),
+            "order: 2000 is out of range; give -1000 to 1000",
+        ),
+        (child("layout = \"both\""), "use bundle, pinned"),
+        (
+            beside("policy = \"bypass\""),
+            "remote_ts: has no lease to stand for",
+        ),
+        (
+            beside("policy = \"discard\"\nlayout = \"pinned\"\nremote_ts = [\"10.0.0.0/8\"]"),
+            "layout: is for what goes through a tunnel",
+        ),
+        (
+            beside("layout = \"pinned\"\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"::/0\"]"),
+            "local_ts: lists prefixes, but pinned",
+        ),
+        (
+            beside("remote_ts = [\"10.0.0.0/8[tpc/80]\"]"),
+            "names no protocol and ports; write one like",
+        ),
+        (
+            beside("remote_ts = [\"10.0.0.1/8[tcp/80]\"]"),
+            "has host bits set",
+        ),
+    ] {
+        assert!(error.contains(says), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
     }
 }
 
@@ -441,6 +484,30 @@ fn what_is_spoken_of_moves_must_fit_together() {
         let error = with(&files, LAPTOP, "psk_file", &format!("{keys}\npsk_file"));
         assert!(error.contains(&format!("{key}: ")), "{error}");
     }
+}
+
+#[test]
+fn a_peer_that_waits_for_packets_needs_an_address_and_prefixes_behind_it() {
+    let files = Files::new("trap");
+    let with_trap = |text: &str| text.replacen("psk_file", "start = \"trap\"\npsk_file", 1);
+    let config = files.load(&with_trap(LAPTOP)).unwrap();
+    assert_eq!(config.peers[0].start, Start::Trap);
+    let trap = "start = \"trap\"\npsk_table";
+    let error = with(&files, GATEWAY, "psk_table", trap);
+    assert!(
+        error.contains("start: \"trap\" needs an address"),
+        "{error}"
+    );
+    let error = with(
+        &files,
+        &with_trap(LAPTOP),
+        "remote_ts = [\"0.0.0.0/0\", \"::/0\"]",
+        "remote_ts = [\"dynamic\"]",
+    );
+    assert!(
+        error.contains("start: \"trap\" waits for packets"),
+        "{error}"
+    );
 }
 
 #[test]

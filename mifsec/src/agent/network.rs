@@ -4,7 +4,7 @@
 //! and rules for what is new are made; then the path engine may use it. A probe
 //! from a new address needs its rule, a dead path must not wait for one.
 
-mod services;
+pub(super) mod services;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -52,7 +52,8 @@ pub struct PeerView {
     pub peer: String,
     /// The authenticated identity, else the configured one.
     pub remote_id: String,
-    /// `established`, `connecting`, `down`, or `listening` for one that only accepts.
+    /// `established`, `connecting`, `waiting` for a packet, `down`, or `listening` for
+    /// one that only accepts.
     pub state: String,
     /// Whether we started the IKE SA.
     pub initiator: bool,
@@ -321,7 +322,8 @@ pub struct EventView {
     /// [`EVENT_SCHEMA`].
     pub schema: String,
     /// `ike-updown`, `ike-rekey`, `child-updown`, `child-rekey`, `path-up`, `path-down`,
-    /// `mobility`, `dns`, `alert`.
+    /// `mobility`, `interfaces`, `alternate`, `add-interface`, `delete-interface`, `dns`,
+    /// `alert`.
     pub event: String,
     /// Milliseconds since the agent started.
     pub at_ms: u64,

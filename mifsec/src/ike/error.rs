@@ -58,7 +58,9 @@ pub enum Failure {
     )]
     NoSignatureAlgorithm,
     /// Nobody of that identity may connect.
-    #[error("unknown peer \"{id}\": add a [[peer]] whose remote_id matches it, and its secret")]
+    #[error(
+        "unknown peer \"{id}\": add a [[peer]] whose remote_id matches it, with its secret and its address in `remote` if that is there"
+    )]
     UnknownPeer {
         /// The identity claimed.
         id: String,
@@ -113,6 +115,24 @@ pub enum Failure {
     /// MIF_STALE_TXN.
     #[error("an older address change arrived after a newer one: nothing to do")]
     StaleTransaction,
+    /// MIF_UNSUPPORTED, or a feature the peer did not announce.
+    #[error("the peer does not have this part of IKEv2-MIF: upgrade it")]
+    Unsupported,
+    /// Nothing to derive SAs from (protocol 3.9).
+    #[error("no Child SA is there to derive from: see why there is none")]
+    NoTemplate,
+    /// MIF_DERIVATION_MISMATCH.
+    #[error("the two ends would derive different Child SAs: see what each of them has")]
+    DerivationMismatch,
+    /// MIF_SPI_COLLISION.
+    #[error("the SPIs named cannot be used: nothing to do, it is asked again")]
+    SpiCollision,
+    /// MIF_MODE_MISMATCH.
+    #[error("tunnel and transport mode do not fit together: compare `mode` of both ends")]
+    ModeMismatch,
+    /// MIF_PATH_UNVALIDATED.
+    #[error("no other path is known to work: wait for one, or bring one up")]
+    PathUnvalidated,
     /// `require` is not met.
     #[error("the peer does not speak IKEv2-MIF: set require = \"any\" or upgrade it")]
     MifRequired,
@@ -126,7 +146,9 @@ pub enum Failure {
     #[error("the gateways send us on and on: see their logs, or set `remote` to another one")]
     RedirectLoop,
     /// The peer takes no IKE SA without a Child SA (RFC 6023).
-    #[error("the peer needs a Child SA from the start: configure a [[peer.child]]")]
+    #[error(
+        "the peer needs a Child SA from the start: take `childless` away and have a [[peer.child]]"
+    )]
     ChildRequired,
     /// `require = "mobike"` is not met.
     #[error("the peer speaks neither IKEv2-MIF nor MOBIKE: set require = \"any\" or upgrade it")]
@@ -222,6 +244,11 @@ impl Failure {
             mif_error::MIF_ADDRESS_REJECTED => Self::AddressRejected,
             mif_error::MIF_STALE_TXN => Self::StaleTransaction,
             mif_error::MIF_SELECTOR_EXISTS => Self::SelectorsExist,
+            mif_error::MIF_UNSUPPORTED => Self::Unsupported,
+            mif_error::MIF_DERIVATION_MISMATCH => Self::DerivationMismatch,
+            mif_error::MIF_SPI_COLLISION => Self::SpiCollision,
+            mif_error::MIF_MODE_MISMATCH => Self::ModeMismatch,
+            mif_error::MIF_PATH_UNVALIDATED => Self::PathUnvalidated,
             mif_error::MIF_LIMIT_EXCEEDED => Self::Limit {
                 what: "interfaces for the peer",
             },
@@ -259,6 +286,8 @@ pub(super) enum DropReason {
     FragmentsExpired,
     /// A duplicate, answered from the cache.
     Duplicate,
+    /// An IKE_SA_INIT request that was answered often enough.
+    Repeats,
     /// An IKE_SA_INIT request no configured peer can accept.
     NoProposal,
     /// An authentication that failed.
@@ -284,6 +313,7 @@ impl DropReason {
             Self::Fragment => "ike_fragment",
             Self::FragmentsExpired => "ike_fragments_expired",
             Self::Duplicate => "ike_duplicate",
+            Self::Repeats => "ike_init_repeats",
             Self::NoProposal => "ike_no_proposal",
             Self::Authentication => "ike_authentication",
             Self::Unauthenticated => "ike_unauthenticated",

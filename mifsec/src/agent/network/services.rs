@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use crate::agent::access::Accesses;
 use crate::agent::pinned;
 use crate::agent::spd::{self, Entry};
-use crate::config::{Child, Config, Layout, Peer, Policy};
+use crate::agent::trap::placeholders;
+use crate::config::{Child, Config, Layout, Peer, Policy, Start};
 use crate::ids::Family;
 use crate::io::netlink::{MAIN, Route, Rule};
 use crate::path::IfaceState;
@@ -18,7 +19,7 @@ use crate::path::IfaceState;
 use super::{Devices, Leases, Numbers, Wanted};
 
 /// What goes over the TUN while there is a lease to send from, and is refused else.
-pub(super) fn protect(
+pub(in crate::agent) fn protect(
     config: &Config,
     numbers: Numbers,
     devices: &Devices,
@@ -59,7 +60,11 @@ pub(super) fn protect(
             Policy::Protect => {}
         }
         let leased = leases.iter().find(|(i, _)| *i == entry.peer);
-        let inner = leased.map(|(_, leases)| inner(peer, child, accesses, leases));
+        let inner = match leased {
+            Some((_, leases)) => Some(inner(peer, child, accesses, leases)),
+            // A packet is waited for: it needs a source.
+            None => (peer.start == Start::Trap).then(|| placeholders(peer)),
+        };
         if ordered {
             let table = numbers.services + place;
             out.rules.insert(rule(Some(table)));
@@ -124,7 +129,12 @@ fn route(
 
 /// What a child sends from, the address to prefer first: of a pinned one that of the
 /// best access that is up.
-fn inner(peer: &Peer, child: &Child, accesses: &Accesses, leases: &[IpAddr]) -> Vec<IpAddr> {
+pub(in crate::agent) fn inner(
+    peer: &Peer,
+    child: &Child,
+    accesses: &Accesses,
+    leases: &[IpAddr],
+) -> Vec<IpAddr> {
     if child.layout == Layout::Bundle {
         return pinned::of_bundle(leases);
     }

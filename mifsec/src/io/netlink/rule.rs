@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, Nla as _};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Netlink, NetlinkError};
 use crate::ids::Family;
 
+/// FRA_SPORT_MASK and FRA_DPORT_MASK.
+const PORT_MASKS: [u16; 2] = [28, 29];
 /// Any port.
 const ANY_PORTS: (u16, u16) = (0, u16::MAX);
 
@@ -188,6 +190,10 @@ fn parse(
             RuleAttribute::DestinationPortRange(r) => rule.remote_ports = (r.start, r.end),
             RuleAttribute::Source(ip) => rule.from = Some(*ip),
             RuleAttribute::Oifname(name) => rule.device = Some(name.clone()),
+            // Said of a single port since Linux 6.14.
+            RuleAttribute::Other(nla) if PORT_MASKS.contains(&nla.kind()) => {
+                foreign |= *nla != DefaultNla::new(nla.kind(), vec![0xff; 2]);
+            }
             RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(_) => {}
             _ => foreign = true,
         }
