@@ -17,6 +17,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mifsec_tests::covers;
 use mifsec_tests::daemon::{Crossed, Daemon, Echo, Watch, patiently};
 use mifsec_tests::lab::sys::Netns;
 use mifsec_tests::lab::topology::{Access, SERVER, Topology};
@@ -118,6 +119,7 @@ fn sent(agent: &Daemon) -> Result<Vec<(String, u64)>> {
 /// the source address says which access is used.
 #[test]
 fn each_access_has_an_inner_address_that_is_the_same_again() {
+    covers!("R12", "R63");
     run("pinned", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[7000])?;
         let mut gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
@@ -189,6 +191,7 @@ fn each_access_has_an_inner_address_that_is_the_same_again() {
 /// Two families, and a child that shares an address beside pinned ones.
 #[test]
 fn a_shared_address_comes_before_those_of_the_accesses() {
+    covers!("R12", "R16");
     run("pinned and shared", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[7000])?;
         let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
@@ -266,6 +269,7 @@ fn mptcp_info(stream: &TcpStream) -> Result<(u8, bool)> {
 /// its access; one access dies and the connection goes on.
 #[test]
 fn one_mptcp_connection_uses_both_accesses_and_outlives_one() {
+    covers!("R05", "R60");
     if std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_err() {
         println!("skipped: this kernel has no MPTCP");
         return;

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use mifsec_tests::covers;
 use mifsec_tests::daemon::{Crossed, Daemon, Echo, Watch, patiently};
 use mifsec_tests::lab::sys::Netns;
 use mifsec_tests::lab::topology::{SERVER, Topology};
@@ -176,6 +177,7 @@ fn run(name: &str, work: impl FnOnce(&Topology) -> Result<String>) {
 /// what no rule names leaves as if there were no agent.
 #[test]
 fn video_leaves_in_clear_http_is_protected_and_telnet_goes_nowhere() {
+    covers!("R60", "R61");
     run("services", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[23, 80, 443, 4999, 5004])?;
         let watch = Watch::start(&topology.rt, &["wlan", "ran", "gw"], MARK)?;
@@ -246,6 +248,7 @@ fn video_leaves_in_clear_http_is_protected_and_telnet_goes_nowhere() {
 /// Before any tunnel stands the protected service is refused and the bypassed one works.
 #[test]
 fn without_a_gateway_the_protected_service_is_refused_and_the_bypassed_one_works() {
+    covers!("R61");
     run("services without gateway", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[80, 5004])?;
         let watch = Watch::start(&topology.rt, &["wlan", "ran"], MARK)?;
@@ -292,6 +295,7 @@ fn without_a_gateway_the_protected_service_is_refused_and_the_bypassed_one_works
 /// R61: the order says which of two that select the same packet decides.
 #[test]
 fn order_decides_between_bypass_and_protect() {
+    covers!("R61");
     run("order", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[5004])?;
         let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
@@ -333,6 +337,7 @@ fn order_decides_between_bypass_and_protect() {
 /// R16, R60: services with selectors of their own, on one gateway and on two at once.
 #[test]
 fn each_service_has_its_child_on_its_gateway() {
+    covers!("R10", "R16", "R60", "R61");
     run("two gateways", |topology| {
         let gw2 = add_gateway(topology)?;
         let _one = Echo::start(&topology.srv, SERVER, &[80, 5060, 7000])?;

@@ -16,11 +16,11 @@ use crate::config::{Config, Policy, Ts};
 use crate::dataplane::{Bundle, Selector};
 use crate::ids::{AccessId, Spi};
 use crate::io::netlink::MAIN;
-use crate::path::PathView;
 
 use super::Agent;
-use super::bundle::{Child, home};
+use super::bundle::Child;
 use super::network::services;
+use super::place::{Place, home};
 use super::spd::{self, Entry};
 
 /// Schema of [`ExplainView`].
@@ -180,7 +180,7 @@ impl Agent {
         let Some(entry) = decided else {
             view.why
                 .push("no rule selects it: it is none of our business".into());
-            view.why.push(self.way_out(flow.dst));
+            view.why.push(self.clear_way(flow.dst));
             return view;
         };
         let place = view.rules.len();
@@ -196,7 +196,7 @@ impl Agent {
         match entry.policy {
             Policy::Bypass => {
                 view.verdict = "bypass".into();
-                view.why.push(self.way_out(flow.dst));
+                view.why.push(self.clear_way(flow.dst));
             }
             Policy::Discard => {
                 view.verdict = "discard".into();
@@ -295,8 +295,8 @@ impl Agent {
         }
         if let Some(child) = child {
             view.sa = Some(self.sa_of(child));
-            let path = views.iter().find(|v| v.path == member.path);
-            self.explain_path(child, path, view);
+            let place = home(&views, child.ike, child.pair).current();
+            self.explain_path(child, place, view);
         }
     }
 
@@ -356,23 +356,26 @@ impl Agent {
         Ok(view)
     }
 
-    fn explain_path(&self, child: &Child, path: Option<&PathView>, view: &mut ExplainView) {
+    fn explain_path(&self, child: &Child, place: Option<Place<'_>>, view: &mut ExplainView) {
         let at_home = self.accesses.name(child.pair.local);
-        let Some(path) = path else {
+        let Some(place) = place else {
             view.why
                 .push(format!("it is at home on {at_home}, which has no path now"));
             return;
         };
+        let path = place.leads_to.unwrap_or(place.path);
         let home = path.pair.local == child.pair.local;
         let access = self.accesses.name(path.pair.local);
-        view.why.push(match (home, path.up) {
-            (true, true) => format!("it is at home on {access}, and that path is up"),
-            (true, false) => format!("it is at home on {access}, and that path is down"),
-            (false, _) => format!("it is at home on {at_home} and lent to {access}"),
+        let state = if place.is_up() { "up" } else { "down" };
+        view.why.push(match home {
+            true => format!("it is at home on {access}, and that path is {state}"),
+            false => {
+                format!("it is at home on {at_home}, which {access} carries; that path is {state}")
+            }
         });
         let address = |a: Option<SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
         view.path = Some(ExplainPath {
-            index: path.path.0,
+            index: place.index().0,
             access,
             local: address(path.local),
             remote: address(path.remote),
@@ -414,7 +417,7 @@ impl Agent {
     }
 
     /// Where the main table sends what is not protected.
-    fn way_out(&self, dst: IpAddr) -> String {
+    fn clear_way(&self, dst: IpAddr) -> String {
         let matching = self
             .state
             .routes

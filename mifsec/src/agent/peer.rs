@@ -297,6 +297,9 @@ impl Agent {
             ],
         );
         self.totals.ike_created += 1;
+        if peer.initiator {
+            self.check_leases(peer.config, &peer.leases);
+        }
         let initiator = peer.initiator;
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
