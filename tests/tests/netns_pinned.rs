@@ -146,7 +146,7 @@ fn each_access_has_an_inner_address_that_is_the_same_again() {
         let watch = Watch::start(&topology.rt, &["wlan", "ran"], MARK)?;
         let esp = |link: &str| watch.seen(|c| c.link == link && is_esp(c)).frames;
         let mut said = Vec::new();
-        for (lease, access) in leases.iter().zip(Access::ALL) {
+        for (lease, access) in leases.iter().zip([Access::Wlan, Access::Ran]) {
             let before = (sent(&eu)?, esp("wlan"), esp("ran"));
             datagrams(&topology.eu, *lease, 100)?;
             let after = (sent(&eu)?, esp("wlan"), esp("ran"));
@@ -160,9 +160,10 @@ fn each_access_has_an_inner_address_that_is_the_same_again() {
             let (wlan, ran) = (after.1 - before.1, after.2 - before.2);
             said.push(format!("{lease}: {wlan} on the WLAN, {ran} on the RAN"));
             // The other one has probes alone.
-            let (mine, other) = match access {
-                Access::Wlan => (wlan, ran),
-                Access::Ran => (ran, wlan),
+            let (mine, other) = if access == Access::Wlan {
+                (wlan, ran)
+            } else {
+                (ran, wlan)
             };
             ensure!(mine >= 200 && other < 100, "{said:?}");
         }
@@ -275,7 +276,7 @@ fn one_mptcp_connection_uses_both_accesses_and_outlives_one() {
         return;
     }
     run("MPTCP", |topology| {
-        for access in Access::ALL {
+        for access in [Access::Wlan, Access::Ran] {
             topology.shape(access, (20, 32_768))?;
         }
         let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
