@@ -11,7 +11,8 @@
 #![forbid(unsafe_code)]
 
 mod access;
-pub mod action;
+mod action;
+mod add;
 mod anchors;
 mod bundle;
 mod dark;
@@ -23,6 +24,7 @@ mod lifetime;
 mod mobike;
 mod moves;
 mod network;
+mod news;
 mod paths;
 mod peer;
 mod pinned;
@@ -237,6 +239,7 @@ impl Agent {
         self.retry_due(now);
         self.secrets_due(now);
         self.refused_children_due(now);
+        self.changes_due(now);
         self.pairs_due(now);
         self.moves_due(now);
         self.guard_dirty |= self.guard_again.is_some_and(|at| at <= now);
@@ -251,6 +254,7 @@ impl Agent {
             self.ike.poll_timeout().map(|(at, _)| at),
             self.path.poll_timeout().map(|(at, _)| at),
             self.held_until(),
+            self.changes_until(),
             self.retry_at(),
             self.probes_until(),
             self.reauth_at(),

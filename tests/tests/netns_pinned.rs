@@ -146,7 +146,7 @@ fn each_access_has_an_inner_address_that_is_the_same_again() {
         let watch = Watch::start(&topology.rt, &["wlan", "ran"], MARK)?;
         let esp = |link: &str| watch.seen(|c| c.link == link && is_esp(c)).frames;
         let mut said = Vec::new();
-        for (lease, access) in leases.iter().zip([Access::Wlan, Access::Ran]) {
+        for (lease, access) in leases.iter().zip(Access::FIRST) {
             let before = (sent(&eu)?, esp("wlan"), esp("ran"));
             datagrams(&topology.eu, *lease, 100)?;
             let after = (sent(&eu)?, esp("wlan"), esp("ran"));
@@ -160,10 +160,9 @@ fn each_access_has_an_inner_address_that_is_the_same_again() {
             let (wlan, ran) = (after.1 - before.1, after.2 - before.2);
             said.push(format!("{lease}: {wlan} on the WLAN, {ran} on the RAN"));
             // The other one has probes alone.
-            let (mine, other) = if access == Access::Wlan {
-                (wlan, ran)
-            } else {
-                (ran, wlan)
+            let (mine, other) = match access {
+                Access::Wlan => (wlan, ran),
+                Access::Ran | Access::Ethernet => (ran, wlan),
             };
             ensure!(mine >= 200 && other < 100, "{said:?}");
         }
@@ -186,6 +185,53 @@ fn each_access_has_an_inner_address_that_is_the_same_again() {
         eu.wait_children(&["net", "net"])?;
         ensure!(eu.leases("gw")? == leases, "after the gateway started anew");
         Ok(said.join("; "))
+    });
+}
+
+/// R33, R34: the access of an inner address dies and another one carries its SA: the
+/// address stays, and whoever uses it need not know.
+#[test]
+fn an_inner_address_whose_access_died_rides_on_the_other() {
+    covers!("R33", "R34");
+    run("pinned, lent", |topology| {
+        let _echo = Echo::start(&topology.srv, SERVER, &[7000])?;
+        let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
+        let eu = Daemon::start(topology, &topology.eu, "eu", CLIENT)?;
+        eu.wait_children(&["net", "net"])?;
+        let leases = eu.leases("gw")?;
+        datagrams(&topology.eu, leases[0], 50)?;
+        let watch = Watch::start(&topology.rt, &["wlan", "ran"], MARK)?;
+        topology.nft("add rule ip lab forward iifname wlan drop")?;
+        let begun = Instant::now();
+        datagrams(&topology.eu, leases[0], 50)?;
+        let took = begun.elapsed();
+        let ran = watch.seen(|c| c.link == "ran" && is_esp(c)).frames;
+        ensure!(ran >= 100, "{ran} on the RAN");
+        let sas = eu.list("sa", "sas")?;
+        let at_home = |link: &str| sas.iter().filter(|sa| sa["path"]["local"] == link).count();
+        ensure!(
+            (at_home("wlan0"), at_home("wwan0")) == (1, 1),
+            "homes are kept: {sas:?}"
+        );
+        ensure!(eu.leases("gw")? == leases, "and so are the addresses");
+        let spi = sas.iter().find(|sa| sa["path"]["local"] == "wlan0");
+        let spi = spi
+            .and_then(|sa| sa["spi_out"].as_str())
+            .context("an SPI")?;
+        let why = eu.json(&format!("explain {spi}"))?;
+        ensure!(
+            why["path"]["access"] == "wwan0" && why["path"]["home"] == false,
+            "{why}"
+        );
+        ensure!(
+            why["sa"]["local"] == serde_json::json!([leases[0].to_string()]),
+            "{why}"
+        );
+        ensure!(watch.readable().is_empty(), "{:?}", watch.readable());
+        Ok(format!(
+            "50 datagrams and their answers {took:.1?} after the WLAN died; {}",
+            why["why"]
+        ))
     });
 }
 
@@ -276,7 +322,7 @@ fn one_mptcp_connection_uses_both_accesses_and_outlives_one() {
         return;
     }
     run("MPTCP", |topology| {
-        for access in [Access::Wlan, Access::Ran] {
+        for access in Access::FIRST {
             topology.shape(access, (20, 32_768))?;
         }
         let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;

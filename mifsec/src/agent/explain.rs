@@ -180,7 +180,7 @@ impl Agent {
         let Some(entry) = decided else {
             view.why
                 .push("no rule selects it: it is none of our business".into());
-            view.why.push(self.clear_way(flow.dst));
+            view.why.push(self.route_out(flow.dst));
             return view;
         };
         let place = view.rules.len();
@@ -196,7 +196,7 @@ impl Agent {
         match entry.policy {
             Policy::Bypass => {
                 view.verdict = "bypass".into();
-                view.why.push(self.clear_way(flow.dst));
+                view.why.push(self.route_out(flow.dst));
             }
             Policy::Discard => {
                 view.verdict = "discard".into();
@@ -358,24 +358,21 @@ impl Agent {
 
     fn explain_path(&self, child: &Child, place: Option<Place<'_>>, view: &mut ExplainView) {
         let at_home = self.accesses.name(child.pair.local);
-        let Some(place) = place else {
+        let Some(path) = place.map(|place| place.leads_to.unwrap_or(place.path)) else {
             view.why
                 .push(format!("it is at home on {at_home}, which has no path now"));
             return;
         };
-        let path = place.leads_to.unwrap_or(place.path);
         let home = path.pair.local == child.pair.local;
         let access = self.accesses.name(path.pair.local);
-        let state = if place.is_up() { "up" } else { "down" };
-        view.why.push(match home {
-            true => format!("it is at home on {access}, and that path is {state}"),
-            false => {
-                format!("it is at home on {at_home}, which {access} carries; that path is {state}")
-            }
+        view.why.push(match (home, path.up) {
+            (true, true) => format!("it is at home on {access}, and that path is up"),
+            (true, false) => format!("it is at home on {access}, and that path is down"),
+            (false, _) => format!("it is at home on {at_home} and lent to {access}"),
         });
         let address = |a: Option<SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
         view.path = Some(ExplainPath {
-            index: place.index().0,
+            index: path.path.0,
             access,
             local: address(path.local),
             remote: address(path.remote),
@@ -417,7 +414,7 @@ impl Agent {
     }
 
     /// Where the main table sends what is not protected.
-    fn clear_way(&self, dst: IpAddr) -> String {
+    fn route_out(&self, dst: IpAddr) -> String {
         let matching = self
             .state
             .routes

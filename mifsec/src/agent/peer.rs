@@ -15,6 +15,7 @@ use crate::ike::{self, Command};
 use crate::path::{self, IfaceState, LinkClass, PeerParams, RemoteAddr, RemoteIface, RemoteMove};
 
 use super::Agent;
+use super::add::Additions;
 use super::anchors::Anchor;
 use super::dns::Brought;
 use super::mobike::Mobike;
@@ -28,7 +29,7 @@ const CHILD_RETRY: Duration = Duration::from_secs(5);
 const IKE_SAS: usize = 4;
 
 /// A Child SA to ask for: name and path, our and the peer's outer address.
-type Wanted = (IkeId, (String, IfacePair), IpAddr, IpAddr);
+pub(super) type Wanted = (IkeId, (String, IfacePair), IpAddr, IpAddr);
 
 /// One IKE SA that stands.
 pub(super) struct Peer {
@@ -57,6 +58,8 @@ pub(super) struct Peer {
     pub(super) names: Brought,
     /// What is kept of a peer without MIF.
     pub(super) mobike: Mobike,
+    /// Interfaces added and deleted.
+    pub(super) additions: Additions,
     /// What carries what, and why.
     pub(super) moves: Moves,
     /// Pairs the engine knows to work besides the channel's.
@@ -82,6 +85,7 @@ impl Peer {
 
 impl Agent {
     pub(super) fn ike_event(&mut self, event: ike::Event, now: Instant) {
+        self.heard(&event);
         match event {
             ike::Event::Established {
                 ike,
@@ -109,6 +113,7 @@ impl Agent {
                     bundle: mif
                         .as_ref()
                         .is_some_and(|m| Features(m.features).has(Features::BUNDLE)),
+                    additions: Additions::new(mif.as_ref().map_or(0, |m| m.features)),
                     probe: None,
                     anchor: match self.anchors.take() {
                         Some(anchor) => anchor,
@@ -229,7 +234,7 @@ impl Agent {
             ike::Event::InterfaceAdded { .. }
             | ike::Event::AddRefused { .. }
             | ike::Event::InterfaceDeleted { .. }
-            | ike::Event::DeleteRefused { .. } => {}
+            | ike::Event::DeleteRefused { .. } => self.interface_event(event, now),
             ike::Event::MoveRefused { ike, iface, reason } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
                 if let Some(peer) = self.peers.get_mut(&ike) {
@@ -494,7 +499,7 @@ impl Agent {
         self.pair_quiet(ike, now);
     }
 
-    fn move_channel(&mut self, ike: IkeId, views: &[path::PathView], now: Instant) {
+    pub(super) fn move_channel(&mut self, ike: IkeId, views: &[path::PathView], now: Instant) {
         let Some(peer) = self.peers.get(&ike) else {
             return;
         };
@@ -604,7 +609,9 @@ impl Agent {
                     continue;
                 };
                 // Until the peer's table is known the channel's pair has no name.
-                if view.pair.remote == IfaceId::CHANNEL {
+                if view.pair.remote == IfaceId::CHANNEL
+                    || peer.additions.is_deleted(view.pair.local)
+                {
                     continue;
                 }
                 for child in self.config.peers[peer.config].protected() {
@@ -634,7 +641,7 @@ impl Agent {
                 }
             }
         }
-        for (ike, (child, pair), local, remote) in wanted {
+        for (ike, (child, pair), local, remote) in self.derive_members(wanted, now) {
             tracing::debug!(ike = ike.0, child, ?pair, "asking for a Child SA");
             if let Some(peer) = self.peers.get_mut(&ike) {
                 peer.pending.insert(peer.pending_key(&child, pair), None);

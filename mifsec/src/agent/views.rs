@@ -322,7 +322,8 @@ pub struct EventView {
     /// [`EVENT_SCHEMA`].
     pub schema: String,
     /// `ike-updown`, `ike-rekey`, `child-updown`, `child-rekey`, `path-up`, `path-down`,
-    /// `mobility`, `dns`, `alert`.
+    /// `mobility`, `interfaces`, `alternate`, `add-interface`, `delete-interface`, `dns`,
+    /// `alert`.
     pub event: String,
     /// Milliseconds since the agent started.
     pub at_ms: u64,

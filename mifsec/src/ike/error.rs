@@ -115,6 +115,24 @@ pub enum Failure {
     /// MIF_STALE_TXN.
     #[error("an older address change arrived after a newer one: nothing to do")]
     StaleTransaction,
+    /// MIF_UNSUPPORTED, or a feature the peer did not announce.
+    #[error("the peer does not have this part of IKEv2-MIF: upgrade it")]
+    Unsupported,
+    /// Nothing to derive SAs from (protocol 3.9).
+    #[error("no Child SA is there to derive from: see why there is none")]
+    NoTemplate,
+    /// MIF_DERIVATION_MISMATCH.
+    #[error("the two ends would derive different Child SAs: see what each of them has")]
+    DerivationMismatch,
+    /// MIF_SPI_COLLISION.
+    #[error("the SPIs named cannot be used: nothing to do, it is asked again")]
+    SpiCollision,
+    /// MIF_MODE_MISMATCH.
+    #[error("tunnel and transport mode do not fit together: compare `mode` of both ends")]
+    ModeMismatch,
+    /// MIF_PATH_UNVALIDATED.
+    #[error("no other path is known to work: wait for one, or bring one up")]
+    PathUnvalidated,
     /// `require` is not met.
     #[error("the peer does not speak IKEv2-MIF: set require = \"any\" or upgrade it")]
     MifRequired,
@@ -226,6 +244,11 @@ impl Failure {
             mif_error::MIF_ADDRESS_REJECTED => Self::AddressRejected,
             mif_error::MIF_STALE_TXN => Self::StaleTransaction,
             mif_error::MIF_SELECTOR_EXISTS => Self::SelectorsExist,
+            mif_error::MIF_UNSUPPORTED => Self::Unsupported,
+            mif_error::MIF_DERIVATION_MISMATCH => Self::DerivationMismatch,
+            mif_error::MIF_SPI_COLLISION => Self::SpiCollision,
+            mif_error::MIF_MODE_MISMATCH => Self::ModeMismatch,
+            mif_error::MIF_PATH_UNVALIDATED => Self::PathUnvalidated,
             mif_error::MIF_LIMIT_EXCEEDED => Self::Limit {
                 what: "interfaces for the peer",
             },

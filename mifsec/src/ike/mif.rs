@@ -227,6 +227,170 @@ mod tests {
         );
     }
 
+    fn octets(range: std::ops::RangeInclusive<u8>) -> Vec<u8> {
+        range.collect()
+    }
+
+    /// Put together by a separate Python script with `struct.pack`, like those above.
+    #[test]
+    fn add_interface_matches_the_golden_bytes() {
+        let mut add = AddInterface {
+            txn: 5,
+            flags: AddFlags::BUNDLE,
+            iface: IfaceId(3),
+            mode: AddMode::TUNNEL,
+            inner: vec![Maddr::new(ip("10.66.0.9"), 0)],
+            outer: Maddr {
+                flags: MaddrFlags::BEHIND_NAT,
+                port: 4500,
+                ip: ip("203.0.113.7"),
+            },
+            destination: None,
+            from: None,
+            nonce: octets(0x20..=0x3f),
+            ke: None,
+        };
+        assert_eq!(
+            wire(add.notify()),
+            golden(
+                "000000480000b805 000000050020000301000020 01000000 010000000a420009 01011194cb007107 \
+                 202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
+            )
+        );
+        assert_eq!(
+            AddInterface::decode(&add.notify().data, Some(&policy())),
+            Ok(add.clone())
+        );
+        // Case B to another destination, three interfaces listed, with x25519.
+        add.txn = 0x0102_0304;
+        add.flags = AddFlags::CONFIG;
+        add.iface = IfaceId(9);
+        add.inner.clear();
+        add.outer = Maddr::new(ip("2001:db8::9"), 0);
+        add.destination = Some(Maddr::new(ip("198.51.100.1"), 4500));
+        add.from = Some([2, 1, 7].map(IfaceId).to_vec());
+        add.ke = Some(crate::ike::message::Ke {
+            group: 31,
+            data: octets(0x60..=0x7f),
+        });
+        assert_eq!(
+            wire(add.notify()),
+            golden(
+                "000000800000b805 010203040017000901030020 00000000 \
+                 0200000020010db8000000000000000000000009 01001194c6336401 0002000100070000 \
+                 202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f \
+                 001f0020606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f"
+            )
+        );
+        assert_eq!(
+            AddInterface::decode(&add.notify().data, Some(&policy())),
+            Ok(add)
+        );
+    }
+
+    #[test]
+    fn derived_sas_match_the_golden_bytes() {
+        let entry = |index, flags, init, resp, new| DerivedSa {
+            index,
+            flags: DerivedFlags(flags),
+            template_init: Spi(init),
+            template_resp: Spi(resp),
+            new_init: Spi(new),
+            new_resp: Spi(0),
+        };
+        let list = DerivedSas {
+            txn: 5,
+            entries: vec![
+                entry(0, 0, 0xa000_0001, 0xb000_0001, 0x1122_3344),
+                entry(1, 1, 0xa000_0002, 0xb000_0002, 0),
+            ],
+        };
+        assert_eq!(
+            wire(list.notify()),
+            golden(
+                "000000380000b806 0000000500020000 00000000a0000001b00000011122334400000000 \
+                 00010001a0000002b00000020000000000000000"
+            )
+        );
+        let data = list.notify().data;
+        assert_eq!(DerivedSas::decode(&data, 2), Ok(list));
+        let error = MifError::TooMany("derived SAs");
+        assert_eq!(DerivedSas::decode(&data, 1), Err(error));
+    }
+
+    #[test]
+    fn delete_interface_matches_the_golden_bytes() {
+        let delete = DeleteInterface {
+            txn: 6,
+            flags: DeleteFlags::OUTER.with(DeleteFlags::MOVE_TO_ALTERNATE_FIRST),
+            iface: IfaceId(3),
+        };
+        assert_eq!(
+            wire(delete.notify()),
+            golden("000000100000b807 0000000600050003")
+        );
+        assert_eq!(DeleteInterface::decode(&delete.notify().data), Ok(delete));
+    }
+
+    #[test]
+    fn an_operation_that_contradicts_itself_is_refused() {
+        let good = AddInterface {
+            txn: 5,
+            flags: AddFlags::default(),
+            iface: IfaceId(3),
+            mode: AddMode::TUNNEL,
+            inner: vec![Maddr::new(ip("10.66.0.9"), 0)],
+            outer: Maddr::new(ip("203.0.113.7"), 0),
+            destination: None,
+            from: None,
+            nonce: octets(0..=31),
+            ke: None,
+        };
+        let data = good.notify().data;
+        let with = |at: usize, value: u8| {
+            let mut data = data.clone();
+            data[at] = value;
+            AddInterface::decode(&data, Some(&policy())).unwrap_err()
+        };
+        assert_eq!(with(7, 0), MifError::Interface(IfaceId(0)));
+        assert_eq!(with(8, 0), MifError::Mode(0));
+        assert_eq!(with(8, 4), MifError::Mode(4));
+        assert_eq!(with(9, 1), MifError::Fields, "a list without its flag");
+        assert_eq!(with(9, 65), MifError::TooMany("interfaces"));
+        assert_eq!(with(11, 31), MifError::Fields, "another nonce");
+        assert_eq!(with(12, 9), MifError::TooMany("inner addresses"));
+        assert_eq!(
+            with(20, 224),
+            MifError::Address(ip("224.66.0.9"), Refusal::Multicast)
+        );
+        assert_eq!(
+            with(28, 127),
+            MifError::Address(ip("127.0.113.7"), Refusal::Loopback)
+        );
+        let twice = AddInterface {
+            from: Some(vec![IfaceId(1); 2]),
+            ..good.clone()
+        };
+        assert_eq!(
+            AddInterface::decode(&twice.notify().data, None),
+            Err(MifError::Interface(IfaceId(1)))
+        );
+        for end in 0..data.len() {
+            assert!(AddInterface::decode(&data[..end], None).is_err(), "{end}");
+        }
+        let long = [&data[..], &[0]].concat();
+        assert_eq!(AddInterface::decode(&long, None), Err(MifError::TooLong));
+        let delete = |octets: &[u8]| DeleteInterface::decode(octets);
+        assert_eq!(delete(&[0, 0, 0, 1, 0, 0, 0, 3]), Err(MifError::Fields));
+        assert_eq!(delete(&[0, 0, 0, 1, 0, 4, 0, 3]), Err(MifError::Fields));
+        assert_eq!(
+            delete(&[0, 0, 0, 1, 0, 1, 0, 0]),
+            Err(MifError::Interface(IfaceId(0)))
+        );
+        assert_eq!(delete(&[0, 0, 0, 1, 0, 1, 0]), Err(MifError::Truncated));
+        assert_eq!(delete(&[0; 9]), Err(MifError::TooLong));
+    }
+
     #[test]
     fn the_vendor_id_is_the_hash_of_its_text() {
         covers!("R85");
@@ -523,6 +687,9 @@ mod tests {
             let _ = Interfaces::decode(&data, &policy);
             let _ = OuterAddrs::decode(&data, &policy, true);
             let _ = UpdateAddrs::decode(&data, &policy);
+            let _ = AddInterface::decode(&data, Some(&policy));
+            let _ = DerivedSas::decode(&data, 64);
+            let _ = DeleteInterface::decode(&data);
         }
 
         #[test]

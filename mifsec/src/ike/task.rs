@@ -9,15 +9,18 @@
 //! | `natd`       | NAT detection within it                   | 2.23           |
 //! | `auth`       | IKE_AUTH                                  | 1.2, 2.15      |
 //! | `config`     | inner addresses within it                 | 2.19, 3.15     |
+//! | `add`        | MIF_ADD_INTERFACE                         | protocol 3.9   |
 //! | `child`      | Child SAs, in IKE_AUTH or CREATE_CHILD_SA | 1.3.1, 2.9     |
 //! | `rekey`      | IKE SAs, in CREATE_CHILD_SA               | 1.3.2, 2.18    |
 //! | `delete`     | INFORMATIONAL with Delete                 | 1.4.1          |
+//! | `remove`     | MIF_DELETE_INTERFACE                      | protocol 3.9   |
 //! | `redirect`   | REDIRECT in any of the three              | RFC 5685       |
 //! | `interfaces` | MIF_SUPPORTED, MIF_INTERFACES             | protocol 3.4-5 |
 //! | `update`     | MIF_UPDATE_ADDRS                          | protocol 3.7   |
 //! | `alternates` | MIF_ALTERNATES                            | protocol 3.9   |
 //! | `mobike`     | UPDATE_SA_ADDRESSES and its company       | RFC 4555       |
 
+pub(super) mod add;
 pub(super) mod alternates;
 pub(super) mod auth;
 pub(super) mod child;
@@ -32,6 +35,7 @@ pub(super) mod payloads;
 pub(super) mod reauth;
 pub(super) mod redirect;
 pub(super) mod rekey;
+pub(super) mod remove;
 pub(super) mod update;
 
 use std::collections::VecDeque;
@@ -68,6 +72,10 @@ pub(super) enum Task {
     Child(Box<child::Create>),
     /// CREATE_CHILD_SA of an IKE SA in place of this one.
     RekeyIke(Box<rekey::Rekey>),
+    /// MIF_ADD_INTERFACE.
+    Add(Box<add::Add>),
+    /// MIF_DELETE_INTERFACE.
+    Remove(Box<remove::Remove>),
     /// Delete of a Child SA or the IKE SA.
     Delete(delete::Target),
     /// MIF_INTERFACES, the first time with SET_WINDOW_SIZE; of this epoch once sent.
@@ -91,7 +99,9 @@ impl Task {
             Self::Init(_) => ExchangeType::IKE_SA_INIT,
             Self::Auth(_) => ExchangeType::IKE_AUTH,
             Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
-            Self::Delete(_)
+            Self::Add(_)
+            | Self::Remove(_)
+            | Self::Delete(_)
             | Self::Announce(_)
             | Self::Update(_)
             | Self::Alternates(_)
@@ -108,10 +118,11 @@ impl Task {
             Self::Init(_) | Self::Auth(_) => 0,
             Self::Update(_) => 1,
             Self::Mobike(ask) => ask.priority(),
-            Self::Delete(_) => 2,
+            Self::Delete(_) | Self::Remove(_) => 2,
             Self::Announce(_)
             | Self::Alternates(_)
             | Self::Child(_)
+            | Self::Add(_)
             | Self::RekeyIke(_)
             | Self::Tell(_)
             | Self::Liveness => 3,
@@ -125,6 +136,8 @@ impl Task {
             Self::Auth(auth) => auth.build(sa, cx),
             Self::Child(create) => create.build(sa, cx),
             Self::RekeyIke(rekey) => rekey.build(sa, cx),
+            Self::Add(add) => add.build(sa, cx),
+            Self::Remove(remove) => remove.build(sa, cx),
             Self::Delete(target) => delete::build(*target, sa),
             Self::Announce(epoch) => interfaces::build_announce(epoch, sa, cx),
             Self::Update(update) => update.build(sa, cx),
@@ -143,6 +156,8 @@ impl Task {
             Self::Auth(auth) => auth.process(sa, cx, received),
             Self::Child(create) => create.process(sa, cx, received),
             Self::RekeyIke(rekey) => rekey.process(sa, cx, received),
+            Self::Add(add) => add.process(sa, cx, received),
+            Self::Remove(remove) => remove.process(sa, cx, received),
             Self::Delete(target) => delete::process(target, sa, cx),
             Self::Announce(epoch) => interfaces::process_announce(epoch, sa, cx, received),
             Self::Update(update) => update.process(sa, cx, received),
@@ -155,7 +170,7 @@ impl Task {
 
     /// Whether its response may name a new Child SA.
     pub(super) const fn makes_child(&self) -> bool {
-        matches!(self, Self::Auth(_) | Self::Child(_))
+        matches!(self, Self::Auth(_) | Self::Child(_) | Self::Add(_))
     }
 
     /// Gives back what it reserved: no response will come.
@@ -163,10 +178,12 @@ impl Task {
         match self {
             Self::Auth(auth) => auth.abandon(cx),
             Self::Child(create) => create.abandon(cx),
+            Self::Add(add) => add.abandon(cx),
             Self::RekeyIke(rekey) => rekey.abandon(cx),
             Self::Delete(delete::Target::Orphan(spi)) => cx.release_spi(spi),
             Self::Init(_)
             | Self::Delete(_)
+            | Self::Remove(_)
             | Self::Announce(_)
             | Self::Update(_)
             | Self::Alternates(_)
@@ -189,6 +206,11 @@ impl Task {
     fn waits_for(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Update(a), Self::Update(b)) => a.concerns(b),
+            (Self::Add(a), Self::Add(b)) => a.iface() == b.iface(),
+            // What is made on the interface is deleted with it, or comes after.
+            (Self::Remove(_), Self::Update(_) | Self::Remove(_)) => true,
+            (Self::Remove(_), other) if other.makes_child() => true,
+            (this, Self::Remove(_)) if this.makes_child() => true,
             (Self::Announce(_), Self::Announce(_))
             | (Self::Alternates(_), Self::Alternates(_))
             | (Self::Mobike(_), Self::Mobike(_))
@@ -204,7 +226,10 @@ impl Task {
 
     /// Whether it makes or deletes an SA.
     pub(super) const fn changes_sas(&self) -> bool {
-        matches!(self, Self::Child(_) | Self::RekeyIke(_) | Self::Delete(_))
+        matches!(
+            self,
+            Self::Child(_) | Self::Add(_) | Self::Remove(_) | Self::RekeyIke(_) | Self::Delete(_)
+        )
     }
 
     /// Whether it asks for a Child SA in place of this one.
@@ -226,6 +251,8 @@ impl Queue {
             | (Task::Alternates(_), Task::Alternates(_))
             | (Task::Liveness, Task::Liveness) => true,
             (Task::Mobike(queued), Task::Mobike(ask)) => queued.serves(ask),
+            (Task::Add(queued), Task::Add(add)) => queued.serves(add),
+            (Task::Remove(queued), Task::Remove(remove)) => queued.serves(remove),
             _ => false,
         };
         // Of moves of one interface only the last one may take a later one in: those
@@ -256,11 +283,17 @@ impl Queue {
         let rekey = self.0.iter().position(|t| matches!(t, Task::RekeyIke(_)));
         let yields =
             |index, task: &Task| task.changes_sas() && rekey.is_some_and(|rekey| rekey < index);
+        // Moves that wait for another one keep their order.
+        let overtakes = |index, task: &Task| {
+            let earlier = self.0.iter().take(index);
+            let mut moves = earlier.filter(|t| matches!(t, Task::Update(_)));
+            matches!(task, Task::Update(_)) && moves.any(|earlier| task.waits_for(earlier))
+        };
         let (index, _) = self
             .0
             .iter()
             .enumerate()
-            .filter(|(index, task)| !yields(*index, task))
+            .filter(|(index, task)| !yields(*index, task) && !overtakes(*index, task))
             .filter(|(_, task)| !in_flight.clone().any(|other| task.waits_for(other)))
             .min_by_key(|(index, task)| (task.priority(), *index))?;
         self.0.remove(index)

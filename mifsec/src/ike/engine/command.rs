@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use crate::ids::{ChildId, IfacePair, IkeSpi};
 use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, End, Event};
-use crate::ike::mif::UpdateFlags;
+use crate::ike::mif::{DeleteFlags, UpdateFlags};
 use crate::ike::sa::{IkeSa, Phase};
+use crate::ike::task::add::{Add, Wanted};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
+use crate::ike::task::remove::Remove;
 use crate::ike::task::update::{Update, maddr};
 use crate::ike::task::{Task, alternates, interfaces, mobike};
 
@@ -87,7 +89,52 @@ impl Engine {
             Command::ResolveChannel { ike, local, remote } => {
                 self.step(ike, |sa, cx| sa.resolve_channel(local, remote, cx));
             }
-            Command::AddInterface { .. } | Command::DeleteInterface { .. } => {}
+            Command::AddInterface {
+                ike,
+                iface,
+                remote,
+                local_addr,
+                remote_addr,
+                inner,
+                lease,
+                bundle,
+                from,
+                pfs,
+            } => self.step(ike, |sa, cx| {
+                if sa.is_established() {
+                    let add = Add::new(Wanted {
+                        iface,
+                        remote,
+                        local_addr,
+                        remote_addr,
+                        inner,
+                        lease,
+                        bundle,
+                        from,
+                        pfs,
+                    });
+                    sa.submit(Task::Add(Box::new(add)), cx);
+                }
+            }),
+            Command::DeleteInterface {
+                ike,
+                iface,
+                outer,
+                ts,
+                move_first,
+            } => self.step(ike, |sa, cx| {
+                if sa.is_established() {
+                    let scopes = [
+                        (outer, DeleteFlags::OUTER),
+                        (ts, DeleteFlags::TS),
+                        (move_first, DeleteFlags::MOVE_TO_ALTERNATE_FIRST),
+                    ];
+                    let flags = scopes.into_iter().filter(|(set, _)| *set);
+                    let flags = flags.fold(DeleteFlags::default(), |all, (_, f)| all.with(f));
+                    let remove = Remove::new(iface, flags);
+                    sa.submit(Task::Remove(Box::new(remove)), cx);
+                }
+            }),
             Command::DeleteChild { child } => {
                 self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
             }

@@ -202,6 +202,8 @@ impl IkeSa {
             | Task::Mobike(_)
             | Task::Liveness
             | Task::Child(_)
+            | Task::Add(_)
+            | Task::Remove(_)
             | Task::Delete(delete::Target::Child(_) | delete::Target::Orphan(_)) => {
                 self.queue.push(task);
             }

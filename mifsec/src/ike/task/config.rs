@@ -40,6 +40,43 @@ pub(in crate::ike) fn request(peer: &PeerConfig) -> Option<Config> {
     })
 }
 
+/// The CFG_REQUEST for the inner addresses of one further interface: one of each
+/// family; `None` when none is wanted.
+pub(super) fn request_one(peer: &PeerConfig) -> Option<Config> {
+    let families = [
+        (peer.request_v4, AttributeType::INTERNAL_IP4_ADDRESS),
+        (peer.request_v6, AttributeType::INTERNAL_IP6_ADDRESS),
+    ];
+    let wanted = families.into_iter().filter(|(wanted, _)| *wanted);
+    let attributes: Vec<_> = wanted
+        .map(|(_, kind)| Attribute {
+            kind,
+            value: Vec::new(),
+        })
+        .collect();
+    (!attributes.is_empty()).then_some(Config {
+        kind: ConfigType::REQUEST,
+        attributes,
+    })
+}
+
+/// Whether a CFG_REQUEST asks for an address of this family.
+pub(super) fn asks_for(request: &Config, family: Family) -> bool {
+    let wanted = match family {
+        Family::V4 => AttributeType::INTERNAL_IP4_ADDRESS,
+        Family::V6 => AttributeType::INTERNAL_IP6_ADDRESS,
+    };
+    request.attributes.iter().any(|a| a.kind == wanted)
+}
+
+/// A CFG_REPLY with these addresses alone.
+pub(super) fn reply(leases: &[IpAddr]) -> Config {
+    Config {
+        kind: ConfigType::REPLY,
+        attributes: leases.iter().copied().map(address).collect(),
+    }
+}
+
 /// The peer's CFG_REQUEST. Other kinds ask for nothing and get no answer
 /// (RFC 7296 3.15.2 to 3.15.3 leave CFG_SET undefined).
 pub(in crate::ike) fn asked(payloads: &Payloads) -> Option<&Config> {

@@ -7,7 +7,9 @@ use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{error, status};
 use crate::ike::sa::IkeSa;
 
-use super::{Received, alternates, delete, interfaces, mobike, reauth, redirect, update};
+use super::{
+    Received, add, alternates, delete, interfaces, mobike, reauth, redirect, remove, update,
+};
 
 /// First and last of the extension's status notifies.
 const MIF_BLOCK: std::ops::RangeInclusive<u16> = 47104..=47135;
@@ -32,6 +34,12 @@ pub(in crate::ike) fn respond(
     for notify in received.payloads.notifies() {
         response.extend(answer(notify, sa, cx, received).map(Payload::Notify));
     }
+    // Not what follows from a table that was refused.
+    let error = |payload: &Payload| matches!(payload, Payload::Notify(n) if n.kind.is_error());
+    if !response.iter().any(error) {
+        response.extend(remove::respond(sa, cx, received));
+        response.extend(add::respond(sa, cx, received));
+    }
     response.extend(delete::respond(sa, cx, received));
     response
 }
@@ -55,6 +63,8 @@ fn answer(
         status::MIF_INTERFACES => interfaces::receive_table(sa, cx, &received.payloads),
         status::MIF_ALTERNATES => alternates::respond(notify, sa, cx),
         status::MIF_UPDATE_ADDRS => update::respond(notify, sa, cx, received.arrival),
+        // Together, below.
+        status::MIF_ADD_INTERFACE | status::MIF_DERIVED_SAS | status::MIF_DELETE_INTERFACE => None,
         kind if MIF_BLOCK.contains(&kind.0) => {
             Some(Notify::new(error::MIF_UNSUPPORTED, Vec::new()))
         }

@@ -10,6 +10,7 @@ use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{Features, InterfaceRecord, Interfaces, Supported, VENDOR_ID, status};
 use crate::ike::sa::IkeSa;
 
+use super::add::Operations;
 use super::alternates::Lists;
 use super::update::Moves;
 use super::{Payloads, Received, Task, mobike};
@@ -41,6 +42,8 @@ pub(in crate::ike) struct Mif {
     pub(in crate::ike) moves: Moves,
     /// Which interfaces stand in for which.
     pub(in crate::ike) lists: Lists,
+    /// Interfaces added and deleted.
+    pub(in crate::ike) operations: Operations,
 }
 
 impl Mif {
@@ -105,6 +108,7 @@ pub(super) fn offer(probe_spi: Spi, cx: &Context) -> [Payload; 2] {
 pub(super) fn supported(probe_spi: Spi, cx: &Context) -> Notify {
     let supported = Supported {
         max_ifaces: cx.address_policy().max_ifaces,
+        max_derived: u16::try_from(cx.limits.derived).unwrap_or(u16::MAX),
         ..Supported::ours(probe_spi)
     };
     supported.notify()
@@ -144,6 +148,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         next_txn: 1,
         moves: Moves::default(),
         lists: Lists::new(theirs.max_alternates),
+        operations: Operations::new(theirs.max_derived),
     });
 }
 
@@ -284,6 +289,8 @@ pub(super) fn receive_table(
     }
     mif.peer_epoch = Some(table.epoch);
     mif.peer_ifaces.clone_from(&table.records);
+    let ids: Vec<_> = mif.peer_ifaces.iter().map(|record| record.id).collect();
+    mif.operations.announced(|iface| ids.contains(&iface));
     sa.forget_interfaces();
     cx.event(Event::PeerInterfaces {
         ike: sa.id,
@@ -299,6 +306,8 @@ impl Mif {
             epoch: cx.epoch,
             records: cx.ifaces.clone(),
         };
+        let withheld = &self.operations.withheld;
+        table.records.retain(|r| !withheld.contains(&r.id));
         let most = self.peer_max_ifaces;
         let trimmed = match self.fragments {
             true => table.limit(most),

@@ -232,6 +232,7 @@ fn outer_addrs(
         return Err(mif_error::MIF_MODE_MISMATCH);
     }
     let knows_ours = |iface| iface == IfaceId::CHANNEL || cx.ifaces.iter().any(|i| i.id == iface);
+    let knows_ours = |iface| knows_ours(iface) && !mif.operations.withheld.contains(&iface);
     let mut pair = outer_pair(sa, &outer);
     if outer.flags.has(OuterFlags::ANY_RESPONDER) && !sa.caller && !knows_ours(pair.local) {
         outer.resp_iface = sa.channel.local_iface;

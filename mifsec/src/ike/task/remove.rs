@@ -1,0 +1,367 @@
+//! MIF_DELETE_INTERFACE (protocol 3.9): an interface of its sender goes, with all
+//! SAs on it; or these move to its first alternate and live on there.
+//!
+//! ```text
+//!  request   SK{[N(MIF_INTERFACES)], N(MIF_DELETE_INTERFACE)}
+//!  response  SK{[D]}
+//!        or  SK{N(error)}
+//! ```
+//! The sender announces the interface no more; the receiver forgets it. Both find
+//! the SAs by themselves; D names those the receiver removed, so where the two
+//! differ an ordinary Delete brings them together again.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::ids::{ChildId, IfaceId, IfacePair, Spi};
+use crate::ike::engine::Context;
+use crate::ike::error::Failure;
+use crate::ike::event::{End, Event, SaRequest};
+use crate::ike::message::{Delete, MAX_DELETED, Notify, NotifyType, Payload};
+use crate::ike::mif::{DeleteFlags, DeleteInterface, Features, error, status};
+use crate::ike::sa::IkeSa;
+use crate::ike::selector::{self, TrafficSelector};
+
+use super::{Received, Task, add, interfaces};
+
+/// An interface of ours that goes.
+pub(in crate::ike) struct Remove {
+    iface: IfaceId,
+    flags: DeleteFlags,
+    /// Epoch of the table that goes with it.
+    epoch: Option<u32>,
+    attempts: u32,
+}
+
+impl Remove {
+    pub(in crate::ike) fn new(iface: IfaceId, flags: DeleteFlags) -> Self {
+        Self {
+            iface,
+            flags,
+            epoch: None,
+            attempts: 0,
+        }
+    }
+
+    /// Whether both ask for the same.
+    pub(super) fn serves(&self, other: &Self) -> bool {
+        (self.iface, self.flags) == (other.iface, other.flags)
+    }
+
+    /// The request; nothing when it cannot be.
+    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
+        if let Some(reason) = self.obstacle(sa, cx) {
+            self.refused(reason, sa, cx);
+            return None;
+        }
+        let mif = sa.mif.as_mut()?;
+        let txn = mif.next_txn;
+        mif.next_txn = mif.next_txn.wrapping_add(1);
+        let delete = DeleteInterface {
+            txn,
+            flags: self.flags,
+            iface: self.iface,
+        };
+        // An older table that comes late must not bring it back.
+        let table = interfaces::table_if_unconfirmed(mif, cx);
+        self.epoch = table.as_ref().map(|(epoch, _)| *epoch);
+        mif.operations.withheld.insert(self.iface);
+        let table = table.map(|(_, notify)| notify);
+        let notifies = table.into_iter().chain([delete.notify()]);
+        Some(notifies.map(Payload::Notify).collect())
+    }
+
+    fn obstacle(&self, sa: &IkeSa, cx: &Context) -> Option<Failure> {
+        let mif = sa
+            .mif
+            .as_ref()
+            .filter(|mif| mif.features.has(Features::DELETE_IF));
+        if mif.is_none() {
+            return Some(Failure::Unsupported);
+        }
+        let moves = self.flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST);
+        let stranded = moves && refuge(End::Local, self.iface, sa, cx).is_none();
+        (sa.channel.local_iface == self.iface || stranded).then_some(Failure::PathUnvalidated)
+    }
+
+    /// The response: the peer has removed its side.
+    pub(super) fn process(
+        mut self: Box<Self>,
+        sa: &mut IkeSa,
+        cx: &mut Context,
+        received: &Received,
+    ) {
+        if let Some(refusal) = received.payloads.error() {
+            let passing = refusal.kind == NotifyType::TEMPORARY_FAILURE;
+            if passing && sa.postpone(self.attempts, cx) {
+                self.attempts += 1;
+                return sa.postponed.push(Task::Remove(self));
+            }
+            if let Some(mif) = &mut sa.mif {
+                mif.operations.withheld.remove(&self.iface);
+            }
+            return self.refused(Failure::from_notify(refusal.kind, false), sa, cx);
+        }
+        if let Some(mif) = &mut sa.mif {
+            mif.confirm(self.epoch);
+        }
+        let named: BTreeSet<Spi> = received
+            .payloads
+            .deletes()
+            .filter_map(|delete| match delete {
+                Delete::Esp(spis) => Some(spis),
+                Delete::Ike | Delete::Other(_) => None,
+            })
+            .flatten()
+            .copied()
+            .collect();
+        let fate = Fate::of(End::Local, self.iface, self.flags, sa, cx);
+        let mut removed = 0;
+        for id in &fate.gone {
+            let there = sa.children.get(id).map(|child| child.spi_out);
+            match there {
+                Some(spi) if named.contains(&spi) => removed += usize::from(take(*id, sa, cx)),
+                // Not removed there, or by a Delete of its own.
+                _ => sa.delete_child(*id, cx),
+            }
+        }
+        let others = sa
+            .children
+            .values()
+            .filter(|child| named.contains(&child.spi_out));
+        let others: Vec<ChildId> = others.map(|child| child.id).collect();
+        for id in others {
+            cx.count("mif_deleted_elsewhere");
+            removed += usize::from(take(id, sa, cx));
+        }
+        fate.settle(sa, cx);
+        forget(End::Local, self.iface, sa, cx);
+        cx.event(Event::InterfaceDeleted {
+            ike: sa.id,
+            end: End::Local,
+            iface: self.iface,
+            removed,
+        });
+    }
+
+    fn refused(&self, reason: Failure, sa: &IkeSa, cx: &mut Context) {
+        cx.event(Event::DeleteRefused {
+            ike: sa.id,
+            iface: self.iface,
+            reason,
+        });
+    }
+}
+
+/// The response to MIF_DELETE_INTERFACE; nothing if there is none in the message.
+pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> Vec<Payload> {
+    let notify = received.payloads.notify(status::MIF_DELETE_INTERFACE);
+    let Some(notify) = notify.filter(|_| sa.mif.is_some()) else {
+        return Vec::new();
+    };
+    match carry_out(notify, sa, cx, received) {
+        Ok(spis) => spis
+            .chunks(MAX_DELETED)
+            .map(|spis| Payload::Delete(Delete::Esp(spis.to_vec())))
+            .collect(),
+        Err(kind) => {
+            cx.count("mif_delete_refused");
+            vec![Payload::Notify(Notify::new(kind, Vec::new()))]
+        }
+    }
+}
+
+/// Removes what is on the peer's interface; gives our inbound SPIs.
+fn carry_out(
+    notify: &Notify,
+    sa: &mut IkeSa,
+    cx: &mut Context,
+    received: &Received,
+) -> Result<Vec<Spi>, NotifyType> {
+    let mif = sa.mif.as_ref().ok_or(error::MIF_UNSUPPORTED)?;
+    if !mif.features.has(Features::DELETE_IF) {
+        return Err(error::MIF_UNSUPPORTED);
+    }
+    let delete = DeleteInterface::decode(&notify.data).map_err(|error| {
+        cx.count(error.reason());
+        error.notify_type()
+    })?;
+    let iface = delete.iface;
+    add::busy(sa, cx, received)?;
+    let mif = sa.mif.as_ref().ok_or(error::MIF_UNSUPPORTED)?;
+    if mif.operations.deleted.contains(&iface) {
+        return Ok(Vec::new());
+    }
+    if !sa.peer_has(iface) {
+        return Err(error::MIF_UNKNOWN_INTERFACE);
+    }
+    let moves = delete.flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST);
+    let stranded = moves && refuge(End::Remote, iface, sa, cx).is_none();
+    if sa.named_channel_peer() == iface || stranded {
+        return Err(error::MIF_PATH_UNVALIDATED);
+    }
+    let mif = sa.mif.as_mut().ok_or(error::MIF_UNSUPPORTED)?;
+    if !mif.operations.admit(iface, delete.txn) {
+        return Err(error::MIF_STALE_TXN);
+    }
+    let fate = Fate::of(End::Remote, iface, delete.flags, sa, cx);
+    let mut spis = Vec::with_capacity(fate.gone.len());
+    for id in &fate.gone {
+        let spi = sa.children.get(id).map(|child| child.spi_in);
+        if take(*id, sa, cx) {
+            spis.extend(spi);
+        }
+    }
+    fate.settle(sa, cx);
+    forget(End::Remote, iface, sa, cx);
+    cx.event(Event::InterfaceDeleted {
+        ike: sa.id,
+        end: End::Remote,
+        iface,
+        removed: spis.len(),
+    });
+    Ok(spis)
+}
+
+/// Where SAs of an interface go that are to live on: to whoever carries them
+/// already, else to the first alternate.
+fn refuge(end: End, iface: IfaceId, sa: &IkeSa, cx: &Context) -> Option<IfaceId> {
+    let mut lent = sa
+        .carried()
+        .filter(|(of, lent, _)| (*of, *lent) == (end, iface));
+    let carrier = lent.next().map(|(.., by)| by);
+    let first = || sa.alternates(end, iface, cx).first().copied();
+    carrier.filter(|by| *by != iface).or_else(first)
+}
+
+/// What becomes of the SAs of an interface.
+struct Fate {
+    gone: Vec<ChildId>,
+    /// With their new path.
+    moved: Vec<(ChildId, IfacePair)>,
+}
+
+impl Fate {
+    fn of(end: End, iface: IfaceId, flags: DeleteFlags, sa: &IkeSa, cx: &Context) -> Self {
+        let addresses = addresses(end, iface, sa, cx);
+        let moves = flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST);
+        let refuge = moves.then(|| refuge(end, iface, sa, cx)).flatten();
+        let mut fate = Self {
+            gone: Vec::new(),
+            moved: Vec::new(),
+        };
+        let mut ids: Vec<_> = sa.children.keys().copied().collect();
+        ids.sort();
+        for id in ids {
+            let Some(child) = sa.children.get(&id) else {
+                continue;
+            };
+            let pair = sa.named_pair(child.pair);
+            let (near, near_ts) = match end {
+                End::Local => (pair.local, &child.ts_local),
+                End::Remote => (pair.remote, &child.ts_remote),
+            };
+            let is_of = |ts: &TrafficSelector| ts.is_host() && addresses.contains(&ts.start());
+            let outer = flags.has(DeleteFlags::OUTER) && near == iface;
+            let inner = flags.has(DeleteFlags::TS) && near_ts.iter().any(is_of);
+            let Some(to) = refuge.filter(|_| near == iface) else {
+                if outer || inner {
+                    fate.gone.push(id);
+                }
+                continue;
+            };
+            let to = match end {
+                End::Local => IfacePair { local: to, ..pair },
+                End::Remote => IfacePair { remote: to, ..pair },
+            };
+            // Of a bundle there is one for that path, as a rule.
+            let equal = sa.children.values().any(|other| {
+                sa.named_pair(other.pair) == to
+                    && other.is_current()
+                    && selector::equal(&other.ts_local, &child.ts_local)
+                    && selector::equal(&other.ts_remote, &child.ts_remote)
+            });
+            match equal {
+                true => fate.gone.push(id),
+                false => fate.moved.push((id, to)),
+            }
+        }
+        fate
+    }
+
+    /// Those that live on are at home on their new path.
+    fn settle(&self, sa: &mut IkeSa, cx: &mut Context) {
+        for (id, pair) in &self.moved {
+            if let Some(child) = sa.children.get_mut(id) {
+                child.pair = *pair;
+                cx.request(SaRequest::Rebind {
+                    child: *id,
+                    pair: *pair,
+                });
+            }
+        }
+    }
+}
+
+/// What selectors may have of an interface: its addresses, and those leased for it.
+fn addresses(end: End, iface: IfaceId, sa: &IkeSa, cx: &Context) -> Vec<IpAddr> {
+    let Some(mif) = &sa.mif else {
+        return Vec::new();
+    };
+    let table = match end {
+        End::Local => &cx.ifaces,
+        End::Remote => &mif.peer_ifaces,
+    };
+    let record = table.iter().find(|record| record.id == iface);
+    let outer = record.into_iter().flat_map(|record| &record.addresses);
+    let outer = outer.map(|maddr| maddr.ip);
+    let of_caller = sa.caller == (end == End::Local);
+    let leased = mif.operations.leased.get(&iface).filter(|_| of_caller);
+    outer.chain(leased.into_iter().flatten().copied()).collect()
+}
+
+/// Removes one; whether it was there.
+fn take(id: ChildId, sa: &mut IkeSa, cx: &mut Context) -> bool {
+    let child = sa.children.remove(&id);
+    let there = child.is_some();
+    if let Some(child) = child {
+        child.remove(cx);
+    }
+    there
+}
+
+/// Nothing is known of the interface any more; what was leased for it and is not in
+/// use is free again.
+fn forget(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
+    let lent: Vec<_> = sa
+        .carried()
+        .filter(|(of, lent, by)| *of == end && (*lent == iface || *by == iface))
+        .map(|(_, lent, _)| lent)
+        .collect();
+    for one in lent {
+        sa.carry(end, one, one, cx);
+    }
+    let of_caller = sa.caller == (end == End::Local);
+    let Some(mif) = &mut sa.mif else {
+        return;
+    };
+    if end == End::Remote {
+        mif.peer_ifaces.retain(|record| record.id != iface);
+        mif.operations.forget(iface);
+    }
+    let leased = match of_caller {
+        true => mif.operations.leased.remove(&iface).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let used = |ip: &IpAddr| {
+        let ends = sa
+            .children
+            .values()
+            .flat_map(|c| c.ts_local.iter().chain(&c.ts_remote));
+        ends.into_iter().any(|ts| ts.is_host() && ts.start() == *ip)
+    };
+    let free: Vec<_> = leased.into_iter().filter(|ip| !used(ip)).collect();
+    sa.leases.retain(|ip| !free.contains(ip));
+    add::release(sa, cx, &free);
+    sa.forget_interfaces();
+}
