@@ -304,6 +304,9 @@ impl Agent {
             ],
         );
         self.totals.ike_created += 1;
+        if peer.initiator {
+            self.check_leases(peer.config, &peer.leases);
+        }
         let initiator = peer.initiator;
         self.keep_deleted(&mut peer);
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
