@@ -20,8 +20,8 @@ use crate::path::PathView;
 
 use super::Agent;
 use super::bundle::Child;
-use super::place::home;
 use super::network::services;
+use super::place::home;
 use super::spd::{self, Entry};
 
 /// Schema of [`ExplainView`].
