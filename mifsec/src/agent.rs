@@ -41,6 +41,7 @@ mod show;
 mod socket;
 mod spd;
 mod standby;
+mod trap;
 pub mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -315,6 +316,7 @@ impl Agent {
                 }
             }
             Input::FirstPacket { spi } => self.first_packet(spi),
+            Input::Wanted { peer } => self.wanted(peer, now),
             Input::WorkerGone { index, error } => {
                 anyhow::bail!("data plane worker {index} ended: {error}");
             }

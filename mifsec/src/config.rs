@@ -212,6 +212,8 @@ pub enum Require {
 pub enum Start {
     /// Connect and stay connected.
     Auto,
+    /// Connect when there is a packet for the peer.
+    Trap,
     /// Wait for the peer.
     Manual,
 }

@@ -28,6 +28,7 @@ mod outbound;
 mod packet;
 mod segment;
 mod snapshot;
+mod trap;
 mod waiting;
 mod worker;
 
@@ -120,6 +121,12 @@ pub enum Input {
     FirstPacket {
         /// The SA.
         spi: Spi,
+    },
+    /// A packet for a peer that is not connected, which was dropped; at most one per
+    /// peer and second from each worker.
+    Wanted {
+        /// [`Bundle::trap`].
+        peer: usize,
     },
     /// A worker ended without being told to: its device is gone, its wait failed
     /// or it panicked. What the kernel sends to its queues stays there, so the

@@ -235,6 +235,7 @@ fn snapshot(index: usize, ifindex: u32, options: Options) -> Result<Snapshot> {
         bundles: vec![Bundle {
             local: everything(),
             remote: everything(),
+            trap: None,
             members: vec![member],
             table: steering::table(&[steering::Member {
                 weight: 1,

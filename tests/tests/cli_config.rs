@@ -487,6 +487,30 @@ fn what_is_spoken_of_moves_must_fit_together() {
 }
 
 #[test]
+fn a_peer_that_waits_for_packets_needs_an_address_and_prefixes_behind_it() {
+    let files = Files::new("trap");
+    let with_trap = |text: &str| text.replacen("psk_file", "start = \"trap\"\npsk_file", 1);
+    let config = files.load(&with_trap(LAPTOP)).unwrap();
+    assert_eq!(config.peers[0].start, Start::Trap);
+    let trap = "start = \"trap\"\npsk_table";
+    let error = with(&files, GATEWAY, "psk_table", trap);
+    assert!(
+        error.contains("start: \"trap\" needs an address"),
+        "{error}"
+    );
+    let error = with(
+        &files,
+        &with_trap(LAPTOP),
+        "remote_ts = [\"0.0.0.0/0\", \"::/0\"]",
+        "remote_ts = [\"dynamic\"]",
+    );
+    assert!(
+        error.contains("start: \"trap\" waits for packets"),
+        "{error}"
+    );
+}
+
+#[test]
 fn who_connects_may_do_so_without_a_child_sa_at_first() {
     let files = Files::new("childless");
     assert!(!files.load(LAPTOP).unwrap().peers[0].childless);

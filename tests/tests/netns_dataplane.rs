@@ -392,7 +392,7 @@ fn every_segment_of_a_glued_read_is_classified() {
                 assert_eq!(spi, probe);
                 probes.push(bytes);
             }
-            Input::NewSource { .. } | Input::FirstPacket { .. } => {}
+            Input::NewSource { .. } | Input::FirstPacket { .. } | Input::Wanted { .. } => {}
             Input::WorkerGone { .. } => panic!("{input:?}"),
         }
     }
@@ -424,9 +424,10 @@ fn an_unknown_source_is_reported_and_a_known_one_counts_for_its_path() {
                     assert_eq!(on, spi(1));
                     first = true;
                 }
-                Input::Ike { .. } | Input::Probe { .. } | Input::WorkerGone { .. } => {
-                    panic!("{input:?}")
-                }
+                Input::Ike { .. }
+                | Input::Probe { .. }
+                | Input::Wanted { .. }
+                | Input::WorkerGone { .. } => panic!("{input:?}"),
             }
         }
         arrival.is_some() && first

@@ -303,7 +303,8 @@ fn one_mptcp_connection_uses_both_accesses_and_outlives_one() {
             socket.listen(1)?;
             Ok(socket)
         })??;
-        let accepting = thread::spawn(move || listener.accept());
+        // Who asks for a further subflow asks the listener: it stays.
+        let accepting = thread::spawn(move || listener.accept().map(|(into, _)| (into, listener)));
         let first = leases[0];
         let mut out: TcpStream = topology.eu.run(move || -> std::io::Result<TcpStream> {
             let socket = mptcp_socket()?;
@@ -311,7 +312,7 @@ fn one_mptcp_connection_uses_both_accesses_and_outlives_one() {
             socket.connect_timeout(&at.into(), Duration::from_secs(5))?;
             Ok(socket.into())
         })??;
-        let (into, _) = accepting.join().unwrap()?;
+        let (into, _listener) = accepting.join().unwrap()?;
         let mut into: TcpStream = into.into();
         into.set_read_timeout(Some(Duration::from_millis(200)))?;
         out.set_write_timeout(Some(Duration::from_millis(200)))?;

@@ -308,6 +308,7 @@ const MIF: Mobility = Mobility {
     mobike: true,
     force_udp: false,
     no_nats: false,
+    early_announce: false,
 };
 const MOBIKE: Mobility = Mobility { mif: false, ..MIF };
 const NEITHER: Mobility = Mobility {

@@ -68,6 +68,29 @@ fn ten_thousand_spoofed_senders_leave_little_and_keep_nobody_out() {
 }
 
 #[test]
+fn the_answer_to_a_first_request_is_repeated_a_few_times_and_not_for_ever() {
+    let first = first();
+    let mut pair = setup::pair(setup::user(), setup::gateway(), 6);
+    let made = spoof(&mut pair, &first, 1, &first.payload);
+    assert_eq!(made.len(), 1);
+    for _ in 0..10 {
+        let again = spoof(&mut pair, &first, 1, &first.payload);
+        assert_eq!(again[0].payload, made[0].payload, "RFC 7296 2.1");
+    }
+    for _ in 0..1_000 {
+        assert!(spoof(&mut pair, &first, 1, &first.payload).is_empty());
+    }
+    assert_eq!(pair.ends[B].count("ike_duplicate"), 10);
+    assert_eq!(pair.ends[B].count("ike_init_repeats"), 1_000);
+    assert_eq!(pair.b().engine.views().len(), 1);
+    assert_eq!(
+        spoof(&mut pair, &first, 2, &first.payload).len(),
+        1,
+        "others are answered"
+    );
+}
+
+#[test]
 fn senders_that_return_their_cookies_are_bounded_too() {
     let first = first();
     let mut gateway = setup::gateway();

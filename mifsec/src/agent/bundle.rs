@@ -310,7 +310,8 @@ impl Agent {
     fn spread_queues(&mut self, snapshot: &Snapshot) {
         let by_destination = self.config.peers.iter().all(|p| p.remote.is_empty());
         let mut table = [0; steering::BUCKETS];
-        if let (Some(bundle), false) = (snapshot.bundles.first(), by_destination) {
+        let first = snapshot.bundles.iter().find(|b| b.trap.is_none());
+        if let (Some(bundle), false) = (first, by_destination) {
             let queues = u8::try_from(self.queues).unwrap_or(u8::MAX).max(1);
             for (queue, member) in table.iter_mut().zip(bundle.table) {
                 *queue = if member == steering::NO_MEMBER {
@@ -379,6 +380,7 @@ impl Agent {
                 }
             }
         }
+        ranked.extend(self.traps());
         ranked.sort_by_key(|(rank, _)| *rank);
         snapshot.bundles = ranked.into_iter().map(|(_, bundle)| bundle).collect();
         for child in self.children.values() {
@@ -453,6 +455,7 @@ impl Agent {
                 .map(|c| c.remote.clone())
                 .unwrap_or_default(),
             table: steering::table(&table),
+            trap: None,
             members,
         }
     }

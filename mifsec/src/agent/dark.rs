@@ -30,7 +30,7 @@ impl Agent {
                     .config
                     .peers
                     .get(peer.config)
-                    .is_some_and(|p| p.start == Start::Auto);
+                    .is_some_and(|p| p.start != Start::Manual);
             if !ours || views.iter().any(|v| v.ike == *ike && v.up) {
                 peer.dark_since = None;
             } else {

@@ -20,8 +20,8 @@ use crate::path::PathView;
 
 use super::Agent;
 use super::bundle::Child;
-use super::network::services;
 use super::place::home;
+use super::network::services;
 use super::spd::{self, Entry};
 
 /// Schema of [`ExplainView`].
@@ -336,7 +336,9 @@ impl Agent {
             why.push("it receives and does not send: another one has taken over".into());
         }
         let views = self.path.views();
-        let current = home(&views, child.ike, child.pair).current();
+        let current = home(&views, child.ike, child.pair)
+            .current()
+            .and_then(|place| place.leads_to);
         let config = self.peers.get(&child.ike).map(|p| p.config);
         let entries = spd::entries(&self.config);
         let rules = rules(&self.config, &entries, |entry| {

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::spd;
-use crate::config::{Config, Policy};
+use crate::config::{Config, Policy, Start};
 use crate::ebpf::{Direction, SpdAction, SpdRule};
 
 /// All rules, in order. `established` names the peers with an IKE SA.
@@ -21,7 +21,7 @@ pub(super) fn rules(config: &Config, established: &BTreeSet<&str>) -> Vec<SpdRul
             config
                 .peers
                 .get(entry.peer)
-                .is_some_and(|p| established.contains(p.name.as_str()))
+                .is_some_and(|p| established.contains(p.name.as_str()) || p.start == Start::Trap)
         };
         let action = match entry.policy {
             Policy::Protect if !config.agent.lockdown && !up() => continue,

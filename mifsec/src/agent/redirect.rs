@@ -50,7 +50,7 @@ impl Agent {
             tracing::warn!(peer, reason);
             retry.reason = Some(reason.clone());
             if ours {
-                retry.progress = Progress::Due(now + LAST_PAUSE);
+                retry.again(now + LAST_PAUSE);
             }
             self.tell("alert", &[("peer", json!(peer)), ("reason", json!(reason))]);
             return;
@@ -78,7 +78,7 @@ fn concerns(progress: Progress, ike: IkeId) -> bool {
     match progress {
         Progress::Up(up) => up == ike,
         Progress::Due(_) | Progress::Trying { .. } => true,
-        Progress::Passive => false,
+        Progress::Waiting { .. } | Progress::Passive => false,
     }
 }
 

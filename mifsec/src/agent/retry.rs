@@ -1,6 +1,8 @@
 //! Connecting, and connecting again: each peer with `start = "auto"` is tried
 //! over every access that may carry IKE, best first, then after a pause that
-//! doubles from one second to one minute.
+//! doubles from one second to one minute. One with `start = "trap"` is tried in
+//! the same way when there is a packet for it, and waits for another one after
+//! that pause.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ pub(super) enum Progress {
     Due(Instant),
     /// Under way from this address; given up then if there is another way.
     Trying { local: SocketAddr, until: Instant },
+    /// To be tried when there is a packet for it, not before then.
+    Waiting { after: Instant },
     /// Stands.
     Up(IkeId),
     /// Not ours to start.
@@ -35,6 +39,8 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Retry {
     pub(super) progress: Progress,
+    /// A packet decides when it is tried.
+    trap: bool,
     /// Ways tried since it last stood.
     tries: u32,
     /// The last failure, for `status`.
@@ -46,10 +52,38 @@ impl Retry {
         Self {
             progress: match start {
                 Start::Auto if has_remote => Progress::Due(now),
+                Start::Trap if has_remote => Progress::Waiting { after: now },
                 _ => Progress::Passive,
             },
+            trap: start == Start::Trap,
             tries: 0,
             reason: None,
+        }
+    }
+
+    /// To be tried then, or with the first packet from then on.
+    pub(super) fn again(&mut self, at: Instant) {
+        self.progress = if self.trap {
+            Progress::Waiting { after: at }
+        } else {
+            Progress::Due(at)
+        };
+    }
+
+    /// There is a packet for it; whether that is a reason to connect.
+    pub(super) fn wanted(&mut self, now: Instant) -> bool {
+        let waits = matches!(self.progress, Progress::Waiting { after } if after <= now);
+        if waits {
+            self.progress = Progress::Due(now);
+        }
+        waits
+    }
+
+    /// An attempt failed: then another way is tried, or all of them again.
+    fn failed(&mut self, ways: usize, at: Instant) {
+        match rounds(self.tries, ways) {
+            Some(_) => self.again(at),
+            None => self.progress = Progress::Due(at),
         }
     }
 }
@@ -65,7 +99,7 @@ impl Agent {
                     match rounds(self.retries[index].tries, self.ways(index).len()) {
                         Some(rounds) => {
                             let pause = self.pause(rounds);
-                            self.retries[index].progress = Progress::Due(now + pause);
+                            self.retries[index].again(now + pause);
                         }
                         None => self.connect(index, now),
                     }
@@ -80,7 +114,7 @@ impl Agent {
         let at = |retry: &Retry| match retry.progress {
             Progress::Due(at) => Some(at),
             Progress::Trying { until, .. } => Some(until),
-            Progress::Up(_) | Progress::Passive => None,
+            Progress::Waiting { .. } | Progress::Up(_) | Progress::Passive => None,
         };
         self.retries.iter().filter_map(at).min()
     }
@@ -123,7 +157,7 @@ impl Agent {
         let retry = &mut self.retries[index];
         if ways.is_empty() {
             retry.reason = Some("no access has an address that can reach it".into());
-            retry.progress = Progress::Due(now + FIRST_PAUSE);
+            retry.again(now + FIRST_PAUSE);
             return;
         }
         let way = ways[retry.tries as usize % ways.len()];
@@ -200,12 +234,13 @@ impl Agent {
         let Some(index) = self.retry_index(peer) else {
             return;
         };
-        let ways = u32::try_from(self.ways(index).len().max(1)).unwrap_or(1);
-        let pause = self.pause(self.retries[index].tries / ways);
+        let ways = self.ways(index).len().max(1);
+        let rounds = self.retries[index].tries / u32::try_from(ways).unwrap_or(u32::MAX);
+        let pause = self.pause(rounds);
         let retry = &mut self.retries[index];
         retry.reason = Some(reason.to_string());
         if matches!(retry.progress, Progress::Trying { .. }) {
-            retry.progress = Progress::Due(now + pause);
+            retry.failed(ways, now + pause);
         }
     }
 
@@ -223,7 +258,7 @@ impl Agent {
         let retry = &mut self.retries[index];
         retry.reason = Some(reason.to_string());
         if matches!(retry.progress, Progress::Up(up) if up == ike) {
-            retry.progress = Progress::Due(now + pause);
+            retry.again(now + pause);
         }
     }
 
@@ -259,5 +294,26 @@ mod tests {
         assert_eq!(after, [None, Some(1), None, Some(2), None, Some(3)]);
         assert_eq!(rounds(3, 1), Some(3), "a lone way pauses each time");
         assert_eq!(rounds(3, 0), Some(3), "and so does one that went away");
+    }
+
+    #[test]
+    fn a_trapped_peer_is_tried_over_all_ways_by_one_packet_and_then_waits_for_the_next() {
+        let now = Instant::now();
+        let later = now + FIRST_PAUSE;
+        let mut retry = Retry::new(Start::Trap, true, now);
+        assert!(matches!(retry.progress, Progress::Waiting { .. }));
+        assert!(retry.wanted(now));
+        assert!(matches!(retry.progress, Progress::Due(at) if at == now));
+        assert!(!retry.wanted(now), "one attempt at a time");
+        retry.tries = 1;
+        retry.failed(2, later);
+        assert!(matches!(retry.progress, Progress::Due(_)), "the other way");
+        retry.tries = 2;
+        retry.failed(2, later);
+        assert!(!retry.wanted(now), "not before the pause is over");
+        assert!(retry.wanted(later));
+        let mut auto = Retry::new(Start::Auto, true, now);
+        auto.again(later);
+        assert!(matches!(auto.progress, Progress::Due(at) if at == later));
     }
 }

@@ -101,6 +101,7 @@ impl Agent {
             let retry = &self.retries[index];
             let state = match retry.progress {
                 Progress::Trying { .. } => "connecting",
+                Progress::Waiting { .. } => "waiting",
                 Progress::Passive if configured.remote.is_empty() => "listening",
                 Progress::Passive | Progress::Due(_) | Progress::Up(_) => "down",
             };

@@ -143,13 +143,13 @@ pub(super) fn split(bundle: Bundle) -> Vec<Bundle> {
     bundle.remote.iter().map(part).collect()
 }
 
+/// Where selectors stand in the SPD: `order`, then width, protocol and ports of the
+/// remote ones, then the width of the local ones.
+pub(super) type Rank = (i32, u128, bool, bool, u128);
+
 /// Sorts negotiated selectors as [`entries`] sorts configured ones; the first sort
 /// key is `order`.
-pub(super) fn rank(
-    order: i32,
-    local: &[Selector],
-    remote: &[Selector],
-) -> (i32, u128, bool, bool, u128) {
+pub(super) fn rank(order: i32, local: &[Selector], remote: &[Selector]) -> Rank {
     let widest = |list: &[Selector]| list.iter().map(width).max().unwrap_or(u128::MAX);
     let both = || local.iter().chain(remote);
     let protocol = both().any(|s| s.protocol != 0);

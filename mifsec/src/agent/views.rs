@@ -52,7 +52,8 @@ pub struct PeerView {
     pub peer: String,
     /// The authenticated identity, else the configured one.
     pub remote_id: String,
-    /// `established`, `connecting`, `down`, or `listening` for one that only accepts.
+    /// `established`, `connecting`, `waiting` for a packet, `down`, or `listening` for
+    /// one that only accepts.
     pub state: String,
     /// Whether we started the IKE SA.
     pub initiator: bool,

@@ -45,6 +45,8 @@ reasons! {
     MalformedOut => "malformed_out",
     /// Outbound: no bundle's selectors match.
     NoPolicy => "no_policy",
+    /// Outbound: the peer it is for is being connected, or will be because of it.
+    Trapped => "trapped",
     /// Outbound: the bundle has no usable path.
     NoPath => "no_path",
     /// Outbound: the SA has no sequence number left.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mifsec_common::steering;
+use tokio::sync::mpsc;
 
 use crate::esp::OutboundSa;
 use crate::ids::{AccessId, Family, PathIndex, Spi};
@@ -24,8 +25,9 @@ use super::limit::Limit;
 use super::packet::{Inner, TCP, UDP};
 use super::segment::{self, Cutter};
 use super::snapshot::{Bundle, Compiled, Member};
+use super::trap::Told;
 use super::waiting::Waiting;
-use super::{MAX_SEND, icmp, mss};
+use super::{Input, MAX_SEND, icmp, mss};
 
 /// The least MTU of an IPv6 link (RFC 8200 5): no sender goes below.
 const IPV6_MIN_MTU: usize = 1280;
@@ -47,6 +49,7 @@ pub(super) struct Outside<'a> {
     pub(super) counters: &'a Counters,
     pub(super) activity: &'a Activity,
     pub(super) compiled: &'a Compiled,
+    pub(super) inputs: &'a mpsc::Sender<Input>,
     pub(super) now: Instant,
 }
 
@@ -59,6 +62,7 @@ pub(super) struct Outbound {
     /// Since when each held SA has had packets to send.
     held_since: BTreeMap<Spi, Instant>,
     icmp: Limit,
+    told: Told,
 }
 
 impl Outbound {
@@ -69,6 +73,7 @@ impl Outbound {
             held: Waiting::new(),
             held_since: BTreeMap::new(),
             icmp: Limit::new(ICMP_BURST, ICMP_INTERVAL),
+            told: Told::default(),
         }
     }
 
@@ -132,6 +137,11 @@ impl Outbound {
         let Some((bundle, mtu)) = outside.compiled.lookup(&inner) else {
             return outside.counters.hit(Reason::NoPolicy);
         };
+        if let Some(peer) = bundle.trap {
+            let (inputs, counters) = (outside.inputs, outside.counters);
+            let told = &mut self.told;
+            return told.drop(peer, inner.destination, inputs, counters, outside.now);
+        }
         let packet = bytes.get_mut(VNET_LEN..).unwrap_or_default();
         let member = match self.choose(bundle, packet, outside.now) {
             Choice::Send(member) => member,

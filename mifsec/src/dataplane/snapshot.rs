@@ -40,6 +40,9 @@ pub struct Bundle {
     pub members: Vec<Member>,
     /// Flow hash to member.
     pub table: steering::Table,
+    /// Of a peer that is connected when there is a packet for it: the agent's number
+    /// of that peer. There are no members yet.
+    pub trap: Option<usize>,
 }
 
 /// One outbound SA of a bundle.
@@ -183,7 +186,8 @@ impl Compiled {
             let addresses: Option<Vec<IpAddr>> =
                 bundle.remote.iter().map(Selector::is_host).collect();
             match addresses {
-                Some(addresses) if !addresses.is_empty() => {
+                // What could be sent goes before what can only be told of.
+                Some(addresses) if !addresses.is_empty() && bundle.trap.is_none() => {
                     for address in addresses {
                         let entry = hosts.entry(address).or_default();
                         if entry.last() != Some(&index) {
@@ -336,6 +340,7 @@ pub(super) mod tests {
             remote: vec![remote],
             members,
             table,
+            trap: None,
         }
     }
 

@@ -110,6 +110,7 @@ fn work(parts: &Parts, shared: &Shared) -> anyhow::Result<()> {
             counters,
             activity: &shared.activity,
             compiled: &compiled,
+            inputs: &parts.inputs,
             now,
         };
         let into = inbound::Outside {

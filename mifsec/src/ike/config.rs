@@ -197,7 +197,8 @@ impl Default for Mobility {
 pub struct PeerConfig {
     /// Its name in commands, events and logs.
     pub name: String,
-    /// Its addresses; empty for a responder's template.
+    /// Its addresses, the only ones it may call from; empty for a responder's
+    /// template, which takes callers from anywhere.
     pub remote: Vec<IpAddr>,
     /// Who we are to it.
     pub local_id: Identity,
@@ -249,6 +250,10 @@ impl PadEntry for std::sync::Arc<PeerConfig> {
 
     fn remote_id(&self) -> &IdentityPattern {
         &self.remote_id
+    }
+
+    fn takes_from(&self, address: IpAddr) -> bool {
+        self.remote.is_empty() || self.remote.contains(&address)
     }
 }
 

@@ -58,7 +58,9 @@ pub enum Failure {
     )]
     NoSignatureAlgorithm,
     /// Nobody of that identity may connect.
-    #[error("unknown peer \"{id}\": add a [[peer]] whose remote_id matches it, and its secret")]
+    #[error(
+        "unknown peer \"{id}\": add a [[peer]] whose remote_id matches it, with its secret and its address in `remote` if that is there"
+    )]
     UnknownPeer {
         /// The identity claimed.
         id: String,
@@ -144,7 +146,9 @@ pub enum Failure {
     #[error("the gateways send us on and on: see their logs, or set `remote` to another one")]
     RedirectLoop,
     /// The peer takes no IKE SA without a Child SA (RFC 6023).
-    #[error("the peer needs a Child SA from the start: configure a [[peer.child]]")]
+    #[error(
+        "the peer needs a Child SA from the start: take `childless` away and have a [[peer.child]]"
+    )]
     ChildRequired,
     /// `require = "mobike"` is not met.
     #[error("the peer speaks neither IKEv2-MIF nor MOBIKE: set require = \"any\" or upgrade it")]
@@ -282,6 +286,8 @@ pub(super) enum DropReason {
     FragmentsExpired,
     /// A duplicate, answered from the cache.
     Duplicate,
+    /// An IKE_SA_INIT request that was answered often enough.
+    Repeats,
     /// An IKE_SA_INIT request no configured peer can accept.
     NoProposal,
     /// An authentication that failed.
@@ -307,6 +313,7 @@ impl DropReason {
             Self::Fragment => "ike_fragment",
             Self::FragmentsExpired => "ike_fragments_expired",
             Self::Duplicate => "ike_duplicate",
+            Self::Repeats => "ike_init_repeats",
             Self::NoProposal => "ike_no_proposal",
             Self::Authentication => "ike_authentication",
             Self::Unauthenticated => "ike_unauthenticated",

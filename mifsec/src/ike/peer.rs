@@ -12,6 +12,7 @@ pub use identity::{Identity, IdentityError, IdentityPattern};
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::crypto::{Secret, constant_time_eq};
@@ -128,17 +129,21 @@ pub trait PadEntry {
     fn local_id(&self) -> &Identity;
     /// The identities the peer may have.
     fn remote_id(&self) -> &IdentityPattern;
+    /// Whether the peer may call from this address.
+    fn takes_from(&self, address: IpAddr) -> bool;
 }
 
 /// The entry for the peer an initiator claims to be, before it has proved it. Who
 /// has an entry of its own falls under no pattern, whatever else. Of the entries
-/// left with IDr only those count where we are who it asks for (RFC 7296 3.5); of
-/// these the one of least `rank`, then the first.
+/// left those count that take calls `from` its address, and with IDr only where we
+/// are who it asks for (RFC 7296 3.5); of these the one of least `rank`, then the
+/// first.
 #[must_use]
 pub fn authorise<'a, E: PadEntry, R: Ord>(
     entries: &'a [E],
     idi: &Identity,
     idr: Option<&Identity>,
+    from: IpAddr,
     rank: impl Fn(&E) -> R,
 ) -> Option<&'a E> {
     let of_idi = || {
@@ -149,6 +154,7 @@ pub fn authorise<'a, E: PadEntry, R: Ord>(
     let named = of_idi().any(|entry| entry.remote_id().is_exact());
     of_idi()
         .filter(|entry| entry.remote_id().is_exact() == named)
+        .filter(|entry| entry.takes_from(from))
         .filter(|entry| idr.is_none_or(|idr| idr == entry.local_id()))
         .min_by_key(|entry| rank(entry))
 }
@@ -167,7 +173,14 @@ mod tests {
         fn remote_id(&self) -> &IdentityPattern {
             &self.2
         }
+
+        /// The one called "here" is for a single address.
+        fn takes_from(&self, address: IpAddr) -> bool {
+            self.0 != "here" || address == IpAddr::from(HERE)
+        }
     }
+
+    const HERE: [u8; 4] = [192, 0, 2, 1];
 
     fn entry(name: &'static str, local: &str, remote: &str) -> Entry {
         Entry(name, local.parse().unwrap(), remote.parse().unwrap())
@@ -181,7 +194,8 @@ mod tests {
     ) -> Option<&'static str> {
         let idr = idr.map(|idr| idr.parse().unwrap());
         let rank = |entry: &Entry| entry.0 != preferred;
-        authorise(entries, &idi.parse().unwrap(), idr.as_ref(), rank).map(|entry| entry.0)
+        let from = [198, 51, 100, 7].into();
+        authorise(entries, &idi.parse().unwrap(), idr.as_ref(), from, rank).map(|entry| entry.0)
     }
 
     fn find(entries: &[Entry], idi: &str, idr: Option<&str>) -> Option<&'static str> {
@@ -242,6 +256,26 @@ mod tests {
             find("bob@example.org", "guests.example.org"),
             Some("guests")
         );
+    }
+
+    #[test]
+    fn an_entry_with_addresses_takes_nobody_from_elsewhere_and_opens_no_pattern() {
+        let entries = [
+            entry("here", "gw.example.org", "alice@example.org"),
+            entry("all", "gw.example.org", "*@example.org"),
+        ];
+        let alice = "alice@example.org".parse().unwrap();
+        let from = |from: [u8; 4]| {
+            let found = authorise(&entries, &alice, None, from.into(), |_| 0);
+            found.map(|entry| entry.0)
+        };
+        assert_eq!(from(HERE), Some("here"));
+        assert_eq!(from([192, 0, 2, 2]), None);
+        let entries = [
+            entry("here", "gw.example.org", "alice@example.org"),
+            entry("anywhere", "gw.example.org", "alice@example.org"),
+        ];
+        assert_eq!(find(&entries, "alice@example.org", None), Some("anywhere"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::net::Net;
 use super::{Agent, wait};
@@ -138,7 +138,9 @@ fn transfer(stream: &TcpStream) -> Result<()> {
         sending
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        // Nothing of the connection may be left to be sent when the tunnel ends.
+        // Nothing of the connection may be left to be sent when the tunnel ends:
+        // with this, closing waits until the other end has confirmed the last octet.
+        SockRef::from(stream).set_linger(limit)?;
         stream.shutdown(Shutdown::Write)?;
         while (&*stream).read(&mut got)? > 0 {}
         Ok(())

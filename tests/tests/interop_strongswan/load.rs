@@ -6,7 +6,7 @@ use mifsec_tests::interop::traffic::{both_ways, lease};
 use mifsec_tests::interop::{Agent, AgentConfig, Charon, Connection, End, Net, scenario};
 use mifsec_tests::lab::topology::Access;
 
-use crate::connect::strongswan_client;
+use crate::connect::{our_client, strongswan_client};
 
 #[test]
 fn our_client_returns_the_cookie_of_a_strongswan_gateway() {
@@ -53,5 +53,39 @@ fn a_strongswan_client_connects_without_a_child_and_makes_it_later() {
         );
         agent.wait_for(1, 1)?;
         Ok(String::new())
+    });
+}
+
+#[test]
+fn our_client_connects_to_strongswan_without_a_child_and_makes_it_later() {
+    scenario("strongSwan gateway: childless initiation", |net| {
+        for childless in ["allow", "force"] {
+            let theirs = Connection::gateway().with(&[&format!("childless = {childless}")]);
+            let ours = AgentConfig::client(&[Access::Ran]).peer("childless", "true");
+            let (agent, charon, client) = our_client(net, &ours, &theirs)?;
+            both_ways(net, client)?;
+            charon.wait_for(1, 1)?;
+            agent.wait_for(1, 1)?;
+            ensure!(
+                charon.log().contains("parsed CREATE_CHILD_SA request"),
+                "the Child SA came with IKE_AUTH"
+            );
+            // Its host forwards in clear what the tunnel is gone for.
+            net.expect_clear(End::Gateway);
+            agent.stop()?;
+            charon.stop()?;
+        }
+        Ok(String::new())
+    });
+}
+
+#[test]
+fn a_strongswan_gateway_that_never_takes_a_childless_initiation_is_told_apart() {
+    scenario("strongSwan gateway: no childless initiation", |net| {
+        let theirs = Connection::gateway().with(&["childless = never"]);
+        let ours = AgentConfig::client(&[Access::Ran]).peer("childless", "true");
+        let _charon = Charon::with(net, End::Gateway, &theirs)?;
+        let agent = Agent::start(net, End::Client, &ours)?;
+        agent.wait_reason("childless")
     });
 }

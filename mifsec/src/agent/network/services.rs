@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use crate::agent::access::Accesses;
 use crate::agent::pinned;
 use crate::agent::spd::{self, Entry};
-use crate::config::{Child, Config, Layout, Peer, Policy};
+use crate::agent::trap::placeholders;
+use crate::config::{Child, Config, Layout, Peer, Policy, Start};
 use crate::ids::Family;
 use crate::io::netlink::{MAIN, Route, Rule};
 use crate::path::IfaceState;
@@ -59,7 +60,11 @@ pub(in crate::agent) fn protect(
             Policy::Protect => {}
         }
         let leased = leases.iter().find(|(i, _)| *i == entry.peer);
-        let inner = leased.map(|(_, leases)| inner(peer, child, accesses, leases));
+        let inner = match leased {
+            Some((_, leases)) => Some(inner(peer, child, accesses, leases)),
+            // A packet is waited for: it needs a source.
+            None => (peer.start == Start::Trap).then(|| placeholders(peer)),
+        };
         if ordered {
             let table = numbers.services + place;
             out.rules.insert(rule(Some(table)));

@@ -176,14 +176,26 @@ impl Checker<'_> {
                 )
                 .mend("remove layout: a gateway leases as many addresses as it is asked for"));
         }
-        if raw.start.as_deref() == Some("auto") && remote.is_empty() {
+        if let Some(start @ ("auto" | "trap")) = raw.start.as_deref()
+            && remote.is_empty()
+        {
             return Err(self
                 .error(
                     section,
                     "start",
-                    "\"auto\" needs an address to connect to".into(),
+                    format!("{start:?} needs an address to connect to"),
                 )
                 .mend("add `remote`, or leave start out to accept"));
+        }
+        let nowhere = |c: &Child| c.remote_ts.iter().all(|ts| ts.net.is_none());
+        if raw.start.as_deref() == Some("trap") && children.iter().all(nowhere) {
+            return Err(self
+                .error(
+                    section,
+                    "start",
+                    "\"trap\" waits for packets, but no child has a prefix in remote_ts".into(),
+                )
+                .mend("list the prefixes behind the peer in remote_ts"));
         }
         if raw.childless == Some(true) && remote.is_empty() {
             return Err(self
@@ -215,8 +227,8 @@ impl Checker<'_> {
                 if remote.is_empty() { "manual" } else { "auto" },
                 &[
                     ("auto", Some(Start::Auto)),
+                    ("trap", Some(Start::Trap)),
                     ("manual", Some(Start::Manual)),
-                    ("trap", None),
                 ],
             )?,
             dpd: match raw.dpd {

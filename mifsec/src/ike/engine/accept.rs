@@ -13,6 +13,7 @@ use crate::ike::error::{DropReason, Failure};
 use crate::ike::event::Channel;
 use crate::ike::keymat::IkeKeys;
 use crate::ike::message::{self, Header, Ke, NotifyType, Payload};
+use crate::ike::peer::PadEntry as _;
 use crate::ike::proposal::{self, Chosen, IkeProposal, IkeSuite};
 use crate::ike::sa::{IkeSa, Keys, Phase};
 use crate::ike::task::auth::{self, HalfOpen, Initial};
@@ -26,6 +27,10 @@ use super::half_open::network;
 /// How long everybody is asked for a cookie after a public value that was none:
 /// it costs us a key pair and leaves nothing that counts against its sender.
 const WARY: Duration = Duration::from_secs(1);
+
+/// How often one half-open IKE SA repeats its IKE_SA_INIT response: whoever does
+/// not hear one of these is not there, and sources can be forged.
+const REPEATS: u32 = 10;
 
 /// A network may hold this part of the half-open IKE SAs.
 const SHARES: usize = 8;
@@ -97,22 +102,23 @@ impl Engine {
         }
     }
 
-    /// The same request again gets the same response (RFC 7296 2.1). Another one
+    /// The same request again gets the same response (RFC 7296 2.1), a few times. Another one
     /// under the same SPI is not its sender's.
     fn repeat(&mut self, id: crate::ids::IkeId, bytes: &[u8], arrival: Arrival) {
-        let response = self.cx.sas.get(&id).and_then(|sa| match &sa.phase {
-            Phase::HalfOpen(half_open) if half_open.initial.request == bytes => {
-                Some(half_open.initial.response.clone())
-            }
+        let half_open = self.cx.sas.get_mut(&id).and_then(|sa| match &mut sa.phase {
+            Phase::HalfOpen(half_open) if half_open.initial.request == bytes => Some(half_open),
             _ => None,
         });
-        match response {
-            Some(response) => {
-                self.cx.drop(DropReason::Duplicate);
-                self.cx.reply(arrival, response);
-            }
-            None => self.cx.drop(DropReason::Unexpected),
+        let Some(half_open) = half_open else {
+            return self.cx.drop(DropReason::Unexpected);
+        };
+        if half_open.repeats >= REPEATS {
+            return self.cx.drop(DropReason::Repeats);
         }
+        half_open.repeats += 1;
+        let response = half_open.initial.response.clone();
+        self.cx.drop(DropReason::Duplicate);
+        self.cx.reply(arrival, response);
     }
 
     /// Bounds on state, and the cookie under load (RFC 7296 2.6).
@@ -203,7 +209,7 @@ impl Engine {
     /// Peers that may call from an address.
     fn peers_at(&self, remote: IpAddr) -> impl Iterator<Item = &Arc<PeerConfig>> {
         let peers = self.cx.peers.iter();
-        peers.filter(move |peer| peer.remote.is_empty() || peer.remote.contains(&remote))
+        peers.filter(move |peer| peer.takes_from(remote))
     }
 
     /// Answers and keeps a half-open IKE SA; `false` for a public value that is
@@ -256,6 +262,7 @@ impl Engine {
                 nr,
                 announced,
             },
+            repeats: 0,
         }));
         let channel = Channel {
             local_iface: self.cx.iface_of(local.ip()),

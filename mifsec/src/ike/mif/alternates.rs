@@ -143,3 +143,210 @@ fn families(record: &InterfaceRecord) -> Vec<Family> {
     out.dedup();
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::ike::mif::{LinkClass, Maddr};
+    use crate::ike::testing::{hex, unhex};
+
+    use super::*;
+
+    fn record(id: u16, state: IfaceState, priority: u8, addresses: &[&str]) -> InterfaceRecord {
+        InterfaceRecord {
+            id: IfaceId(id),
+            class: LinkClass::UNSPECIFIED,
+            state,
+            priority,
+            weight: 1,
+            mtu: 0,
+            addresses: addresses
+                .iter()
+                .map(|ip| Maddr::new(ip.parse().unwrap(), 0))
+                .collect(),
+        }
+    }
+
+    fn list(table: &[InterfaceRecord], iface: u16) -> Vec<u16> {
+        let list = default_list(table, IfaceId(iface));
+        list.into_iter().map(|id| id.0).collect()
+    }
+
+    /// What the notify says, without its header.
+    fn statement(list: Option<&[u16]>) -> Alternates {
+        Alternates {
+            epoch: 5,
+            iface: IfaceId(3),
+            list: list.map(|list| list.iter().copied().map(IfaceId).collect()),
+        }
+    }
+
+    #[test]
+    fn a_list_has_the_documented_octets() {
+        for (list, octets) in [
+            (
+                Some(&[1, 2][..]),
+                "00000005 00 02 0003 0001 00 00 0002 01 00",
+            ),
+            (Some(&[]), "00000005 00 00 0003"),
+            (None, "00000005 01 00 0003"),
+        ] {
+            let statement = statement(list);
+            let notify = statement.notify(MAX_ALTERNATES);
+            assert_eq!(notify.kind, status::MIF_ALTERNATES);
+            assert_eq!(hex(&notify.data), hex(&unhex(octets)));
+            assert_eq!(Alternates::decode(&notify.data), Ok(statement));
+        }
+        let cut = statement(Some(&[1, 2, 4])).notify(2);
+        let read = Alternates::decode(&cut.data).unwrap();
+        assert_eq!(read, statement(Some(&[1, 2])), "what the peer keeps");
+        // Preference counts, not place.
+        let sorted = unhex("00000005 00 02 0003 0001 09 00 0002 01 00");
+        assert_eq!(Alternates::decode(&sorted), Ok(statement(Some(&[2, 1]))));
+    }
+
+    #[test]
+    fn what_cannot_be_a_list_is_refused_by_name() {
+        use super::super::{MifError, error};
+        for (octets, refusal, answer) in [
+            (
+                "0000",
+                MifError::Truncated,
+                crate::ike::message::NotifyType::INVALID_SYNTAX,
+            ),
+            (
+                "00000005 00 01 0003",
+                MifError::Truncated,
+                crate::ike::message::NotifyType::INVALID_SYNTAX,
+            ),
+            (
+                "00000005 00 00 0003 00",
+                MifError::TooLong,
+                crate::ike::message::NotifyType::INVALID_SYNTAX,
+            ),
+            (
+                "00000005 00 05 0003",
+                MifError::TooMany("alternates of an interface"),
+                error::MIF_LIMIT_EXCEEDED,
+            ),
+            (
+                "00000005 00 01 0003 0003 00 00",
+                MifError::Interface(IfaceId(3)),
+                error::MIF_UNKNOWN_INTERFACE,
+            ),
+            (
+                "00000005 00 02 0003 0001 00 00 0001 01 00",
+                MifError::Interface(IfaceId(1)),
+                error::MIF_UNKNOWN_INTERFACE,
+            ),
+            (
+                "00000005 00 01 0003 0000 00 00",
+                MifError::Interface(IfaceId(0)),
+                error::MIF_UNKNOWN_INTERFACE,
+            ),
+            (
+                "00000005 00 00 0000",
+                MifError::Interface(IfaceId(0)),
+                error::MIF_UNKNOWN_INTERFACE,
+            ),
+        ] {
+            let read = Alternates::decode(&unhex(octets));
+            assert_eq!(read, Err(refusal), "{octets}");
+            assert_eq!(read.unwrap_err().notify_type(), answer);
+        }
+    }
+
+    #[test]
+    fn the_default_rule_goes_by_state_family_priority_and_place() {
+        let (up, backup) = (IfaceState::UP, IfaceState::BACKUP);
+        let v4 = &["192.0.2.1"][..];
+        let v6 = &["2001:db8::1"][..];
+        let table = [
+            record(1, up, 0, v4),
+            record(2, up, 0, v4),
+            record(3, up, 0, v4),
+            record(4, backup, 0, v4),
+            record(5, IfaceState::DOWN, 0, v4),
+            record(6, IfaceState::NO_ADDRESS, 0, &[]),
+            record(7, up, 0, v6),
+            record(8, up, 9, v4),
+        ];
+        // Place is counted from the interface on, and around.
+        assert_eq!(list(&table, 1), [2, 3, 8, 7, 4]);
+        assert_eq!(list(&table, 2), [3, 1, 8, 7, 4]);
+        assert_eq!(list(&table, 3), [1, 2, 8, 7, 4]);
+        // One that is down has alternates as well, and one nobody listed.
+        assert_eq!(list(&table, 5), [1, 2, 3, 8, 7, 4]);
+        assert_eq!(list(&table, 6), [7, 1, 2, 3, 8, 4], "any family will do");
+        assert_eq!(list(&table, 9), [1, 2, 3, 7, 8, 4]);
+        assert_eq!(list(&table, 7), [1, 2, 3, 8, 4]);
+        assert!(list(&[], 1).is_empty());
+    }
+
+    fn table() -> impl Strategy<Value = Vec<InterfaceRecord>> {
+        let fields = (0u8..4, 0u8..3, 0usize..4);
+        proptest::collection::btree_map(1u16..20, fields, 0..8).prop_map(|records| {
+            let families: [&[&str]; 4] = [
+                &[],
+                &["192.0.2.1"],
+                &["2001:db8::1"],
+                &["2001:db8::1", "192.0.2.1"],
+            ];
+            records
+                .into_iter()
+                .map(|(id, (state, priority, addresses))| {
+                    record(id, IfaceState(state), priority, families[addresses])
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        /// Whatever the order of the table: everybody usable is in the list once, the
+        /// better class of state, family and priority first. Only who is equal in all
+        /// of them goes by place.
+        #[test]
+        fn permuting_a_table_changes_the_order_of_equals_only(
+            (table, mixed) in table().prop_flat_map(|table| {
+                (Just(table.clone()), Just(table).prop_shuffle())
+            }),
+            iface in 1u16..20,
+        ) {
+            let class = |id: &u16| {
+                let record = table.iter().find(|r| r.id.0 == *id).unwrap();
+                let own = table.iter().find(|r| r.id.0 == iface);
+                let foreign = own.is_some_and(|own| {
+                    !own.addresses.is_empty() && !own.addresses.iter().any(|a| {
+                        record.addresses.iter().any(|b| a.ip.is_ipv4() == b.ip.is_ipv4())
+                    })
+                });
+                (record.state == IfaceState::BACKUP, foreign, record.priority)
+            };
+            let classes = |list: &[u16]| list.iter().map(class).collect::<Vec<_>>();
+            let (first, second) = (list(&table, iface), list(&mixed, iface));
+            prop_assert!(classes(&first).is_sorted());
+            prop_assert_eq!(classes(&first), classes(&second));
+            let sorted = |mut list: Vec<u16>| { list.sort_unstable(); list };
+            prop_assert_eq!(sorted(first), sorted(second));
+        }
+
+        /// Turning a table round keeps every list: place counts from the interface on.
+        #[test]
+        fn turning_a_table_changes_nothing(table in table(), by in 0usize..8, at in 0usize..8) {
+            prop_assume!(!table.is_empty());
+            let iface = table[at % table.len()].id.0;
+            let mut turned = table.clone();
+            turned.rotate_left(by % table.len());
+            prop_assert_eq!(list(&table, iface), list(&turned, iface));
+        }
+
+        #[test]
+        fn no_octets_panic_and_what_is_read_is_written_again(data in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(read) = Alternates::decode(&data) {
+                let again = read.notify(MAX_ALTERNATES);
+                prop_assert_eq!(Alternates::decode(&again.data), Ok(read));
+            }
+        }
+    }
+}

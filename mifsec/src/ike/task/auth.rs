@@ -42,6 +42,8 @@ pub(in crate::ike) struct Initial {
 /// A responder's IKE SA whose peer is not known yet.
 pub(in crate::ike) struct HalfOpen {
     pub(in crate::ike) initial: Initial,
+    /// How often its IKE_SA_INIT response was sent again.
+    pub(in crate::ike) repeats: u32,
 }
 
 /// Our IKE_AUTH request.
@@ -290,8 +292,9 @@ fn authenticate_initiator(
     let name = identity.to_string();
     let authorities = authorities(&payloads.0);
     let accepted = authorities.as_deref();
-    let peer = choice::entry(cx, &identity, wanted.as_ref(), auth, accepted)
-        .ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
+    let from = sa.channel.remote.ip();
+    let peer = choice::entry(cx, &identity, wanted.as_ref(), from, auth, accepted);
+    let peer = peer.ok_or_else(|| Failure::UnknownPeer { id: name.clone() })?;
     sa.peer = Some(peer.clone());
     let Some(keys) = &sa.keys else {
         return Err(Failure::Protocol { what: "IKE_AUTH" });

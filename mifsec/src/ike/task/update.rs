@@ -20,7 +20,7 @@ use crate::ike::sa::IkeSa;
 
 use super::{Received, Task, interfaces};
 
-use carried::{Carried, Change};
+use carried::Carried;
 
 pub(super) use respond::respond;
 
@@ -37,7 +37,7 @@ impl Moves {
     /// Entries held because of the peer.
     #[cfg(test)]
     pub(in crate::ike) fn remembered(&self) -> usize {
-        self.last.len().max(self.carried.iter().count())
+        self.last.len().max(self.carried.len())
     }
 }
 
@@ -57,9 +57,8 @@ pub(in crate::ike) struct Update {
     epoch: Option<u32>,
     /// How often it was refused for the moment.
     attempts: u32,
-    /// What it changed here, to be undone if the peer does not have its interfaces
-    /// chosen so.
-    changes: Vec<Change>,
+    /// To whom the interface lent before, if the peer does not have it chosen so.
+    before: IfaceId,
     /// The last word of the owner of a chosen interface when it was chosen.
     owner: Option<u32>,
 }
@@ -80,7 +79,7 @@ impl Update {
             new,
             epoch: None,
             attempts: 0,
-            changes: Vec::new(),
+            before: old_iface,
             owner: None,
         }
     }
@@ -99,7 +98,15 @@ impl Update {
             (self.old.port, self.new.port) = (0, 0);
             self.new.ip = sa.announced(self.new_iface, self.new.ip);
         }
-        self.changes = sa.carry(end, self.old_iface, self.new_iface, cx);
+        let named = (sa.named(end, self.old_iface), sa.named(end, self.new_iface));
+        if let Some(mif) = &sa.mif {
+            let carried = &mif.moves.carried;
+            self.before = carried.lent_to(end, named.0);
+            if carried.circles(end, named.0, named.1) {
+                sa.send_home(&self, end, cx);
+            }
+        }
+        sa.carry(end, self.old_iface, self.new_iface, cx);
         self
     }
 
@@ -133,31 +140,39 @@ impl Update {
         let absorbs = unsent && self.flags == later.flags && (one_iface || channel_alone);
         if absorbs {
             self.new_iface = later.new_iface;
-            (self.new, self.grace) = (later.new, later.grace);
+            (self.new, self.grace, self.owner) = (later.new, later.grace, later.owner);
         }
         absorbs
     }
 
-    /// The request; nothing for a peer that cannot follow.
-    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
-        let mif = sa.mif.as_mut()?;
-        if !mif.features.has(Features::UPDATE) {
-            return None;
-        }
-        let txn = *self.txn.get_or_insert_with(|| {
-            let txn = mif.next_txn;
-            mif.next_txn = mif.next_txn.wrapping_add(1);
-            txn
-        });
-        let update = UpdateAddrs {
-            txn,
+    /// What it says, once it has a number.
+    fn content(&self) -> Option<UpdateAddrs> {
+        Some(UpdateAddrs {
+            txn: self.txn?,
             flags: self.flags,
             grace_ms: u16::try_from(self.grace.as_millis()).unwrap_or(u16::MAX),
             old_iface: self.old_iface,
             new_iface: self.new_iface,
             old: self.old,
             new: self.new,
-        };
+        })
+    }
+
+    /// The request; nothing for a peer that cannot follow.
+    pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
+        if !self.is_meant(sa) {
+            return None;
+        }
+        let mif = sa.mif.as_mut()?;
+        if !mif.features.has(Features::UPDATE) {
+            return None;
+        }
+        self.txn.get_or_insert_with(|| {
+            let txn = mif.next_txn;
+            mif.next_txn = mif.next_txn.wrapping_add(1);
+            txn
+        });
+        let update = self.content()?.notify();
         // A move to an interface the peer may not know yet takes the table along:
         // requests may overtake each other within the window.
         let table = interfaces::table_if_unconfirmed(mif, cx);
@@ -166,7 +181,7 @@ impl Update {
         Some(
             table
                 .into_iter()
-                .chain([update.notify()])
+                .chain([update])
                 .map(Payload::Notify)
                 .collect(),
         )
@@ -185,7 +200,7 @@ impl Update {
             if let Some(mif) = &mut sa.mif {
                 mif.confirm(self.epoch);
             }
-            return;
+            return respond::withdrawn(&self, sa, &received.payloads, cx);
         };
         // The owner of what was chosen has spoken since: that is what holds.
         if self.end() == End::Remote && sa.last_word(self.old_iface) != self.owner {
@@ -198,11 +213,12 @@ impl Update {
             return sa.postponed.push(Task::Update(self));
         }
         // While it waited a later move was made, which is what holds.
-        if self.attempts > 0 && refusal.kind == error::MIF_STALE_TXN {
+        let last = sa.mif.as_ref().map(|mif| mif.next_txn.wrapping_sub(1));
+        if self.txn != last && refusal.kind == error::MIF_STALE_TXN {
             return;
         }
         if self.end() == End::Remote {
-            sa.undo(&self.changes, cx);
+            sa.undo(&self, cx);
         }
         cx.event(Event::MoveRefused {
             ike: sa.id,
@@ -211,64 +227,92 @@ impl Update {
         });
     }
 
-    /// Whether it is about what is at home on this interface of ours.
-    fn moves(&self, iface: IfaceId) -> bool {
-        let changes = self.changes.iter().any(|change| change.iface == iface);
-        self.end() == End::Local && (self.old_iface == iface || changes)
+    /// Whether it still holds when it is to be asked. If not a later word on the
+    /// interface was given meanwhile: ours, which is asked by itself, or its owner's.
+    fn is_meant(&self, sa: &IkeSa) -> bool {
+        let Some(mif) = &sa.mif else {
+            return false;
+        };
+        match self.end() {
+            End::Remote => sa.last_word(self.old_iface) == self.owner,
+            End::Local if self.txn.is_none() || !self.flags.has(UpdateFlags::TUNNEL) => true,
+            End::Local => {
+                let lent_to = mif.moves.carried.lent_to(End::Local, self.old_iface);
+                self.old_iface == IfaceId::CHANNEL || lent_to == self.new_iface
+            }
+        }
+    }
+
+    /// Whether it is a word on this interface.
+    fn is_about(&self, end: End, iface: IfaceId) -> bool {
+        let tunnel = self.flags.has(UpdateFlags::TUNNEL);
+        tunnel && (self.end(), self.old_iface) == (end, iface)
     }
 }
 
 impl IkeSa {
-    /// `by` carries `iface` from now; the agent is told of each interface whose
+    /// `iface` lends to `by` from now; the agent is told of each interface whose
     /// carrier is another.
-    pub(super) fn carry(
-        &mut self,
-        end: End,
-        iface: IfaceId,
-        by: IfaceId,
-        cx: &mut Context,
-    ) -> Vec<Change> {
-        let channel = match end {
-            End::Local => self.channel.local_iface,
-            End::Remote => self.channel_peer,
-        };
-        let named = |iface| match iface {
-            IfaceId::CHANNEL => channel,
-            iface => iface,
-        };
-        let Some(mif) = &mut self.mif else {
-            return Vec::new();
-        };
-        let changes = mif.moves.carried.carry(end, named(iface), named(by));
-        for change in &changes {
-            cx.event(Event::Carried {
-                ike: self.id,
-                end,
-                iface: change.iface,
-                by: change.by,
-            });
-        }
-        changes
-    }
-
-    /// The peer does not have its interfaces chosen so: each is again where it was,
-    /// unless it has moved since.
-    fn undo(&mut self, changes: &[Change], cx: &mut Context) {
+    pub(super) fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) {
+        let (iface, by) = (self.named(end, iface), self.named(end, by));
         let Some(mif) = &mut self.mif else {
             return;
         };
-        for change in changes {
-            let carried = &mut mif.moves.carried;
-            if carried.by(End::Remote, change.iface) != change.by {
-                continue;
-            }
-            carried.set(End::Remote, change.iface, change.before);
+        for (iface, by) in mif.moves.carried.lend(end, iface, by) {
             cx.event(Event::Carried {
                 ike: self.id,
-                end: End::Remote,
-                iface: change.iface,
-                by: change.before,
+                end,
+                iface,
+                by,
             });
+        }
+    }
+
+    /// The interface that 0 stands for, if that is known.
+    fn named(&self, end: End, iface: IfaceId) -> IfaceId {
+        match (iface, end) {
+            (IfaceId::CHANNEL, End::Local) => self.channel.local_iface,
+            (IfaceId::CHANNEL, End::Remote) => self.channel_peer,
+            (known, _) => known,
+        }
+    }
+
+    /// A word on an interface that no answer is there to yet.
+    fn under_way<'a>(&'a self, end: End, iface: IfaceId, cx: &'a Context) -> Option<&'a Update> {
+        let shells = self.shells.iter().filter_map(|shell| cx.sas.get(shell));
+        let tasks = self
+            .outbound
+            .tasks()
+            .chain(shells.flat_map(|shell| shell.outbound.tasks()))
+            .chain(self.queue.iter())
+            .chain(&self.postponed);
+        let words = tasks.filter_map(|task| match task {
+            Task::Update(update) => Some(&**update),
+            _ => None,
+        });
+        words.filter(|update| update.is_about(end, iface)).last()
+    }
+
+    /// What is to carry `update`'s interface was lent to it: it takes its own back.
+    fn send_home(&mut self, update: &Update, end: End, cx: &mut Context) {
+        let ifaces = (update.new_iface, update.new_iface);
+        let scope = UpdateFlags::TUNNEL.with(UpdateFlags::MAKE_BEFORE_BREAK);
+        let home = Update::new(ifaces, (update.new, update.new))
+            .with(scope, update.grace)
+            .lend(end, self, cx);
+        self.submit(Task::Update(Box::new(home)), cx);
+    }
+
+    /// The peer does not have its interface chosen so: it is where it was, unless it
+    /// was moved since.
+    fn undo(&mut self, update: &Update, cx: &mut Context) {
+        let iface = self.named(End::Remote, update.old_iface);
+        let lent_to = |sa: &Self| {
+            let mif = sa.mif.as_ref();
+            mif.map(|mif| mif.moves.carried.lent_to(End::Remote, iface))
+        };
+        if lent_to(self) == Some(self.named(End::Remote, update.new_iface)) {
+            self.carry(End::Remote, iface, update.before, cx);
         }
     }
 

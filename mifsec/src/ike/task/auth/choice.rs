@@ -1,6 +1,7 @@
 //! Which entry of the peer authorisation database a peer falls under, which
 //! secret or certificate proves us to it, and whether its own proof holds.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::crypto::Secret;
@@ -14,12 +15,13 @@ use crate::ike::task::Payloads;
 
 use super::proof::{Announced, Proof, is_signature};
 
-/// The entry for an initiator. Among patterns one that accepts its way of
+/// The entry for an initiator that called `from` there. Among patterns one that accepts its way of
 /// proving itself goes before others, then one whose certificate it accepts.
 pub(super) fn entry(
     cx: &Context,
     identity: &Identity,
     wanted: Option<&Identity>,
+    from: IpAddr,
     auth: &Auth,
     authorities: Option<&[KeyHash]>,
 ) -> Option<Arc<PeerConfig>> {
@@ -32,7 +34,7 @@ pub(super) fn entry(
         };
         (!accepted, !ours)
     };
-    authorise(&cx.peers, identity, wanted, rank).cloned()
+    authorise(&cx.peers, identity, wanted, from, rank).cloned()
 }
 
 /// Whether the configuration lets the peer prove itself so.

@@ -2,56 +2,74 @@
 //! made on, and an interface that cannot serve lends its Child SAs to another one
 //! (protocol 3.7, merge and split). So a move is one entry, however many Child SAs
 //! there are.
+//!
+//! What is said of one interface changes the entry of that one alone, so words of
+//! both ends on different interfaces may come in any order. What was lent to an
+//! interface goes where that one goes.
 
 use std::collections::BTreeMap;
 
 use crate::ids::IfaceId;
 use crate::ike::event::End;
 
-/// Carriers by interface. An interface without an entry carries its own; whose
-/// entry is another's value is lent together with it, so there are no chains.
+/// To whom each interface lends; one without an entry is at home.
 #[derive(Debug, Clone, Default)]
 pub(in crate::ike) struct Carried(BTreeMap<(End, IfaceId), IfaceId>);
 
-/// One entry that changed: the interface, its carrier before, its carrier now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ike) struct Change {
-    pub(in crate::ike) iface: IfaceId,
-    pub(in crate::ike) before: IfaceId,
-    pub(in crate::ike) by: IfaceId,
-}
-
 impl Carried {
-    /// What carries the Child SAs at home on `iface`.
-    pub(in crate::ike) fn by(&self, end: End, iface: IfaceId) -> IfaceId {
+    /// To whom `iface` lends; itself if to nobody.
+    pub(in crate::ike) fn lent_to(&self, end: End, iface: IfaceId) -> IfaceId {
         self.0.get(&(end, iface)).copied().unwrap_or(iface)
     }
 
-    /// `iface` is carried by `by` from now, with what was lent to it; it carries its
-    /// own again if that is itself. Gives what changed.
-    pub(in crate::ike) fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let lent: Vec<_> = self
-            .0
-            .iter()
-            .filter(|((of, _), carrier)| *of == end && **carrier == iface && iface != by)
-            .map(|((_, lent), _)| *lent)
-            .collect();
-        for one in lent.into_iter().chain([iface]) {
-            changes.extend(self.set(end, one, by));
+    /// What carries the Child SAs at home on `iface`: whoever it lends to, or whoever
+    /// that one lends to. Interfaces that lend in a circle are at home.
+    pub(in crate::ike) fn by(&self, end: End, iface: IfaceId) -> IfaceId {
+        let mut by = iface;
+        for _ in 0..=self.0.len() {
+            match self.lent_to(end, by) {
+                home if home == by => return by,
+                next => by = next,
+            }
         }
-        changes
+        iface
     }
 
-    /// As [`carry`](Self::carry) for `iface` alone.
-    pub(in crate::ike) fn set(&mut self, end: End, iface: IfaceId, by: IfaceId) -> Option<Change> {
-        let before = self.by(end, iface);
+    /// Whether lending `iface` to `by` would close a circle.
+    pub(in crate::ike) fn circles(&self, end: End, iface: IfaceId, by: IfaceId) -> bool {
+        let mut at = by;
+        for _ in 0..=self.0.len() {
+            match self.lent_to(end, at) {
+                next if next == iface => return iface != by,
+                next => at = next,
+            }
+        }
+        false
+    }
+
+    /// `iface` lends to `by` from now, or is at home if that is itself. Gives each
+    /// interface with another carrier than before, and that carrier.
+    pub(in crate::ike) fn lend(
+        &mut self,
+        end: End,
+        iface: IfaceId,
+        by: IfaceId,
+    ) -> Vec<(IfaceId, IfaceId)> {
+        let before = self.0.clone();
         if iface == by {
             self.0.remove(&(end, iface));
         } else {
             self.0.insert((end, iface), by);
         }
-        (before != by).then_some(Change { iface, before, by })
+        let before = Self(before);
+        let known = before.0.keys().chain(self.0.keys());
+        let mut known: Vec<_> = known.filter(|(of, _)| *of == end).collect();
+        known.sort();
+        known.dedup();
+        let carriers = known.into_iter().map(|(_, one)| (*one, self.by(end, *one)));
+        carriers
+            .filter(|(one, by)| before.by(end, *one) != *by)
+            .collect()
     }
 
     /// Forgets interfaces that are none any more.
@@ -59,9 +77,19 @@ impl Carried {
         self.0.retain(|(of, iface), _| *of != end || is_one(*iface));
     }
 
-    /// All entries: whose interface, which, by which.
+    /// Interfaces that are not at home: whose, which, what carries them.
     pub(in crate::ike) fn iter(&self) -> impl Iterator<Item = (End, IfaceId, IfaceId)> {
-        self.0.iter().map(|((end, iface), by)| (*end, *iface, *by))
+        let carriers = self
+            .0
+            .keys()
+            .map(|(end, one)| (*end, *one, self.by(*end, *one)));
+        carriers.filter(|(_, iface, by)| iface != by)
+    }
+
+    /// Entries held.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -74,21 +102,31 @@ mod tests {
     const C: IfaceId = IfaceId(3);
 
     #[test]
-    fn what_was_lent_to_an_interface_goes_with_it_and_home_again() {
+    fn what_was_lent_to_an_interface_goes_where_that_one_goes() {
         let mut carried = Carried::default();
-        let change = |iface, before, by| Change { iface, before, by };
-        assert_eq!(carried.carry(End::Local, A, B), [change(A, A, B)]);
-        assert_eq!(carried.carry(End::Local, A, B), [], "it is so already");
-        assert_eq!(
-            carried.carry(End::Local, B, C),
-            [change(A, B, C), change(B, B, C)]
-        );
-        assert_eq!(carried.by(End::Local, A), C);
+        let end = End::Local;
+        assert_eq!(carried.lend(end, A, B), [(A, B)]);
+        assert_eq!(carried.lend(end, A, B), [], "it is so already");
+        assert_eq!(carried.lend(end, B, C), [(A, C), (B, C)]);
         assert_eq!(carried.by(End::Remote, A), A, "the other end's are others");
-        // Each returns by itself.
-        assert_eq!(carried.carry(End::Local, B, B), [change(B, C, B)]);
-        assert_eq!(carried.by(End::Local, A), C);
-        assert_eq!(carried.carry(End::Local, A, A), [change(A, C, A)]);
+        assert_eq!(carried.lend(end, B, B), [(A, B), (B, B)]);
+        assert_eq!(carried.lend(end, B, C), [(A, C), (B, C)]);
+        assert_eq!(carried.lend(end, A, A), [(A, A)]);
+        assert_eq!(carried.iter().collect::<Vec<_>>(), [(end, B, C)]);
+    }
+
+    #[test]
+    fn who_lends_in_a_circle_is_at_home() {
+        let mut carried = Carried::default();
+        let end = End::Remote;
+        carried.lend(end, A, B);
+        carried.lend(end, B, C);
+        assert!(carried.circles(end, C, A) && carried.circles(end, C, B));
+        assert!(!carried.circles(end, A, C) && !carried.circles(end, C, C));
+        assert_eq!(carried.lend(end, C, A), [(A, A), (B, B)]);
         assert_eq!(carried.iter().count(), 0);
+        assert!(!carried.circles(end, IfaceId(4), A), "not one it is in");
+        assert_eq!(carried.lend(end, IfaceId(4), A), []);
+        assert_eq!(carried.lend(end, A, A), [(B, A), (C, A), (IfaceId(4), A)]);
     }
 }

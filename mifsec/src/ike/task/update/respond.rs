@@ -7,9 +7,13 @@ use crate::ids::{Arrival, IfaceId};
 use crate::ike::engine::Context;
 use crate::ike::event::{End, Event};
 use crate::ike::message::{Notify, NotifyType};
-use crate::ike::mif::{Features, InterfaceRecord, MAX_ADDRESSES, UpdateAddrs, UpdateFlags, error};
+use crate::ike::mif::{
+    Features, InterfaceRecord, MAX_ADDRESSES, UpdateAddrs, UpdateFlags, error, status,
+};
 use crate::ike::sa::IkeSa;
-use crate::ike::task::Task;
+use crate::ike::task::Payloads;
+
+use super::Update;
 
 /// Carries it out if it may be. Each peer moves only its own interfaces
 /// (protocol 3.1), so moves of both ends commute; of a choice among ours we have
@@ -31,9 +35,10 @@ pub(in crate::ike::task) fn respond(
         true => End::Local,
         false => End::Remote,
     };
+    let withdrawal = withdrawal(&update, end, sa, cx);
     match admit(&update, end, sa, cx) {
         Ok(Admission::New) => {}
-        Ok(Admission::Done) => return None,
+        Ok(Admission::Done) => return withdrawal,
         Err(kind) => {
             cx.count("mif_update_refused");
             return Some(Notify::new(kind, Vec::new()));
@@ -68,7 +73,39 @@ pub(in crate::ike::task) fn respond(
             nat: sa.nat,
         });
     }
-    None
+    withdrawal
+}
+
+/// We have chosen for an interface whose owner speaks now, and that is not answered
+/// yet: the owner is told with the answer that this counts for nothing, because it
+/// may get it later.
+fn withdrawal(update: &UpdateAddrs, end: End, sa: &IkeSa, cx: &Context) -> Option<Notify> {
+    let chosen = match end {
+        End::Remote if update.flags.has(UpdateFlags::TUNNEL) => {
+            sa.under_way(End::Remote, update.old_iface, cx)?
+        }
+        _ => return None,
+    };
+    Some(chosen.content()?.notify())
+}
+
+/// What the peer withdraws by its answer to `update` is as if it had been done
+/// before: it has no effect when it comes.
+pub(super) fn withdrawn(update: &Update, sa: &mut IkeSa, payloads: &Payloads, cx: &Context) {
+    let (Some(notify), Some(mif)) = (payloads.notify(status::MIF_UPDATE_ADDRS), &mut sa.mif) else {
+        return;
+    };
+    let Ok(choice) = UpdateAddrs::decode(&notify.data, &cx.address_policy()) else {
+        return;
+    };
+    let of_ours = choice.flags.has(UpdateFlags::SELECT_PEER);
+    if of_ours && update.is_about(End::Local, choice.old_iface) {
+        let last = mif.moves.last.entry((End::Local, choice.old_iface));
+        let last = last.or_insert(choice);
+        if choice.txn.wrapping_sub(last.txn) < 1 << 31 {
+            *last = choice;
+        }
+    }
 }
 
 enum Admission {
@@ -131,7 +168,7 @@ fn admit_choice(update: &UpdateAddrs, sa: &IkeSa, cx: &Context) -> Result<(), No
     }
     // Our own word on it is on its way and counts; the peer asks again if it
     // still wants to when it has it.
-    if sa.is_moving(old) {
+    if sa.under_way(End::Local, old, cx).is_some() {
         return Err(NotifyType::TEMPORARY_FAILURE);
     }
     if !chosen.state.is_usable() {
@@ -175,14 +212,6 @@ impl IkeSa {
         let is_one = |iface| there.contains(&iface);
         mif.moves.carried.retain(End::Remote, is_one);
         mif.lists.retain(is_one);
-    }
-
-    /// Whether a move of this interface of ours is under way.
-    fn is_moving(&self, iface: IfaceId) -> bool {
-        let moves = |task: &Task| matches!(task, Task::Update(update) if update.moves(iface));
-        self.outbound.tasks().any(moves)
-            || self.queue.iter().any(moves)
-            || self.postponed.iter().any(moves)
     }
 }
 
