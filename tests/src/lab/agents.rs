@@ -267,6 +267,12 @@ impl Agent {
         self.pid
     }
 
+    /// Its control socket.
+    #[must_use]
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
     /// Files that exist as long as it runs: its process and what it pins.
     #[must_use]
     pub fn footprint(&self) -> [PathBuf; 2] {
