@@ -16,12 +16,11 @@ use crate::config::{Config, Policy, Ts};
 use crate::dataplane::{Bundle, Selector};
 use crate::ids::{AccessId, Spi};
 use crate::io::netlink::MAIN;
-use crate::path::PathView;
 
 use super::Agent;
 use super::bundle::Child;
-use super::place::home;
 use super::network::services;
+use super::place::{Place, home};
 use super::spd::{self, Entry};
 
 /// Schema of [`ExplainView`].
@@ -296,8 +295,8 @@ impl Agent {
         }
         if let Some(child) = child {
             view.sa = Some(self.sa_of(child));
-            let path = views.iter().find(|v| v.path == member.path);
-            self.explain_path(child, path, view);
+            let place = home(&views, child.ike, child.pair).current();
+            self.explain_path(child, place, view);
         }
     }
 
@@ -359,9 +358,9 @@ impl Agent {
         Ok(view)
     }
 
-    fn explain_path(&self, child: &Child, path: Option<&PathView>, view: &mut ExplainView) {
+    fn explain_path(&self, child: &Child, place: Option<Place<'_>>, view: &mut ExplainView) {
         let at_home = self.accesses.name(child.pair.local);
-        let Some(path) = path else {
+        let Some(path) = place.map(|place| place.leads_to.unwrap_or(place.path)) else {
             view.why
                 .push(format!("it is at home on {at_home}, which has no path now"));
             return;

@@ -283,11 +283,17 @@ impl Queue {
         let rekey = self.0.iter().position(|t| matches!(t, Task::RekeyIke(_)));
         let yields =
             |index, task: &Task| task.changes_sas() && rekey.is_some_and(|rekey| rekey < index);
+        // Moves that wait for another one keep their order.
+        let overtakes = |index, task: &Task| {
+            let earlier = self.0.iter().take(index);
+            let mut moves = earlier.filter(|t| matches!(t, Task::Update(_)));
+            matches!(task, Task::Update(_)) && moves.any(|earlier| task.waits_for(earlier))
+        };
         let (index, _) = self
             .0
             .iter()
             .enumerate()
-            .filter(|(index, task)| !yields(*index, task))
+            .filter(|(index, task)| !yields(*index, task) && !overtakes(*index, task))
             .filter(|(_, task)| !in_flight.clone().any(|other| task.waits_for(other)))
             .min_by_key(|(index, task)| (task.priority(), *index))?;
         self.0.remove(index)

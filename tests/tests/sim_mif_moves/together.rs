@@ -34,7 +34,7 @@ fn both_ends_move_at_once_and_both_moves_count() {
 fn both_ends_move_the_channel_at_once() {
     let mut pair = members(2);
     let (a, b) = (pair.a().ike(), pair.b().ike());
-    let mut to = mifsec_tests::sim::setup::channel(WLAN, address(A, WLAN));
+    let to = mifsec_tests::sim::setup::channel(WLAN, address(A, WLAN));
     pair.hold();
     pair.command(
         A,
@@ -55,7 +55,6 @@ fn both_ends_move_the_channel_at_once() {
     pair.deliver(B, &["request"]);
     pair.release();
     pair.run(30 * SECOND);
-    to.remote = from.local;
     // The other end is wherever each of them says; requests of both are answered.
     for (who, ike) in [(A, a), (B, b)] {
         pair.command(who, Command::CheckLiveness { ike });
@@ -185,6 +184,8 @@ fn both_ends_agree_on_what_carries_what_after_any_sequence() {
                 let ike = pair.ends[who].ike();
                 pair.command(who, Command::RekeyIke { ike });
             }
+            let line = format!("{} {end:?} {} by {}", ["A", "B"][who], iface.0, by.0);
+            pair.trace.note(pair.now, line);
             carry(&mut pair, who, end, iface, by);
             pair.run(Duration::from_millis(u64::from(random.u32() % 400)));
         }

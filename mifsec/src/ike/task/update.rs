@@ -31,9 +31,15 @@ pub(in crate::ike) struct Moves {
     last: BTreeMap<(End, IfaceId), UpdateAddrs>,
     /// Which interface carries which.
     pub(in crate::ike) carried: Carried,
+    /// Ours that are not answered yet, oldest first, under whatever keys they went.
+    asked: Vec<Update>,
 }
 
 impl Moves {
+    fn answered(&mut self, update: &Update) {
+        self.asked.retain(|asked| asked.txn != update.txn);
+    }
+
     /// Entries held because of the peer.
     #[cfg(test)]
     pub(in crate::ike) fn remembered(&self) -> usize {
@@ -160,10 +166,12 @@ impl Update {
 
     /// The request; nothing for a peer that cannot follow.
     pub(super) fn build(&mut self, sa: &mut IkeSa, cx: &mut Context) -> Option<Vec<Payload>> {
-        if !self.is_meant(sa) {
+        let meant = self.is_meant(sa);
+        let mif = sa.mif.as_mut()?;
+        if !meant {
+            mif.moves.answered(self);
             return None;
         }
-        let mif = sa.mif.as_mut()?;
         if !mif.features.has(Features::UPDATE) {
             return None;
         }
@@ -172,6 +180,9 @@ impl Update {
             mif.next_txn = mif.next_txn.wrapping_add(1);
             txn
         });
+        if mif.moves.asked.iter().all(|asked| asked.txn != self.txn) {
+            mif.moves.asked.push(self.clone());
+        }
         let update = self.content()?.notify();
         // A move to an interface the peer may not know yet takes the table along:
         // requests may overtake each other within the window.
@@ -200,11 +211,13 @@ impl Update {
             if let Some(mif) = &mut sa.mif {
                 mif.confirm(self.epoch);
             }
-            return respond::withdrawn(&self, sa, &received.payloads, cx);
+            respond::withdrawn(&self, sa, &received.payloads, cx);
+            return self.end_of(sa);
         };
         // The owner of what was chosen has spoken since: that is what holds.
         if self.end() == End::Remote && sa.last_word(self.old_iface) != self.owner {
-            return cx.count("mif_select_overtaken");
+            cx.count("mif_select_overtaken");
+            return self.end_of(sa);
         }
         let passing = [NotifyType::TEMPORARY_FAILURE, error::MIF_UNKNOWN_INTERFACE];
         let again = passing.contains(&refusal.kind) && sa.postpone(self.attempts, cx);
@@ -212,6 +225,7 @@ impl Update {
             self.attempts += 1;
             return sa.postponed.push(Task::Update(self));
         }
+        self.end_of(sa);
         // While it waited a later move was made, which is what holds.
         let last = sa.mif.as_ref().map(|mif| mif.next_txn.wrapping_sub(1));
         if self.txn != last && refusal.kind == error::MIF_STALE_TXN {
@@ -240,6 +254,13 @@ impl Update {
                 let lent_to = mif.moves.carried.lent_to(End::Local, self.old_iface);
                 self.old_iface == IfaceId::CHANNEL || lent_to == self.new_iface
             }
+        }
+    }
+
+    /// There will be no further answer to it.
+    fn end_of(&self, sa: &mut IkeSa) {
+        if let Some(mif) = &mut sa.mif {
+            mif.moves.answered(self);
         }
     }
 
@@ -277,20 +298,11 @@ impl IkeSa {
         }
     }
 
-    /// A word on an interface that no answer is there to yet.
-    fn under_way<'a>(&'a self, end: End, iface: IfaceId, cx: &'a Context) -> Option<&'a Update> {
-        let shells = self.shells.iter().filter_map(|shell| cx.sas.get(shell));
-        let tasks = self
-            .outbound
-            .tasks()
-            .chain(shells.flat_map(|shell| shell.outbound.tasks()))
-            .chain(self.queue.iter())
-            .chain(&self.postponed);
-        let words = tasks.filter_map(|task| match task {
-            Task::Update(update) => Some(&**update),
-            _ => None,
-        });
-        words.filter(|update| update.is_about(end, iface)).last()
+    /// Whether we gave a word on this interface that is not answered yet.
+    fn is_under_way(&self, end: End, iface: IfaceId) -> bool {
+        let asked = self.mif.iter().flat_map(|mif| &mif.moves.asked);
+        let about = |task: &Task| matches!(task, Task::Update(u) if u.is_about(end, iface));
+        asked.into_iter().any(|asked| asked.is_about(end, iface)) || self.queue.iter().any(about)
     }
 
     /// What is to carry `update`'s interface was lent to it: it takes its own back.

@@ -35,10 +35,9 @@ pub(in crate::ike::task) fn respond(
         true => End::Local,
         false => End::Remote,
     };
-    let withdrawal = withdrawal(&update, end, sa, cx);
     match admit(&update, end, sa, cx) {
         Ok(Admission::New) => {}
-        Ok(Admission::Done) => return withdrawal,
+        Ok(Admission::Done) => return withdrawal(&update, end, sa),
         Err(kind) => {
             cx.count("mif_update_refused");
             return Some(Notify::new(kind, Vec::new()));
@@ -73,19 +72,21 @@ pub(in crate::ike::task) fn respond(
             nat: sa.nat,
         });
     }
-    withdrawal
+    withdrawal(&update, end, sa)
 }
 
 /// We have chosen for an interface whose owner speaks now, and that is not answered
 /// yet: the owner is told with the answer that this counts for nothing, because it
 /// may get it later.
-fn withdrawal(update: &UpdateAddrs, end: End, sa: &IkeSa, cx: &Context) -> Option<Notify> {
-    let chosen = match end {
-        End::Remote if update.flags.has(UpdateFlags::TUNNEL) => {
-            sa.under_way(End::Remote, update.old_iface, cx)?
-        }
-        _ => return None,
-    };
+fn withdrawal(update: &UpdateAddrs, end: End, sa: &IkeSa) -> Option<Notify> {
+    if end == End::Local || !update.flags.has(UpdateFlags::TUNNEL) {
+        return None;
+    }
+    let (iface, word) = (update.old_iface, sa.last_word(update.old_iface));
+    // Made before that word, by whoever it is repeated.
+    let is_overtaken = |asked: &&Update| asked.is_about(End::Remote, iface) && asked.owner != word;
+    let asked = &sa.mif.as_ref()?.moves.asked;
+    let chosen = asked.iter().rfind(is_overtaken)?;
     Some(chosen.content()?.notify())
 }
 
@@ -168,7 +169,7 @@ fn admit_choice(update: &UpdateAddrs, sa: &IkeSa, cx: &Context) -> Result<(), No
     }
     // Our own word on it is on its way and counts; the peer asks again if it
     // still wants to when it has it.
-    if sa.under_way(End::Local, old, cx).is_some() {
+    if sa.is_under_way(End::Local, old) {
         return Err(NotifyType::TEMPORARY_FAILURE);
     }
     if !chosen.state.is_usable() {
