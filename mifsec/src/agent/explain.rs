@@ -335,9 +335,7 @@ impl Agent {
             why.push("it receives and does not send: another one has taken over".into());
         }
         let views = self.path.views();
-        let current = home(&views, child.ike, child.pair)
-            .current()
-            .and_then(|place| place.leads_to);
+        let current = home(&views, child.ike, child.pair).current();
         let config = self.peers.get(&child.ike).map(|p| p.config);
         let entries = spd::entries(&self.config);
         let rules = rules(&self.config, &entries, |entry| {
