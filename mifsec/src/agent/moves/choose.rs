@@ -70,7 +70,8 @@ impl Scene<'_> {
             let members = self.members.iter().filter(move |m| m.bundle == bundle);
             members.map(|m| self.place(m.home))
         };
-        let known = |place: &IfacePair| place.remote != IfaceId::CHANNEL;
+        // What never worked is not dead: it may be there in a moment.
+        let known = |place: &IfacePair| self.views.iter().any(|v| v.pair == *place && v.validated);
         let alone = places(false).filter(known).find(|place| !self.up(*place));
         // A bundle's flows are on its other members, while it has one that works.
         let all_dead = self.initiator && places(true).all(|place| !self.up(place));
