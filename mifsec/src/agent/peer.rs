@@ -147,6 +147,7 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
                 }
+                self.announced_again(ike, &ifaces, now);
                 let ifaces: Vec<_> = ifaces.iter().map(remote_iface).collect();
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.moves.set_remotes(&ifaces);
@@ -303,6 +304,7 @@ impl Agent {
         );
         self.totals.ike_created += 1;
         let initiator = peer.initiator;
+        self.keep_deleted(&mut peer);
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
         let older = self.peers.iter().filter(|(_, p)| same(p));
