@@ -147,7 +147,8 @@ impl Lab {
         self.settle()
     }
 
-    /// Deletes the third access by command and waits until its Child SAs are gone.
+    /// Deletes the third access by command and waits until its Child SAs are gone;
+    /// they still receive for a while.
     fn leave(&mut self) -> Result<()> {
         let words = ["delete-interface", PEER, Access::Ethernet.link()];
         self.agents.eu.run(&words, CHANGE)?;
