@@ -163,7 +163,9 @@ fn admit_choice(update: &UpdateAddrs, sa: &IkeSa, cx: &Context) -> Result<(), No
     if !mif.features.has(Features::ALTERNATES) {
         return Err(error::MIF_UNSUPPORTED);
     }
-    let chosen = cx.ifaces.iter().find(|record| record.id == new);
+    // What this peer was told: one that was deleted is none (protocol 3.11).
+    let told = mif.our_table(cx).0.records;
+    let chosen = told.iter().find(|record| record.id == new);
     let chosen = chosen.ok_or(error::MIF_UNKNOWN_INTERFACE)?;
     let is_home = |pair: crate::ids::IfacePair| pair.local == old;
     if !cx.ifaces.iter().any(|record| record.id == old)
