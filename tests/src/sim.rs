@@ -12,6 +12,7 @@ pub mod end;
 pub mod link;
 pub mod script;
 pub mod sending;
+pub mod services;
 pub mod setup;
 pub mod trace;
 
