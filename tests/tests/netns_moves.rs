@@ -447,7 +447,8 @@ fn the_gateway_may_notice_first_that_an_access_is_dead() {
         2,
         |_| Ok(()),
         |world| {
-            // Data from the gateway only: the end user has nothing to wait for.
+            // Data from the gateway only, and what it sends still arrives: the end user
+            // has nothing to wait for.
             let mut plan = Plan::new(world.inner[0], 16);
             (plan.up, plan.down) = (1, 2000);
             let load = Load::start(&world.net.topology, plan)?;
@@ -455,13 +456,18 @@ fn the_gateway_may_notice_first_that_an_access_is_dead() {
             let at = now_ns();
             world.net.topology.nft(
                 "add chain ip lab dead { type filter hook forward priority -4; }; \
-             add rule ip lab dead iifname wlan drop; \
-             add rule ip lab dead oifname wlan drop",
+                 add rule ip lab dead iifname wlan drop",
             )?;
             world.gw.wait_log("interface carried")?;
             world.wait("the choice", || {
                 Ok(world.eu.log().contains("interface carried"))
             })?;
+            let log = world.eu.log();
+            let (told, noticed) = (log.find("interface carried"), log.find("path down"));
+            ensure!(
+                noticed.is_none_or(|at| told < Some(at)),
+                "the end user was first"
+            );
             sleep(SPAN);
             let alive = now_ns();
             world.net.topology.nft("flush chain ip lab dead")?;

@@ -503,6 +503,10 @@ impl Agent {
             return;
         };
         let current = peer.channel;
+        let order = self
+            .ike
+            .alternates(ike, ike::End::Local, current.local_iface);
+        let drained = self.drained_ifaces();
         let best = views
             .iter()
             .filter(|v| v.ike == ike && v.up && v.validated)
@@ -513,7 +517,17 @@ impl Agent {
                     .accesses
                     .settings(v.pair.local)
                     .map_or(u8::MAX, |a| a.priority);
-                (priority, v.rtt, v.path)
+                let place = order.iter().position(|iface| *iface == v.pair.local);
+                let other = v.pair.local != current.local_iface;
+                let leave = drained.contains(&v.pair.local);
+                (
+                    leave,
+                    other,
+                    place.unwrap_or(usize::MAX),
+                    priority,
+                    v.rtt,
+                    v.path,
+                )
             });
         let Some((view, local, remote)) = best.and_then(|v| Some((v, v.local?, v.remote?))) else {
             return;
