@@ -62,12 +62,13 @@ fn json(agent: &Agent, words: &str) -> Value {
     serde_json::from_str(&said(agent.control(), &format!("{words} --json"))).unwrap()
 }
 
-/// Child SAs by inbound SPI, with their access.
+/// Child SAs that send, by inbound SPI, with their access.
 fn sas(agent: &Agent) -> Vec<(String, String)> {
     let view = agent.json("sa").unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let all = view["sas"].as_array().unwrap().iter();
     let mut all: Vec<_> = all
+        .filter(|sa| sa["sends"] == true)
         .map(|sa| (text(&sa["spi_in"]), text(&sa["path"]["local"])))
         .collect();
     all.sort();
