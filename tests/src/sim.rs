@@ -10,8 +10,10 @@
 
 pub mod end;
 pub mod link;
+pub mod multi;
 pub mod script;
 pub mod sending;
+pub mod services;
 pub mod setup;
 pub mod trace;
 
