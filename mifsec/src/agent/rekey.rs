@@ -69,7 +69,7 @@ impl Agent {
         };
         child.held_until = None;
         self.changed = true;
-        let takes_over = !child.sends && !child.redundant;
+        let takes_over = !child.sends && !child.redundant && !child.retired;
         let before = child.replaces.and_then(|before| self.children.get(&before));
         // Gone without a successor then: whatever is left sends.
         if takes_over && before.is_none_or(|before| before.sends) {
@@ -77,17 +77,24 @@ impl Agent {
         }
     }
 
-    /// Both ends have deleted it: what replaces it sends.
+    /// Both ends have deleted it: what replaces it sends, if anything does.
     pub(super) fn retire(&mut self, id: ChildId) {
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
         child.retired = true;
-        if child.sends
-            && let Some(heir) = self.heir(id)
-        {
+        if !std::mem::take(&mut child.sends) {
+            return;
+        }
+        if let Some(heir) = self.heir(id) {
             self.release(heir);
             self.send_on(heir);
+        } else if let Some(gone) = self.children.remove(&id) {
+            let config = self.peers.get(&gone.ike).map(|peer| peer.config);
+            if let Some(config) = config {
+                self.child_removed(&gone, config);
+            }
+            self.children.insert(id, gone);
         }
     }
 

@@ -409,8 +409,8 @@ pub enum SaRequest {
         /// Its path.
         pair: IfacePair,
     },
-    /// The peer has deleted it in favour of the Child SA that replaces it: send on
-    /// that one from now. It still receives, for packets on their way, until
+    /// Both ends have deleted it: send on the Child SA that replaces it from now, if
+    /// there is one. It still receives, for packets on their way, until
     /// [`SaRequest::Remove`].
     Retire {
         /// Which.

@@ -320,12 +320,14 @@ fn addresses(end: End, iface: IfaceId, sa: &IkeSa, cx: &Context) -> Vec<IpAddr> 
     outer.chain(leased.into_iter().flatten().copied()).collect()
 }
 
-/// Removes one; whether it was there.
+/// Removes one, which receives a while longer; whether it was there.
 fn take(id: ChildId, sa: &mut IkeSa, cx: &mut Context) -> bool {
     let child = sa.children.remove(&id);
     let there = child.is_some();
     if let Some(child) = child {
-        child.remove(cx);
+        // What was sent before the other end knew still arrives.
+        cx.request(SaRequest::Retire { child: id });
+        sa.linger(child.spi_in, Some(id), cx);
     }
     there
 }
