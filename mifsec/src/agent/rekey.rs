@@ -69,7 +69,7 @@ impl Agent {
         };
         child.held_until = None;
         self.changed = true;
-        let takes_over = !child.sends && !child.redundant && !child.retired;
+        let takes_over = !child.sends && !child.redundant;
         let before = child.replaces.and_then(|before| self.children.get(&before));
         // Gone without a successor then: whatever is left sends.
         if takes_over && before.is_none_or(|before| before.sends) {
@@ -77,25 +77,35 @@ impl Agent {
         }
     }
 
-    /// Both ends have deleted it: what replaces it sends, if anything does.
+    /// Both ends have deleted it: what replaces it sends. Without that nothing of its
+    /// member does, and what only receives counts as removed.
     pub(super) fn retire(&mut self, id: ChildId) {
+        let heir = self.heir(id);
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
         child.retired = true;
-        if !std::mem::take(&mut child.sends) {
-            return;
-        }
-        if let Some(heir) = self.heir(id) {
-            self.release(heir);
-            self.send_on(heir);
-        } else if let Some(gone) = self.children.remove(&id) {
-            let config = self.peers.get(&gone.ike).map(|peer| peer.config);
-            if let Some(config) = config {
-                self.child_removed(&gone, config);
+        match heir {
+            Some(heir) if child.sends => {
+                self.release(heir);
+                self.send_on(heir);
             }
-            self.children.insert(id, gone);
+            Some(_) => {}
+            None => self.last_retired(id),
         }
+        self.changed = true;
+    }
+
+    fn last_retired(&mut self, id: ChildId) {
+        let Some(mut child) = self.children.remove(&id) else {
+            return;
+        };
+        child.sends = false;
+        let peer = self.peers.get(&child.ike).map(|peer| peer.config);
+        if let Some(config) = peer.filter(|_| !child.redundant) {
+            self.child_removed(&child, config);
+        }
+        self.children.insert(id, child);
     }
 
     /// It is deleted at both ends.

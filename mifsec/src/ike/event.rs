@@ -409,8 +409,8 @@ pub enum SaRequest {
         /// Its path.
         pair: IfacePair,
     },
-    /// Both ends have deleted it: send on the Child SA that replaces it from now, if
-    /// there is one. It still receives, for packets on their way, until
+    /// The peer has deleted it: send on the Child SA that replaces it from now, if one
+    /// does, else on it no more. It still receives, for packets on their way, until
     /// [`SaRequest::Remove`].
     Retire {
         /// Which.
