@@ -413,6 +413,8 @@ pub struct Limits {
     pub paths: u32,
     /// IKE SAs not yet authenticated.
     pub half_open: u32,
+    /// Child SAs a peer may derive in one exchange; 0 = none.
+    pub derived: u16,
 }
 
 impl Config {

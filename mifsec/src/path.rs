@@ -21,9 +21,14 @@
 //!
 //! Every interface of the initiator is at home with one of the responder's:
 //! the best it shares a family with, equals taking turns. Both ends compute the
-//! same. Home pairs are probed for as long as they live; other pairs are
-//! validated once. Of a home pair's two families the first to be validated is
+//! same, and where they know different things the initiator's Child SAs say it
+//! ([`Engine::set_home`]). A home stays when a better interface comes. Home pairs
+//! are probed for as long as they live, and those that carry others; other pairs
+//! are validated once. Of a home pair's two families the first to be validated is
 //! home, IPv4 if both are, and the other takes over only when that one is down.
+//!
+//! An interface may be carried by another of its end ([`Engine::carry`]): the
+//! indices of its paths hold the entries of the carrier's.
 //!
 //! # Addresses
 //!

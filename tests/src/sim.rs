@@ -13,6 +13,7 @@ pub mod link;
 pub mod multi;
 pub mod script;
 pub mod sending;
+pub mod services;
 pub mod setup;
 pub mod trace;
 

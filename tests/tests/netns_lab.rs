@@ -136,6 +136,36 @@ fn a_flooded_ran_does_not_slow_the_wlan() {
 }
 
 #[test]
+fn a_third_access_joins_by_derived_sas_and_leaves_again() {
+    mifsec_tests::covers!("R02", "R40", "R42", "R45", "R46", "R53", "R54", "R55");
+    hold(&["add", "delete"]);
+}
+
+#[test]
+fn an_access_that_was_deleted_joins_again_by_command() {
+    mifsec_tests::covers!("R54", "R55");
+    hold(&["delete", "add"]);
+}
+
+#[test]
+fn a_gateways_second_address_is_measured_and_moved_to_by_command() {
+    mifsec_tests::covers!("R13", "R18", "R41", "R51", "R52");
+    hold(&["gateway"]);
+}
+
+#[test]
+fn what_the_gateway_moves_first_is_taken_wherever_it_arrives() {
+    mifsec_tests::covers!("R33", "R34", "R35", "R37", "R39");
+    hold(&["alternate"]);
+}
+
+#[test]
+fn an_access_carries_another_by_command_and_gives_it_back() {
+    mifsec_tests::covers!("R26", "R30", "R38");
+    hold(&["move", "drain"]);
+}
+
+#[test]
 fn killed_agents_leave_nothing_in_clear() {
     mifsec_tests::covers!("R04");
     hold(&["g"]);
@@ -143,12 +173,45 @@ fn killed_agents_leave_nothing_in_clear() {
 
 #[test]
 fn a_path_that_does_not_flip_is_noticed() {
+    mifsec_tests::covers!("R22", "R23");
     fails("no-flip", "c1", " down: datagrams lost in a planned move");
 }
 
 #[test]
 fn a_peer_that_is_not_told_is_noticed() {
+    mifsec_tests::covers!("R24");
     fails("no-update", "c2", "gateway to end user lost ");
+}
+
+#[test]
+fn a_carrier_that_carries_nothing_is_noticed() {
+    fails("no-flip", "move", "the WLAN still carries ");
+}
+
+#[test]
+fn a_gateway_that_is_not_moved_to_is_noticed() {
+    fails("no-flip", "gateway", "moved: 0 packets ");
+}
+
+#[test]
+fn an_end_user_that_is_not_told_is_noticed() {
+    fails("no-update", "alternate", "nobody was told");
+}
+
+#[test]
+fn names_and_letters_say_which_step_is_meant() {
+    let names = |key: &str| -> Vec<&str> {
+        let found = steps::by_key(key).expect("the step exists");
+        found.iter().map(|step| step.name).collect()
+    };
+    assert_eq!(names("c"), ["wlan-planned", "wlan-abrupt"]);
+    assert_eq!(names("c2"), ["wlan-abrupt"]);
+    assert_eq!(names("a"), ["session"], "not `add`");
+    assert_eq!(names("delete"), ["delete"], "not d1 and d2");
+    for wrong in ["", "deleted", "z"] {
+        let error = steps::by_key(wrong).expect_err("no such step").to_string();
+        assert!(error.contains("add (h), gateway (i)"), "{error}");
+    }
 }
 
 #[test]

@@ -289,13 +289,8 @@ fn an_access_moves_to_other_hardware_and_drains() {
 fn both_ends_move_at_the_same_moment_with_several_interfaces_each() {
     mifsec_tests::covers!("R18", "R22", "R23", "R24", "R30");
     let second = |net: &Net| net.topology.second_gateway(true);
-    world(two_gateway_addresses(), 2, second, |world| {
-        let homes = world.eu.sas()?;
-        let home = |sa: &Value| sa["path"]["remote_iface"].as_u64();
-        ensure!(
-            home(&homes[0]) != home(&homes[1]),
-            "they take turns: {homes:?}"
-        );
+    // The first one came with the IKE channel; at home the accesses take turns.
+    world(two_gateway_addresses(), 3, second, |world| {
         let load = world.load(0)?;
         sleep(SPAN);
         // Same hardware, N:M.
@@ -452,7 +447,8 @@ fn the_gateway_may_notice_first_that_an_access_is_dead() {
         2,
         |_| Ok(()),
         |world| {
-            // Data from the gateway only: the end user has nothing to wait for.
+            // Data from the gateway only, and what it sends still arrives: the end user
+            // has nothing to wait for.
             let mut plan = Plan::new(world.inner[0], 16);
             (plan.up, plan.down) = (1, 2000);
             let load = Load::start(&world.net.topology, plan)?;
@@ -460,13 +456,18 @@ fn the_gateway_may_notice_first_that_an_access_is_dead() {
             let at = now_ns();
             world.net.topology.nft(
                 "add chain ip lab dead { type filter hook forward priority -4; }; \
-             add rule ip lab dead iifname wlan drop; \
-             add rule ip lab dead oifname wlan drop",
+                 add rule ip lab dead iifname wlan drop",
             )?;
             world.gw.wait_log("interface carried")?;
             world.wait("the choice", || {
                 Ok(world.eu.log().contains("interface carried"))
             })?;
+            let log = world.eu.log();
+            let (told, noticed) = (log.find("interface carried"), log.find("path down"));
+            ensure!(
+                noticed.is_none_or(|at| told < Some(at)),
+                "the end user was first"
+            );
             sleep(SPAN);
             let alive = now_ns();
             world.net.topology.nft("flush chain ip lab dead")?;
@@ -598,10 +599,12 @@ fn the_end_user_goes_to_a_better_interface_of_the_gateway_by_itself() {
 }
 
 #[test]
-fn a_thousand_child_sas_move_by_one_message_and_one_entry() {
+fn child_sas_by_the_hundred_move_by_one_message_and_one_entry() {
     mifsec_tests::covers!("R30", "R46");
-    const SAS: usize = 1000;
-    let (mut client, mut gateway) = both_accesses();
+    // As many as the guard has rules for; sim_mif and `bench move` have 1,000.
+    const SAS: usize = 120;
+    let (_, mut gateway) = two_gateway_addresses();
+    let mut client = AgentConfig::client(&[Access::Ran]);
     let (own, theirs) = (client.children[0].clone(), gateway.children[0].clone());
     for number in 1..SAS {
         let name = format!("\"service{number}\"");
@@ -613,29 +616,29 @@ fn a_thousand_child_sas_move_by_one_message_and_one_entry() {
         child.extend([("name", name), ("local_ts", net)]);
         gateway.children.push(child);
     }
-    // All on one access.
-    let client = client.child("accesses", "[\"wlan0\"]");
     world(
         (client, gateway),
         SAS,
         |_| Ok(()),
         |world| {
+            world.net.topology.second_gateway(true)?;
+            world.wait("the second address", || {
+                Ok(world.up(&world.eu)?.contains(&(1, 2)))
+            })?;
             let load = world.load(0)?;
             sleep(SPAN);
             let flips = [moves(&world.eu)?, moves(&world.gw)?];
             world.count_ike()?;
-            let plan = world.tell(&world.eu, "move gw --from wlan0 --to wwan0")?;
+            let plan = world.tell(&world.eu, "move gw --from peer:1 --to peer:2")?;
             sleep(SPAN);
             let messages = world.ike_messages()?;
             let flipped = [moves(&world.eu)? - flips[0], moves(&world.gw)? - flips[1]];
-            let wlan = world.packets(Access::Wlan)?;
             let outcome = load.stop();
             ensure!(plan["moves"][0]["sas"] == SAS, "{plan}");
             ensure!(
                 messages == 2 && flipped == [1, 1],
                 "{messages} messages, {flipped:?} entries"
             );
-            ensure!(wlan < QUIET, "the WLAN still carries {wlan} packets");
             lossless(&outcome)?;
             Ok(format!(
                 "{SAS} Child SAs: {messages} messages, one entry at each end; {} datagrams, none lost",

@@ -86,6 +86,9 @@ impl Chaos {
         if pair.asleep[who] {
             return;
         }
+        if self.kind.interfaces {
+            self.resolve(pair);
+        }
         let ike = pair.ends[who].established().first().copied();
         let child = self.child(&pair.ends[who]);
         let iface = [WLAN, RAN][usize::from(self.pick(2) == 1)];

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::config::Layout;
 use crate::ids::{IfaceId, IfacePair, IkeId};
-use crate::ike::mif::Features;
+use crate::ike::mif::{Features, InterfaceRecord};
 use crate::ike::{Command, End, Event, Failure};
 use crate::path;
 
@@ -34,6 +34,8 @@ pub(super) struct Additions {
     one_by_one: BTreeSet<IfaceId>,
     /// Interfaces the operator deleted for this peer.
     deleted: BTreeSet<IfaceId>,
+    /// Interfaces the peer deleted.
+    peers_deleted: BTreeSet<IfaceId>,
     /// Who waits for the outcome of a change.
     waiting: Vec<Waiting>,
 }
@@ -272,6 +274,9 @@ impl Agent {
                     End::Remote => path::End::Remote,
                 };
                 self.path.forget(ike, whose, iface, true, now);
+                if let (End::Remote, Some(peer)) = (end, self.peers.get_mut(&ike)) {
+                    peer.additions.peers_deleted.insert(iface);
+                }
                 if end == End::Local {
                     let outcome = Outcome {
                         sas: removed,
@@ -286,6 +291,7 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.additions.deleted.remove(&iface);
                 }
+                self.path.forget(ike, path::End::Local, iface, false, now);
                 self.answer_change(ike, iface, Change::Delete, &Err(reason), now);
             }
             _ => {}
@@ -310,6 +316,30 @@ impl Agent {
                 peer.pending.retain(|(_, pair), _| !mine(pair));
             }
             None => peer.pending.retain(|(_, pair), _| !mine(pair)),
+        }
+    }
+
+    /// A table of the peer's: what it had deleted may be in it.
+    pub(super) fn announced_again(&mut self, ike: IkeId, ifaces: &[InterfaceRecord], now: Instant) {
+        let Some(peer) = self.peers.get_mut(&ike) else {
+            return;
+        };
+        let deleted = &mut peer.additions.peers_deleted;
+        let back: Vec<_> = ifaces
+            .iter()
+            .map(|i| i.id)
+            .filter(|id| deleted.remove(id))
+            .collect();
+        for iface in back {
+            self.path.forget(ike, path::End::Remote, iface, false, now);
+        }
+    }
+
+    /// What the operator deleted stays so in an IKE SA that takes over.
+    pub(super) fn keep_deleted(&self, peer: &mut Peer) {
+        let same = |p: &&Peer| p.config == peer.config && p.remote_id == peer.remote_id;
+        if let Some(before) = self.peers.values().rfind(same) {
+            peer.additions.deleted.clone_from(&before.additions.deleted);
         }
     }
 
@@ -507,6 +537,8 @@ impl Agent {
             since: now,
             reply,
         });
+        // What can go elsewhere does so before the peer stops to receive.
+        self.path.forget(ike, path::End::Local, iface, true, now);
         self.ike.handle_command(
             Command::DeleteInterface {
                 ike,

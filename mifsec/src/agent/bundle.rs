@@ -430,7 +430,7 @@ impl Agent {
                 access: path.access,
                 path: place.index(),
                 mtu: path.mtu,
-                usable: place.is_up()
+                usable: (place.is_up() || self.diverted(peer, child, views))
                     && !replaced
                     && may_use(&self.config, peer.config, &child.name, path.access),
                 weight: self.weight(peer, child.pair),
@@ -458,6 +458,15 @@ impl Agent {
             trap: None,
             members,
         }
+    }
+
+    /// Whether a Child SA alone, whose home is down, has another path in `SA_OUT`.
+    fn diverted(&self, peer: &Peer, child: &Child, views: &[PathView]) -> bool {
+        let mut others = of_peer(views, child.ike).iter();
+        !child.bundle
+            && others.any(|v| {
+                v.up && v.validated && may_use(&self.config, peer.config, &child.name, v.access)
+            })
     }
 
     /// Our weight of our interface times the peer's of its own: whichever end has

@@ -119,6 +119,10 @@ impl Agent {
             let until = if up { now + RETURN_AFTER } else { now };
             if iface == by {
                 peer.moves.loans.remove(&(end, iface));
+                if end == End::Remote && peer.moves.asking.is_none() {
+                    // It works for its owner; for us it may take its time.
+                    peer.moves.refused.insert(iface, now + REFUSED);
+                }
             } else {
                 peer.moves.loans.insert((end, iface), Loan { why, until });
             }

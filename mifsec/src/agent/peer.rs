@@ -148,6 +148,7 @@ impl Agent {
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.weights = ifaces.iter().map(|i| (i.id, i.weight)).collect();
                 }
+                self.announced_again(ike, &ifaces, now);
                 let ifaces: Vec<_> = ifaces.iter().map(remote_iface).collect();
                 if let Some(peer) = self.peers.get_mut(&ike) {
                     peer.moves.set_remotes(&ifaces);
@@ -303,7 +304,11 @@ impl Agent {
             ],
         );
         self.totals.ike_created += 1;
+        if peer.initiator {
+            self.check_leases(peer.config, &peer.leases);
+        }
         let initiator = peer.initiator;
+        self.keep_deleted(&mut peer);
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
         let older = self.peers.iter().filter(|(_, p)| same(p));
@@ -502,6 +507,10 @@ impl Agent {
             return;
         };
         let current = peer.channel;
+        let order = self
+            .ike
+            .alternates(ike, ike::End::Local, current.local_iface);
+        let drained = self.drained_ifaces();
         let best = views
             .iter()
             .filter(|v| v.ike == ike && v.up && v.validated)
@@ -512,7 +521,17 @@ impl Agent {
                     .accesses
                     .settings(v.pair.local)
                     .map_or(u8::MAX, |a| a.priority);
-                (priority, v.rtt, v.path)
+                let place = order.iter().position(|iface| *iface == v.pair.local);
+                let other = v.pair.local != current.local_iface;
+                let leave = drained.contains(&v.pair.local);
+                (
+                    leave,
+                    other,
+                    place.unwrap_or(usize::MAX),
+                    priority,
+                    v.rtt,
+                    v.path,
+                )
             });
         let Some((view, local, remote)) = best.and_then(|v| Some((v, v.local?, v.remote?))) else {
             return;

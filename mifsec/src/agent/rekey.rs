@@ -77,18 +77,35 @@ impl Agent {
         }
     }
 
-    /// Both ends have deleted it: what replaces it sends.
+    /// Both ends have deleted it: what replaces it sends. Without that nothing of its
+    /// member does, and what only receives counts as removed.
     pub(super) fn retire(&mut self, id: ChildId) {
+        let heir = self.heir(id);
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
         child.retired = true;
-        if child.sends
-            && let Some(heir) = self.heir(id)
-        {
-            self.release(heir);
-            self.send_on(heir);
+        match heir {
+            Some(heir) if child.sends => {
+                self.release(heir);
+                self.send_on(heir);
+            }
+            Some(_) => {}
+            None => self.last_retired(id),
         }
+        self.changed = true;
+    }
+
+    fn last_retired(&mut self, id: ChildId) {
+        let Some(mut child) = self.children.remove(&id) else {
+            return;
+        };
+        child.sends = false;
+        let peer = self.peers.get(&child.ike).map(|peer| peer.config);
+        if let Some(config) = peer.filter(|_| !child.redundant) {
+            self.child_removed(&child, config);
+        }
+        self.children.insert(id, child);
     }
 
     /// It is deleted at both ends.

@@ -484,6 +484,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         peers: config.peers.iter().map(peer).collect(),
         limits: ike::config::Limits {
             half_open: config.limits.half_open as usize,
+            derived: usize::from(config.limits.derived),
             ..ike::config::Limits::default()
         },
         ..EngineConfig::default()

@@ -409,8 +409,8 @@ pub enum SaRequest {
         /// Its path.
         pair: IfacePair,
     },
-    /// The peer has deleted it in favour of the Child SA that replaces it: send on
-    /// that one from now. It still receives, for packets on their way, until
+    /// The peer has deleted it: send on the Child SA that replaces it from now, if one
+    /// does, else on it no more. It still receives, for packets on their way, until
     /// [`SaRequest::Remove`].
     Retire {
         /// Which.

@@ -508,6 +508,31 @@ mod tests {
         );
     }
 
+    /// With a key exchange (g^ir 60..7f), as pair 199 of its operation; computed with
+    /// Python's `hmac`.
+    #[test]
+    fn derived_keys_with_a_key_exchange_match_the_golden_values() {
+        let keys = golden_mif().derived(
+            AeadAlgorithm::Aes128Gcm16,
+            Some(&Secret::new(octets(0x60..=0x7f))),
+            (&octets(0x20..=0x3f), &octets(0x40..=0x5f)),
+            Derivation {
+                txn: 0x0102_0304,
+                index: 199,
+                spi_init_in: Spi(0xdead_beef),
+                spi_resp_in: Spi(0xcafe_f00d),
+            },
+        );
+        assert_eq!(
+            hex(keys.initiator.expose()),
+            "441691a591fdbe6290888f057e8d2aa0190ef0cd"
+        );
+        assert_eq!(
+            hex(keys.responder.expose()),
+            "06fc9a9c92339cfb94b3ce23dfa11a105bd84464"
+        );
+    }
+
     #[test]
     fn probe_keys_match_the_golden_values() {
         let keys = golden_mif().probe(Spi(0x0a0b_0c0d), Spi(0x0e0f_1011));

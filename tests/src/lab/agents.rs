@@ -42,8 +42,22 @@ pub struct Extra {
     pub gw_peer: String,
     /// Lines for the gateway's `[[pool]]`.
     pub gw_pool: String,
+    /// `layout` of the end user's child, `bundle` if empty.
+    pub layout: String,
     /// Environment of both.
     pub env: Vec<(String, String)>,
+}
+
+impl Extra {
+    /// For agents that are built for sabotage.
+    #[must_use]
+    pub fn with_fault(fault: Option<&str>) -> Self {
+        let env = fault.map(|fault| ("MIFSEC_SABOTAGE".into(), fault.into()));
+        Self {
+            env: env.into_iter().collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Both.
@@ -109,14 +123,7 @@ impl Agents {
     /// # Errors
     /// When a file cannot be written or an agent does not start.
     pub fn start(topology: &Topology, binary: &Path, fault: Option<&str>) -> Result<Self> {
-        let extra = Extra {
-            env: fault
-                .map(|fault| ("MIFSEC_SABOTAGE".into(), fault.into()))
-                .into_iter()
-                .collect(),
-            ..Extra::default()
-        };
-        Self::start_with(topology, binary, &extra)
+        Self::start_with(topology, binary, &Extra::with_fault(fault))
     }
 
     /// As [`start`](Self::start), with more in the files than the lab needs.
@@ -258,6 +265,12 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     /// Files that exist as long as it runs: its process and what it pins.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::agents::{Agents, Sas};
+use super::agents::{Agents, Extra, Sas};
 use super::capture::{Capture, Leg, Seen, Way};
 use super::load::{Load, Outcome, Plan};
 use super::report::Step;
@@ -48,6 +48,11 @@ pub struct Lab {
     /// The address each access has now.
     attached: BTreeMap<Access, Attachment>,
     third: third::State,
+    /// What the agents are, for a lab within a step.
+    binary: PathBuf,
+    fault: Option<String>,
+    /// The ends of the logs of such a lab.
+    aside: String,
     topology: Topology,
 }
 
@@ -169,8 +174,15 @@ impl Lab {
     /// # Errors
     /// When it does not come about; the ends of the logs are part of the error.
     pub fn up(topology: Topology, binary: &Path, fault: Option<&str>) -> Result<Self> {
+        let mut lab = Self::up_with(topology, binary, &Extra::with_fault(fault))?;
+        lab.fault = fault.map(str::to_owned);
+        Ok(lab)
+    }
+
+    /// As [`Lab::up`], with more in the agents' files.
+    fn up_with(topology: Topology, binary: &Path, extra: &Extra) -> Result<Self> {
         let capture = Capture::start(&topology, true)?;
-        let agents = Agents::start(&topology, binary, fault)?;
+        let agents = Agents::start_with(&topology, binary, extra)?;
         let inner = session::wait(&agents, SET_UP).with_context(|| agents.tails())?;
         thread::sleep(HOLD);
         Ok(Self {
@@ -181,6 +193,9 @@ impl Lab {
                 .map(|access| (access, access.attachments()[0]))
                 .into(),
             third: third::State::Out,
+            binary: binary.to_path_buf(),
+            fault: None,
+            aside: String::new(),
             topology,
         })
     }
@@ -211,6 +226,8 @@ impl Lab {
         let before = self.agents.drops();
         if let Err(error) = (scenario.run)(self, &mut judge) {
             judge.require(false, || format!("{error:#}"));
+            // A load that nobody ended ends by itself.
+            thread::sleep(Duration::from_millis(200));
         }
         if !judge.problems.is_empty() {
             // Where to look: what the agents and their programs say they dropped meanwhile.
@@ -232,7 +249,12 @@ impl Lab {
     /// What both agents' logs say since the last call, at most the last lines of it.
     #[must_use]
     pub fn tails(&self) -> String {
-        self.agents.tails()
+        self.agents.tails() + &self.aside
+    }
+
+    /// What a lab within a step has beside the lab's own configuration.
+    fn extra(&self) -> Extra {
+        Extra::with_fault(self.fault.as_deref())
     }
 
     /// Files that exist as long as the lab does: namespaces, processes, pins, its directory.

@@ -143,7 +143,7 @@ fn drawn(random: &mut SeededEntropy) -> Vec<InterfaceRecord> {
 
 #[test]
 fn the_default_rule_comes_to_the_same_at_both_ends_whatever_the_table() {
-    mifsec_tests::covers!("R39", "R80");
+    mifsec_tests::covers!("R39", "R79", "R80");
     let mut random = SeededEntropy::new(7);
     let mut pair = setup::established(setup::user(), setup::gateway(), 4);
     let mut compared = 0;

@@ -70,7 +70,8 @@ impl Scene<'_> {
             let members = self.members.iter().filter(move |m| m.bundle == bundle);
             members.map(|m| self.place(m.home))
         };
-        let known = |place: &IfacePair| place.remote != IfaceId::CHANNEL;
+        // What never worked is not dead: it may be there in a moment.
+        let known = |place: &IfacePair| self.views.iter().any(|v| v.pair == *place && v.validated);
         let alone = places(false).filter(known).find(|place| !self.up(*place));
         // A bundle's flows are on its other members, while it has one that works.
         let all_dead = self.initiator && places(true).all(|place| !self.up(place));
@@ -175,5 +176,214 @@ impl Scene<'_> {
         let home = with_end(place, end, iface);
         let works = |v: &PathView| v.pair == home && v.up && v.watched;
         !self.drained.contains(&home.local) && self.views.iter().any(works)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Loan;
+    use super::*;
+    use crate::ids::{AccessId, Family, IkeId, PathIndex};
+    use crate::ike::mif::Features;
+    use crate::path::{IfaceState, Validation};
+
+    /// Paths that are up, and those that are down, as (ours, the peer's).
+    fn views(up: &[(u16, u16)], down: &[(u16, u16)]) -> Vec<PathView> {
+        let view = |(local, remote): &(u16, u16), up: bool| PathView {
+            path: PathIndex(u32::from(10 * local + remote)),
+            ike: IkeId(1),
+            access: AccessId(*local),
+            pair: pair(*local, *remote),
+            family: Family::V4,
+            local: None,
+            remote: None,
+            nat: false,
+            local_nat: false,
+            up,
+            validation: Validation::Validated,
+            validated: true,
+            channel: false,
+            home: true,
+            watched: true,
+            carried_by: None,
+            rtt: None,
+            loss_ppm: 0,
+            mtu: 1500,
+        };
+        let up = up.iter().map(|pair| view(pair, true));
+        up.chain(down.iter().map(|pair| view(pair, false)))
+            .collect()
+    }
+
+    fn pair(local: u16, remote: u16) -> IfacePair {
+        IfacePair {
+            local: IfaceId(local),
+            remote: IfaceId(remote),
+        }
+    }
+
+    fn member(local: u16, remote: u16, bundle: bool) -> Member {
+        Member {
+            home: pair(local, remote),
+            bundle,
+        }
+    }
+
+    /// The peer's interfaces with their priorities, all up.
+    fn moves(remotes: &[(u16, u8)]) -> Moves {
+        let mut moves = Moves::new(Features(u32::MAX));
+        let rank = |(id, priority): &(u16, u8)| (IfaceId(*id), (IfaceState::Up, *priority));
+        moves.ranks = remotes.iter().map(rank).collect();
+        moves
+    }
+
+    /// Interfaces 1 to 3 at both ends, alternates in that order, nothing carried but
+    /// what `carried` says.
+    fn scene<'a>(
+        views: &'a [PathView],
+        members: &'a [Member],
+        moves: &'a Moves,
+        carried: &'a [(End, u16, u16)],
+    ) -> Scene<'a> {
+        Scene {
+            initiator: true,
+            views,
+            members,
+            moves,
+            usable: [1, 2, 3].map(IfaceId).into(),
+            drained: BTreeSet::new(),
+            carrier: Box::new(|end, iface| {
+                let mut found = carried
+                    .iter()
+                    .filter(|c| (c.0, IfaceId(c.1)) == (end, iface));
+                found.next().map_or(iface, |c| IfaceId(c.2))
+            }),
+            alternates: Box::new(|_, iface| {
+                let all = [1, 2, 3].map(IfaceId).into_iter();
+                all.filter(|other| *other != iface).collect()
+            }),
+            now: Instant::now(),
+        }
+    }
+
+    fn step(end: End, iface: u16, by: u16, why: Why) -> Option<Step> {
+        Some(Step {
+            end,
+            iface: IfaceId(iface),
+            by: IfaceId(by),
+            why,
+        })
+    }
+
+    #[test]
+    fn what_is_alone_on_a_dead_path_goes_to_the_first_alternate_that_works() {
+        let moves = moves(&[(1, 0)]);
+        let members = [member(1, 1, false), member(3, 1, false)];
+        let paths = views(&[(3, 1)], &[(1, 1), (2, 1)]);
+        let mut here = scene(&paths, &members, &moves, &[]);
+        assert_eq!(here.step(), step(End::Local, 1, 3, Why::Dead));
+        here.initiator = false;
+        assert_eq!(
+            here.step(),
+            step(End::Local, 1, 3, Why::Dead),
+            "the other is fine"
+        );
+        let unknown = views(&[(3, 1)], &[]);
+        assert_eq!(
+            scene(&unknown, &members, &moves, &[]).step(),
+            None,
+            "never worked"
+        );
+        let bundle = [member(1, 1, true), member(3, 1, true)];
+        let here = scene(&paths, &bundle, &moves, &[]);
+        assert_eq!(here.step(), None, "its flows are elsewhere");
+    }
+
+    #[test]
+    fn the_gateway_blames_the_end_users_access() {
+        let moves = moves(&[(1, 0), (2, 0)]);
+        let members = [member(1, 1, false)];
+        let paths = views(&[(1, 2)], &[(1, 1)]);
+        let mut here = scene(&paths, &members, &moves, &[]);
+        here.initiator = false;
+        assert_eq!(here.step(), step(End::Remote, 1, 2, Why::Dead));
+    }
+
+    #[test]
+    fn a_bundle_without_any_path_follows_the_gateway_to_another_interface() {
+        let moves = moves(&[(1, 0), (2, 0)]);
+        let members = [member(1, 1, true), member(2, 1, true)];
+        let paths = views(&[(1, 2), (2, 2)], &[(1, 1), (2, 1)]);
+        let here = scene(&paths, &members, &moves, &[]);
+        assert_eq!(here.step(), step(End::Remote, 1, 2, Why::Dead));
+    }
+
+    #[test]
+    fn to_a_better_interface_go_all_or_nobody() {
+        let table = moves(&[(1, 5), (2, 1)]);
+        let members = [member(1, 1, true), member(2, 1, true)];
+        let all = views(&[(1, 1), (2, 1), (1, 2), (2, 2)], &[]);
+        let here = scene(&all, &members, &table, &[]);
+        assert_eq!(here.step(), step(End::Remote, 1, 2, Why::Better));
+        let some = views(&[(1, 1), (2, 1), (1, 2)], &[(2, 2)]);
+        assert_eq!(scene(&some, &members, &table, &[]).step(), None);
+        let equal = moves(&[(1, 5), (2, 5)]);
+        assert_eq!(scene(&all, &members, &equal, &[]).step(), None);
+        let mut responder = scene(&all, &members, &table, &[]);
+        responder.initiator = false;
+        assert_eq!(responder.step(), None, "the end user chooses");
+        let mut told = moves(&[(1, 5), (2, 1)]);
+        let loan = Loan {
+            why: Why::Operator,
+            until: Instant::now(),
+        };
+        told.loans.insert((End::Remote, IfaceId(3)), loan);
+        let carried = [(End::Remote, 3, 1)];
+        let here = scene(&all, &members, &told, &carried);
+        assert_eq!(here.step(), None, "it was told to be there");
+    }
+
+    #[test]
+    fn a_loan_ends_when_home_works_and_it_was_for_that() {
+        let members = [member(1, 1, false), member(2, 1, false)];
+        let carried = [(End::Local, 1, 2)];
+        let both = views(&[(1, 1), (2, 1)], &[]);
+        for why in [Why::Dead, Why::Operator, Why::Drained, Why::Peer] {
+            let mut moves = moves(&[(1, 0)]);
+            let until = Instant::now();
+            let loan = Loan { why, until };
+            moves.loans.insert((End::Local, IfaceId(1)), loan);
+            let here = scene(&both, &members, &moves, &carried);
+            let expected = (why == Why::Dead).then(|| step(End::Local, 1, 1, why));
+            assert_eq!(here.step(), expected.flatten(), "{why:?}");
+            let dead = views(&[(2, 1)], &[(1, 1)]);
+            assert_eq!(scene(&dead, &members, &moves, &carried).step(), None);
+        }
+        let mut moves = moves(&[(1, 0)]);
+        let loan = Loan {
+            why: Why::Dead,
+            until: Instant::now() + Duration::from_secs(3),
+        };
+        moves.loans.insert((End::Local, IfaceId(1)), loan);
+        let here = scene(&both, &members, &moves, &carried);
+        assert_eq!(here.step(), None, "it was up when it was lent: wait");
+    }
+
+    #[test]
+    fn what_was_refused_is_not_asked_again_soon_and_drained_is_left_first() {
+        let mut moves = moves(&[(1, 0)]);
+        let members = [member(1, 1, true), member(2, 1, true)];
+        let both = views(&[(1, 1), (2, 1)], &[]);
+        let drained = |moves: &Moves| {
+            let mut here = scene(&both, &members, moves, &[]);
+            here.drained.insert(IfaceId(1));
+            here.step()
+        };
+        assert_eq!(drained(&moves), step(End::Local, 1, 2, Why::Drained));
+        let later = Instant::now() + Duration::from_secs(5);
+        moves.refused.insert(IfaceId(1), later);
+        assert_eq!(drained(&moves), None);
     }
 }

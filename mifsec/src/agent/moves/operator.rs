@@ -102,7 +102,7 @@ impl Agent {
     }
 
     /// Our interfaces that are to be left.
-    pub(super) fn drained_ifaces(&self) -> BTreeSet<IfaceId> {
+    pub(in crate::agent) fn drained_ifaces(&self) -> BTreeSet<IfaceId> {
         if self.drained.is_empty() {
             return BTreeSet::new();
         }

@@ -144,11 +144,11 @@ impl Checker<'_> {
             start: raw.as_ref().map_or(0, |r| r.span().start),
         };
         let raw = raw.map(Spanned::into_inner).unwrap_or_default();
-        self.integer::<u32>(&section, "derived", raw.derived, 256, 0..=65535)?;
         Ok(Limits {
             sas: self.integer(&section, "sas", raw.sas, 4096, 16..=4_000_000)?,
             paths: self.integer(&section, "paths", raw.paths, 4096, 16..=1_000_000)?,
             half_open: self.integer(&section, "half_open", raw.half_open, 256, 1..=1_000_000)?,
+            derived: self.integer(&section, "derived", raw.derived, 256, 0..=65_535)?,
         })
     }
 }

@@ -244,7 +244,7 @@ impl IkeSa {
     }
 
     /// Keeps an inbound SPI taken for what is on its way.
-    pub(super) fn linger(&mut self, spi: Spi, child: Option<ChildId>, cx: &Context) {
+    pub(in crate::ike) fn linger(&mut self, spi: Spi, child: Option<ChildId>, cx: &Context) {
         let until = cx.now() + PROBE_GRACE;
         self.lingering.push(Lingering { until, spi, child });
     }

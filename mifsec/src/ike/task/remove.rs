@@ -329,7 +329,9 @@ fn take(id: ChildId, sa: &mut IkeSa, cx: &mut Context) -> bool {
     let child = sa.children.remove(&id);
     let there = child.is_some();
     if let Some(child) = child {
-        child.remove(cx);
+        // What is on its way over that interface is still taken: others may be faster.
+        cx.request(SaRequest::Retire { child: id });
+        sa.linger(child.spi_in, Some(id), cx);
     }
     there
 }

@@ -87,8 +87,12 @@ pub(super) fn end_user(names: &Names, secret: &Path, extra: &Extra) -> String {
          local_ts = [\"dynamic\"]\n\
          remote_ts = [\"0.0.0.0/0\"]\n\
          steering = \"load-balancing\"\n\
-         layout = \"bundle\"\n",
+         layout = \"{layout}\"\n",
         secret = secret.display(),
+        layout = match extra.layout.as_str() {
+            "" => "bundle",
+            other => other,
+        },
         extra = extra.eu_peer,
     )
 }

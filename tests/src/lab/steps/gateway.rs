@@ -24,7 +24,7 @@ pub(super) fn announced(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     let running = lab.begin(FLOWS)?;
     let at = now_ns();
     event(lab.topology.second_gateway(true), "a second address")?;
-    let result = there_and_back(lab, judge, &running.before.spis());
+    let result = there_and_back(lab, judge, &running.before.spis(), at);
     if result.is_err() {
         // The next step finds the network as this one did.
         let _ = lab.topology.second_gateway(false);
@@ -45,8 +45,7 @@ pub(super) fn announced(lab: &mut Lab, judge: &mut Judge) -> Result<()> {
     Ok(())
 }
 
-fn there_and_back(lab: &Lab, judge: &mut Judge, spis: &BTreeSet<u32>) -> Result<()> {
-    let at = now_ns();
+fn there_and_back(lab: &Lab, judge: &mut Judge, spis: &BTreeSet<u32>, at: u64) -> Result<()> {
     let accesses = lab.accesses().len();
     lab.wait_until(|| {
         let paths = lab.agents.eu.paths_up()?;

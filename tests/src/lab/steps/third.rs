@@ -24,8 +24,7 @@ pub(super) enum State {
 }
 
 /// The exchanges of an interface that joins: its announcement and the request
-/// itself, of which the first may be part of the second; and one the peers may have
-/// with each other anyway.
+/// itself, and one the peers may have with each other anyway.
 const FEW: u64 = 3;
 /// The end user's name for the gateway.
 const PEER: &str = "gw";
@@ -148,7 +147,8 @@ impl Lab {
         self.settle()
     }
 
-    /// Deletes the third access by command and waits until its Child SAs are gone.
+    /// Deletes the third access by command and waits until its Child SAs are gone;
+    /// they still receive for a while.
     fn leave(&mut self) -> Result<()> {
         let words = ["delete-interface", PEER, Access::Ethernet.link()];
         self.agents.eu.run(&words, CHANGE)?;

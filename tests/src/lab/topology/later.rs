@@ -28,11 +28,14 @@ impl Topology {
     pub fn plug(&self) -> Result<()> {
         let (access, eu) = (Access::Ethernet, self.eu.name());
         let attachment = access.attachments()[0];
+        // The cable last, so that it is one piece of news.
+        self.carrier(access, false)?;
         Self::hand_over(&self.rt, DOCK, &self.eu, access.link())?;
         ip(&["-n", eu, "link", "set", access.link(), "up"])?;
         self.shape(access, ETHERNET_RATE)?;
         self.add_address(access, attachment)?;
-        self.add_route(access, attachment)
+        self.add_route(access, attachment)?;
+        self.carrier(access, true)
     }
 
     /// Pulls the third access out.
