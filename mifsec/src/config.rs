@@ -12,6 +12,7 @@ mod error;
 mod raw;
 mod secrets;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -262,6 +263,8 @@ pub struct Peer {
     /// Whether IKE_AUTH sets up the IKE SA alone and all Child SAs come after it
     /// (RFC 6023).
     pub childless: bool,
+    /// Which accesses stand in for which, as its children say.
+    pub alternates: Alternates,
     /// `[[peer.child]]`.
     pub children: Vec<Child>,
 }
@@ -390,9 +393,16 @@ pub struct Child {
     pub order: i32,
     /// Indexes into [`Config::accesses`] it may use.
     pub accesses: Vec<usize>,
+    /// Which accesses stand in for which, as said here.
+    pub alternates: Alternates,
     /// Replay window in packets.
     pub replay_window: u32,
 }
+
+/// Which accesses stand in for one, best first, by index into
+/// [`Config::accesses`]. One that is not in here follows the default rule
+/// (protocol 3.9).
+pub type Alternates = BTreeMap<usize, Vec<usize>>;
 
 /// `[limits]`.
 #[derive(Debug, Clone, Copy)]

@@ -17,6 +17,7 @@ pub mod dns;
 mod engine;
 mod error;
 mod event;
+mod fault;
 pub mod keymat;
 pub mod lease;
 pub mod message;
@@ -39,6 +40,7 @@ pub use event::{
     Channel, ChildSa, ChildView, Command, End, Event, IkeSaView, IkeState, MifSession, Nat,
     ProbeKeys, SaRequest, Transmit,
 };
+pub use fault::Fault;
 pub use timer::TimerKind;
 
 /// How long packets are waited for that the peer sent under keys it had before a

@@ -146,6 +146,24 @@ impl<'a> Daemon<'a> {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
+    /// What `mifsec ARGUMENTS` prints.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn text(&self, arguments: &str) -> Result<String> {
+        let output = Command::new(binary()?)
+            .args(arguments.split(' '))
+            .arg("--control")
+            .arg(self.dir.join("control.sock"))
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "`mifsec {arguments}`: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// A list of one of the commands.
     ///
     /// # Errors

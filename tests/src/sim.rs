@@ -10,6 +10,7 @@
 
 pub mod end;
 pub mod link;
+pub mod multi;
 pub mod script;
 pub mod sending;
 pub mod services;

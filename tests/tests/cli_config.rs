@@ -457,6 +457,69 @@ fn what_a_service_says_must_fit_together() {
 }
 
 #[test]
+fn alternates_are_of_interfaces_and_the_same_for_all_children() {
+    let files = Files::new("alternates");
+    let child = "name = \"internet\"";
+    let read = |alternates: &str| {
+        let line = format!("{child}\nalternates = {alternates}");
+        files.load(&LAPTOP.replace(child, &line)).unwrap().peers[0]
+            .alternates
+            .clone()
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(read("\"default\""), []);
+    assert_eq!(read("\"none\""), [(0, vec![]), (1, vec![])]);
+    assert_eq!(read("{ wwan0 = [\"wlan0\"] }"), [(1, vec![0])]);
+    for (alternates, complaint) in [
+        ("\"all\"", "alternates: is \"all\""),
+        (
+            "{ eth9 = [] }",
+            "\"eth9\" is not the interface of any [[access]]",
+        ),
+        (
+            "{ wlan0 = [\"eth9\"] }",
+            "\"eth9\" is not the interface of any [[access]]",
+        ),
+        ("{ wlan0 = [\"wlan0\"] }", "has \"wlan0\" for no use"),
+        (
+            "{ wlan0 = [\"wwan0\", \"wwan0\"] }",
+            "has \"wwan0\" for no use",
+        ),
+        ("{ wlan0 = \"wwan0\" }", "is no list of interfaces"),
+    ] {
+        let line = format!("{child}\nalternates = {alternates}");
+        let error = files.refused(&LAPTOP.replace(child, &line));
+        assert!(error.contains(complaint), "{error}");
+    }
+    let second = r#"
+[[peer.child]]
+name = "office"
+local_ts = ["dynamic"]
+remote_ts = ["10.0.0.0/8"]
+alternates = { wlan0 = [] }
+"#;
+    let line = format!("{child}\nalternates = {{ wlan0 = [\"wwan0\"] }}");
+    let both = LAPTOP.replace(child, &line) + second;
+    assert!(files.refused(&both).contains("differ between the children"));
+    assert!(files.load(&(LAPTOP.to_owned() + second)).is_ok());
+}
+
+#[test]
+fn early_announce_is_part_of_the_extension() {
+    let files = Files::new("early");
+    let early = LAPTOP.replace("psk_file", "early_announce = true\npsk_file");
+    assert!(files.load(&early).unwrap().peers[0].mobility.early_announce);
+    assert!(!files.load(LAPTOP).unwrap().peers[0].mobility.early_announce);
+    let off = early.replace("psk_file", "mif = \"off\"\npsk_file");
+    assert!(
+        files
+            .refused(&off)
+            .contains("is part of IKEv2-MIF, which is off")
+    );
+}
+
+#[test]
 fn what_is_spoken_of_moves_must_fit_together() {
     let files = Files::new("mobility");
     let good = |keys: &str| {

@@ -173,11 +173,13 @@ fn killed_agents_leave_nothing_in_clear() {
 
 #[test]
 fn a_path_that_does_not_flip_is_noticed() {
+    mifsec_tests::covers!("R22", "R23");
     fails("no-flip", "c1", " down: datagrams lost in a planned move");
 }
 
 #[test]
 fn a_peer_that_is_not_told_is_noticed() {
+    mifsec_tests::covers!("R24");
     fails("no-update", "c2", "gateway to end user lost ");
 }
 

@@ -17,6 +17,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mifsec_tests::covers;
 use mifsec_tests::daemon::{Crossed, Daemon, Echo, Watch, patiently};
 use mifsec_tests::lab::sys::Netns;
 use mifsec_tests::lab::topology::{Access, SERVER, Topology};
@@ -118,6 +119,7 @@ fn sent(agent: &Daemon) -> Result<Vec<(String, u64)>> {
 /// the source address says which access is used.
 #[test]
 fn each_access_has_an_inner_address_that_is_the_same_again() {
+    covers!("R12", "R63");
     run("pinned", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[7000])?;
         let mut gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
@@ -186,9 +188,57 @@ fn each_access_has_an_inner_address_that_is_the_same_again() {
     });
 }
 
+/// R33, R34: the access of an inner address dies and another one carries its SA: the
+/// address stays, and whoever uses it need not know.
+#[test]
+fn an_inner_address_whose_access_died_rides_on_the_other() {
+    covers!("R33", "R34");
+    run("pinned, lent", |topology| {
+        let _echo = Echo::start(&topology.srv, SERVER, &[7000])?;
+        let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
+        let eu = Daemon::start(topology, &topology.eu, "eu", CLIENT)?;
+        eu.wait_children(&["net", "net"])?;
+        let leases = eu.leases("gw")?;
+        datagrams(&topology.eu, leases[0], 50)?;
+        let watch = Watch::start(&topology.rt, &["wlan", "ran"], MARK)?;
+        topology.nft("add rule ip lab forward iifname wlan drop")?;
+        let begun = Instant::now();
+        datagrams(&topology.eu, leases[0], 50)?;
+        let took = begun.elapsed();
+        let ran = watch.seen(|c| c.link == "ran" && is_esp(c)).frames;
+        ensure!(ran >= 100, "{ran} on the RAN");
+        let sas = eu.list("sa", "sas")?;
+        let at_home = |link: &str| sas.iter().filter(|sa| sa["path"]["local"] == link).count();
+        ensure!(
+            (at_home("wlan0"), at_home("wwan0")) == (1, 1),
+            "homes are kept: {sas:?}"
+        );
+        ensure!(eu.leases("gw")? == leases, "and so are the addresses");
+        let spi = sas.iter().find(|sa| sa["path"]["local"] == "wlan0");
+        let spi = spi
+            .and_then(|sa| sa["spi_out"].as_str())
+            .context("an SPI")?;
+        let why = eu.json(&format!("explain {spi}"))?;
+        ensure!(
+            why["path"]["access"] == "wwan0" && why["path"]["home"] == false,
+            "{why}"
+        );
+        ensure!(
+            why["sa"]["local"] == serde_json::json!([leases[0].to_string()]),
+            "{why}"
+        );
+        ensure!(watch.readable().is_empty(), "{:?}", watch.readable());
+        Ok(format!(
+            "50 datagrams and their answers {took:.1?} after the WLAN died; {}",
+            why["why"]
+        ))
+    });
+}
+
 /// Two families, and a child that shares an address beside pinned ones.
 #[test]
 fn a_shared_address_comes_before_those_of_the_accesses() {
+    covers!("R12", "R16");
     run("pinned and shared", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[7000])?;
         let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
@@ -266,6 +316,7 @@ fn mptcp_info(stream: &TcpStream) -> Result<(u8, bool)> {
 /// its access; one access dies and the connection goes on.
 #[test]
 fn one_mptcp_connection_uses_both_accesses_and_outlives_one() {
+    covers!("R05", "R60");
     if std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_err() {
         println!("skipped: this kernel has no MPTCP");
         return;

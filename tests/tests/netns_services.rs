@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use mifsec_tests::covers;
 use mifsec_tests::daemon::{Crossed, Daemon, Echo, Watch, patiently};
 use mifsec_tests::lab::sys::Netns;
 use mifsec_tests::lab::topology::{SERVER, Topology};
@@ -176,6 +177,7 @@ fn run(name: &str, work: impl FnOnce(&Topology) -> Result<String>) {
 /// what no rule names leaves as if there were no agent.
 #[test]
 fn video_leaves_in_clear_http_is_protected_and_telnet_goes_nowhere() {
+    covers!("R60", "R61");
     run("services", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[23, 80, 443, 4999, 5004])?;
         let watch = Watch::start(&topology.rt, &["wlan", "ran", "gw"], MARK)?;
@@ -243,9 +245,87 @@ fn video_leaves_in_clear_http_is_protected_and_telnet_goes_nowhere() {
     });
 }
 
+/// What `mifsec explain` says of a flow is what happens to it.
+#[test]
+fn what_is_explained_is_what_happens() {
+    covers!("R61");
+    run("explain", |topology| {
+        let _echo = Echo::start(&topology.srv, SERVER, &[80, 5004])?;
+        let client = format!(
+            r#"{CLIENT}
+            [[peer.child]]
+            name = "video"
+            policy = "bypass"
+            remote_ts = ["10.99.0.0/24[udp/5000-5010]"]
+            [[peer.child]]
+            name = "telnet"
+            policy = "discard"
+            order = -1
+            remote_ts = ["10.99.0.0/24[tcp/23]"]
+            [[peer.child]]
+            name = "http"
+            remote_ts = ["10.99.0.0/24[tcp/80]"]
+            "#
+        );
+        let eu = Daemon::start(topology, &topology.eu, "eu", &client)?;
+        let say = |flow: &str| eu.json(&format!("explain {flow}"));
+        let early = say("tcp 192.168.10.2:40000 10.99.0.2:80")?;
+        ensure!(early["verdict"] == "refused", "{early}");
+        let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
+        eu.wait_children(&["http", "http"])?;
+        let lease = eu.leases("gw")?[0];
+        for (flow, verdict, rules) in [
+            ("udp 192.168.10.2:40000 10.99.0.2:5004", "bypass", 2),
+            ("tcp 192.168.10.2:40000 10.99.0.2:23", "discard", 1),
+            ("tcp 192.168.10.2:40000 10.99.0.2:443", "clear", 3),
+            (&format!("tcp {lease}:40000 10.99.0.2:80"), "protect", 3),
+        ] {
+            let said = say(flow)?;
+            let count = said["rules"].as_array().map_or(0, Vec::len);
+            ensure!(
+                said["verdict"] == verdict && count == rules,
+                "{flow}: {said}"
+            );
+        }
+        let text = eu.text("explain udp 192.168.10.2:40000 10.99.0.2:5004")?;
+        println!("{text}");
+        // The member it names is the one whose counter moves, whatever the port.
+        let mut accesses = std::collections::BTreeSet::new();
+        for port in 41_000..41_012u16 {
+            let said = say(&format!("tcp {lease}:{port} 10.99.0.2:80"))?;
+            let spi = said["sa"]["spi_out"].clone();
+            let count = |mine: bool| -> Result<u64> {
+                let sas = eu.list("sa", "sas")?;
+                let of = sas.iter().filter(|sa| (sa["spi_out"] == spi) == mine);
+                Ok(of.filter_map(|sa| sa["packets_out"].as_u64()).sum())
+            };
+            let before = (count(true)?, count(false)?);
+            let connected = topology.eu.run(move || -> std::io::Result<()> {
+                let kind = socket2::Type::STREAM;
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None)?;
+                socket.bind(&SocketAddr::new(lease, port).into())?;
+                socket.connect_timeout(&at(SERVER, 80).into(), Duration::from_secs(5))?;
+                // No word of its end comes later.
+                socket.set_linger(Some(Duration::ZERO))
+            })?;
+            connected.with_context(|| format!("from port {port}"))?;
+            std::thread::sleep(Duration::from_millis(50));
+            let after = (count(true)?, count(false)?);
+            ensure!(
+                after.0 > before.0 && after.1 == before.1,
+                "{port}: {before:?} {after:?}"
+            );
+            accesses.insert(said["path"]["access"].to_string());
+        }
+        ensure!(accesses.len() == 2, "{accesses:?}");
+        Ok(format!("12 flows on {accesses:?}"))
+    });
+}
+
 /// Before any tunnel stands the protected service is refused and the bypassed one works.
 #[test]
 fn without_a_gateway_the_protected_service_is_refused_and_the_bypassed_one_works() {
+    covers!("R61");
     run("services without gateway", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[80, 5004])?;
         let watch = Watch::start(&topology.rt, &["wlan", "ran"], MARK)?;
@@ -292,6 +372,7 @@ fn without_a_gateway_the_protected_service_is_refused_and_the_bypassed_one_works
 /// R61: the order says which of two that select the same packet decides.
 #[test]
 fn order_decides_between_bypass_and_protect() {
+    covers!("R61");
     run("order", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[5004])?;
         let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
@@ -333,6 +414,7 @@ fn order_decides_between_bypass_and_protect() {
 /// R16, R60: services with selectors of their own, on one gateway and on two at once.
 #[test]
 fn each_service_has_its_child_on_its_gateway() {
+    covers!("R10", "R16", "R60", "R61");
     run("two gateways", |topology| {
         let gw2 = add_gateway(topology)?;
         let _one = Echo::start(&topology.srv, SERVER, &[80, 5060, 7000])?;

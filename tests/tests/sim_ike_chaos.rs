@@ -9,7 +9,8 @@ use std::time::Duration;
 use mifsec::crypto::{Entropy as _, SeededEntropy};
 use mifsec::ids::{ChildId, IfaceId, IfacePair};
 use mifsec::ike::config::{EngineConfig, Lifetime, Mobility};
-use mifsec::ike::{Command, IkeSaView};
+use mifsec::ike::{self, Command, IkeSaView};
+use mifsec_tests::sim::multi::{self, ETH, GATEWAY2};
 use mifsec_tests::sim::setup::{
     self, GATEWAY, GATEWAY_ADDRESS, RAN, RAN_ADDRESS, WLAN, WLAN_ADDRESS, assert_agreement,
     connect, established,
@@ -23,6 +24,8 @@ struct Kind {
     /// Both ends rekey by themselves, and often.
     lifetimes: bool,
     nat: bool,
+    /// Interfaces come, go, and carry others.
+    interfaces: bool,
 }
 
 impl Kind {
@@ -83,9 +86,15 @@ impl Chaos {
         if pair.asleep[who] {
             return;
         }
+        if self.kind.interfaces {
+            self.resolve(pair);
+        }
         let ike = pair.ends[who].established().first().copied();
         let child = self.child(&pair.ends[who]);
         let iface = [WLAN, RAN][usize::from(self.pick(2) == 1)];
+        if self.kind.interfaces && self.pick(2) == 1 {
+            return self.act_on_interfaces(pair, who);
+        }
         let command = match self.pick(20) {
             0..=2 => child.map(|child| Command::RekeyChild { child }),
             3..=5 => ike.map(|ike| Command::RekeyIke { ike }),
@@ -131,17 +140,64 @@ impl Chaos {
         }
     }
 
+    /// Tables, alternates, moves of either end, choices for the other one.
+    fn act_on_interfaces(&mut self, pair: &mut Pair, who: usize) {
+        let Some(ike) = pair.ends[who].established().first().copied() else {
+            return;
+        };
+        let ifaces: &[IfaceId] = [&[WLAN, RAN, ETH][..], &[GATEWAY, GATEWAY2]][who];
+        let iface = ifaces[self.pick(97) as usize % ifaces.len()];
+        let by = ifaces[self.pick(97) as usize % ifaces.len()];
+        let others: &[IfaceId] = [&[GATEWAY, GATEWAY2][..], &[WLAN, RAN, ETH]][who];
+        let other = others[self.pick(97) as usize % others.len()];
+        let otherwise = others[self.pick(97) as usize % others.len()];
+        let command = match self.pick(12) {
+            0..=2 => multi::carry(pair, who, ike::End::Local, iface, by),
+            3 | 4 => multi::carry(pair, who, ike::End::Remote, other, otherwise),
+            5 | 6 => multi::add(pair, who, *ifaces.last().expect("some"), other),
+            7 => multi::delete(pair, who, *ifaces.last().expect("some")),
+            8 => multi::readdress(pair, who, iface, multi::address(who, iface)),
+            9 => Command::SetAlternates {
+                ike,
+                lists: [(
+                    iface,
+                    ifaces.iter().copied().filter(|i| *i != iface).collect(),
+                )]
+                .into(),
+            },
+            10 => multi::table(who, &ifaces[..ifaces.len() - 1]),
+            _ => multi::table(who, ifaces),
+        };
+        pair.command(who, command);
+    }
+
+    /// Both agents know which interfaces the channel runs on.
+    fn resolve(&self, pair: &mut Pair) {
+        for who in [A, B] {
+            let Some(ike) = pair.ends[who].established().first().copied() else {
+                continue;
+            };
+            let view = pair.ends[who].engine.views();
+            let unnamed = |view: &IkeSaView| {
+                let mut pairs = view.children.iter().map(|child| child.pair);
+                pairs.any(|pair| [pair.local, pair.remote].contains(&IfaceId::CHANNEL))
+            };
+            if view.iter().any(unnamed) {
+                let (local, remote) = [(RAN, GATEWAY), (GATEWAY, RAN)][who];
+                pair.command(who, Command::ResolveChannel { ike, local, remote });
+            }
+        }
+    }
+
     /// The user's agent was killed and starts again.
     fn restart(&mut self, pair: &mut Pair) {
         self.restarts += 1;
         let config = self.kind.configure(setup::user());
         let seed = self.seed << 20 | self.restarts << 1;
         pair.ends[A] = End::new(setup::engine(config, seed));
-        let ifaces = vec![
-            setup::record(WLAN, WLAN_ADDRESS),
-            setup::record(RAN, RAN_ADDRESS),
-        ];
-        pair.command(A, Command::SetInterfaces { ifaces });
+        let all = [WLAN, RAN, ETH];
+        let ifaces = if self.kind.interfaces { 3 } else { 2 };
+        pair.command(A, multi::table(A, &all[..ifaces]));
     }
 
     /// What the agent does with `start = "auto"`: there is always an IKE SA, or an
@@ -153,6 +209,9 @@ impl Chaos {
         if pair.ends[A].engine.views().is_empty() {
             self.on = RAN;
             connect(pair);
+        }
+        if self.kind.interfaces {
+            self.resolve(pair);
         }
     }
 }
@@ -194,6 +253,9 @@ fn run(kind: Kind, seed: u64) {
     if kind.nat {
         pair.nat = Some(Nat::new(ip("198.51.100.200")));
     }
+    if kind.interfaces {
+        pair = multi::two(pair);
+    }
     pair.links = [Link {
         loss: 0.08,
         duplicate: 0.08,
@@ -229,8 +291,26 @@ fn run(kind: Kind, seed: u64) {
         }
         pair.run(Duration::from_secs(10));
     }
+    if kind.interfaces {
+        all_home(&mut pair);
+    }
     settle(&mut pair);
     well(&pair, seed);
+}
+
+/// All interfaces are there again, and each agent, who sees that they work, has what
+/// was lent come home.
+fn all_home(pair: &mut Pair) {
+    let all: [&[IfaceId]; 2] = [&[WLAN, RAN, ETH], &[GATEWAY, GATEWAY2]];
+    for who in [A, B] {
+        pair.command(who, multi::table(who, all[who]));
+        pair.run(Duration::from_secs(2));
+        for iface in all[who] {
+            let command = multi::carry(pair, who, ike::End::Local, *iface, *iface);
+            pair.command(who, command);
+        }
+    }
+    pair.run(Duration::from_secs(60));
 }
 
 /// Runs to a moment when nothing is under way: rekeying by lifetime never ends.
@@ -295,6 +375,8 @@ fn well(pair: &Pair, seed: u64) {
     );
     assert!(!a.children.is_empty(), "seed {seed}: traffic can flow");
     assert_agreement(pair);
+    let carriers = [A, B].map(|who| multi::carried(pair, who));
+    assert_eq!(carriers[A], carriers[B], "seed {seed}: the same carriers");
 }
 
 fn storm(kind: Kind, seeds: std::ops::Range<u64>) {
@@ -322,6 +404,7 @@ fn two_of_us_recover_from_anything() {
         mobility: MIF,
         lifetimes: false,
         nat: false,
+        interfaces: false,
     };
     storm(kind, 0..1_000);
 }
@@ -332,6 +415,7 @@ fn two_of_us_recover_while_rekeying_by_themselves_behind_a_nat() {
         mobility: MIF,
         lifetimes: true,
         nat: true,
+        interfaces: false,
     };
     storm(kind, 10_000..10_700);
 }
@@ -342,6 +426,7 @@ fn mobike_peers_recover_from_anything() {
         mobility: MOBIKE,
         lifetimes: false,
         nat: true,
+        interfaces: false,
     };
     storm(kind, 20_000..20_400);
 }
@@ -352,6 +437,21 @@ fn plain_peers_recover_from_anything() {
         mobility: NEITHER,
         lifetimes: true,
         nat: false,
+        interfaces: false,
     };
     storm(kind, 30_000..30_200);
+}
+
+#[test]
+fn two_of_us_recover_while_interfaces_come_and_go_and_carry_others() {
+    mifsec_tests::covers!("R30", "R33", "R47", "R55");
+    for (lifetimes, seeds) in [(false, 40_000..40_600), (true, 50_000..50_400)] {
+        let kind = Kind {
+            mobility: MIF,
+            lifetimes,
+            nat: false,
+            interfaces: true,
+        };
+        storm(kind, seeds);
+    }
 }

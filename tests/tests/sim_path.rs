@@ -12,6 +12,8 @@ mod carry;
 mod changes;
 #[path = "sim_path/rehome.rs"]
 mod rehome;
+#[path = "sim_path/sabotage.rs"]
+mod sabotage;
 #[path = "sim_path/world.rs"]
 mod world;
 

@@ -297,6 +297,15 @@ impl Accesses {
             .map(|l| l.id)
     }
 
+    /// What we announce of the `index`th `[[access]]`.
+    pub(super) fn ifaces_of(&self, index: usize) -> impl Iterator<Item = IfaceId> {
+        let of = self
+            .ifaces
+            .iter()
+            .filter(move |iface| iface.access == index);
+        of.map(|iface| iface.id)
+    }
+
     /// The device a message from `address` leaves by, if the sender did not say.
     pub(super) fn out_of(&self, ifindex: u32, address: IpAddr) -> u32 {
         let found = self.local.values().find(|l| l.addresses.contains(&address));

@@ -54,3 +54,54 @@ fn any(like: IpNet) -> IpNet {
         IpNet::V6(_) => Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::tests::{LAPTOP, config};
+    use super::*;
+
+    #[test]
+    fn rules_follow_the_order_of_the_spd() {
+        let text = format!(
+            r#"{LAPTOP}
+            [[peer.child]]
+            name = "video"
+            policy = "bypass"
+            remote_ts = ["0.0.0.0/0[udp/5000-5010]"]
+            [[peer.child]]
+            name = "telnet"
+            policy = "discard"
+            order = -1
+            remote_ts = ["0.0.0.0/0[tcp/23]"]
+            "#
+        );
+        let config = config(&text, "guard");
+        let lines = |established: &BTreeSet<&str>, config: &Config| -> Vec<_> {
+            rules(config, established)
+                .into_iter()
+                .filter(|r| r.direction == Direction::Out)
+                .map(|r| (r.action, r.remote.to_string(), r.protocol, r.remote_ports))
+                .collect()
+        };
+        use SpdAction::{Bypass, Discard, ProtectTunnel};
+        let whole = || "0.0.0.0/0".to_owned();
+        let all = lines(&BTreeSet::new(), &config);
+        assert_eq!(
+            all,
+            [
+                (Discard, whole(), 6, 23..=23),
+                (ProtectTunnel, "10.0.0.0/8".into(), 0, 0..=u16::MAX),
+                (Bypass, whole(), 17, 5000..=5010),
+                (ProtectTunnel, whole(), 0, 0..=u16::MAX),
+            ]
+        );
+        let mut open = config;
+        open.agent.lockdown = false;
+        assert_eq!(
+            lines(&BTreeSet::new(), &open).len(),
+            2,
+            "discard and bypass stay"
+        );
+        assert_eq!(lines(&BTreeSet::from(["gw"]), &open), all);
+    }
+}

@@ -534,6 +534,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_peer_that_waits_for_a_packet_is_routed_from_an_address_that_is_nobodys() {
+        let text = LAPTOP.replace("addresses", "start = \"trap\"\naddresses");
+        let config = config(&text, "trap");
+        let dummy: IpAddr = "192.0.0.8".parse().unwrap();
+        let over_tun = |leases: &[(usize, Vec<IpAddr>)], source| {
+            let wanted = wanted_for(&config, leases, true);
+            assert_eq!(wanted.leases, BTreeSet::from([source]));
+            let tun: Vec<_> = wanted.routes.iter().filter(|r| r.interface == 7).collect();
+            assert!(tun.iter().all(|r| r.source == Some(source)), "{tun:?}");
+            tun.len()
+        };
+        assert_eq!(over_tun(&[], dummy), 2);
+        let lease: IpAddr = "10.66.0.7".parse().unwrap();
+        assert_eq!(over_tun(&[(0, vec![lease])], lease), 2);
+    }
+
+    #[test]
     fn with_a_lease_they_go_over_the_tun_and_stay_refused_behind_it() {
         let config = config(LAPTOP, "leased");
         let lease: IpAddr = "10.66.0.7".parse().unwrap();
@@ -586,5 +603,97 @@ pub(super) mod tests {
             priority(4501) < priority(4500),
             "an unreachable route ignores the device"
         );
+    }
+
+    const SERVICES: &str = r#"
+        [[peer.child]]
+        name = "video"
+        policy = "bypass"
+        remote_ts = ["0.0.0.0/0[udp/5000-5010]"]
+        [[peer.child]]
+        name = "telnet"
+        policy = "discard"
+        order = -1
+        remote_ts = ["0.0.0.0/0[tcp/23]"]
+    "#;
+
+    #[test]
+    fn where_order_decides_each_selector_has_a_rule_in_that_order() {
+        let config = config(&format!("{LAPTOP}{SERVICES}"), "ordered");
+        let wanted = wanted_for(&config, &[], true);
+        let mut rules: Vec<&Rule> = wanted
+            .rules
+            .iter()
+            .filter(|r| (4450..4499).contains(&r.priority))
+            .collect();
+        rules.sort_by_key(|r| r.priority);
+        let lines: Vec<_> = rules
+            .iter()
+            .map(|r| {
+                (
+                    r.to.map(|t| t.to_string()),
+                    r.protocol,
+                    r.remote_ports,
+                    r.table,
+                )
+            })
+            .collect();
+        let any = (0, u16::MAX);
+        let ten = Some("10.0.0.0/8".to_owned());
+        assert_eq!(
+            lines,
+            [
+                (None, 6, (23, 23), None),
+                (ten, 0, any, Some(4601)),
+                (None, 17, (5000, 5010), Some(MAIN)),
+                (None, 0, any, Some(4603)),
+            ],
+            "discard by order, then the longer prefix, then ports before none"
+        );
+        // Each protected one is refused until there is a lease, and again behind it.
+        for table in [4601, 4603, 4500] {
+            let mut refused = wanted.routes.iter().filter(|r| r.table == table);
+            assert!(refused.all(|r| r.kind == RouteKind::Unreachable), "{table}");
+        }
+        let lease: IpAddr = "10.66.0.7".parse().unwrap();
+        let wanted = wanted_for(&config, &[(0, vec![lease])], true);
+        let mut over_tun = wanted.routes.iter().filter(|r| r.interface == 7);
+        assert!(over_tun.all(|r| r.source == Some(lease)));
+        // All of it is in what is compared and cleared.
+        let numbers = Numbers::new(4500, crate::agent::spd::rules(&config));
+        let tables = numbers.tables(config.accesses.len());
+        assert!(wanted.routes.iter().all(|r| tables.contains(&r.table)));
+        assert!(
+            wanted
+                .rules
+                .iter()
+                .all(|r| numbers.rules().contains(&r.priority))
+        );
+    }
+
+    #[test]
+    fn a_pinned_child_sends_from_the_address_of_the_best_access_that_is_up() {
+        let text = LAPTOP.replace("name = \"all\"", "name = \"all\"\nlayout = \"pinned\"");
+        let config = config(&text, "pinned-routes");
+        let leases = ["10.66.0.7", "10.66.0.9"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let source = |state: &State| {
+            let mut accesses = Accesses::new(&config.accesses);
+            accesses.update(state, Instant::now());
+            let devices = Devices {
+                tun: 7,
+                anchor: 8,
+                anchor_routes: Vec::new(),
+            };
+            let leases = [(0, leases.to_vec())];
+            let numbers = Numbers::new(4500, 0);
+            let wanted = wanted(&config, numbers, &devices, &accesses, &leases, state, true);
+            assert_eq!(wanted.leases.len(), 2, "the TUN holds both");
+            let mut over_tun = wanted.routes.iter().filter(|r| r.interface == 7);
+            over_tun.next().unwrap().source
+        };
+        assert_eq!(source(&state()), Some(leases[0]), "wlan0 comes first");
+        let mut without = state();
+        without.links[0].up = false;
+        assert_eq!(source(&without), Some(leases[1]), "only wwan0 is up");
     }
 }

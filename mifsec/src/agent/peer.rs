@@ -142,6 +142,7 @@ impl Agent {
                     standbys: Vec::new(),
                 };
                 self.established(ike, established, mif, nat_local, now);
+                self.tell_alternates(ike, now);
             }
             ike::Event::PeerInterfaces { ike, ifaces } => {
                 if let Some(peer) = self.peers.get_mut(&ike) {
@@ -303,6 +304,9 @@ impl Agent {
             ],
         );
         self.totals.ike_created += 1;
+        if peer.initiator {
+            self.check_leases(peer.config, &peer.leases);
+        }
         let initiator = peer.initiator;
         self.keep_deleted(&mut peer);
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;

@@ -8,6 +8,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use serde_json::json;
+
 use crate::config::{Child, Layout, Peer, Policy};
 use crate::ids::{IfacePair, IkeId};
 use crate::ike::Command;
@@ -58,12 +60,37 @@ pub(super) fn of_access(peer: &Peer, leases: &[IpAddr], access: usize) -> Vec<Ip
     })
 }
 
+/// Accesses that lack an inner address because the gateway leased fewer than asked.
+pub(super) fn without(peer: &Peer, leases: &[IpAddr]) -> Vec<usize> {
+    let wanted = usize::from(peer.request_v4) + usize::from(peer.request_v6);
+    let lacks = |access: &usize| of_access(peer, leases, *access).len() < wanted;
+    accesses(peer).into_iter().filter(lacks).collect()
+}
+
 /// The inner addresses children of layout `bundle` share.
 pub(super) fn of_bundle(leases: &[IpAddr]) -> Vec<IpAddr> {
     at(leases, 0)
 }
 
 impl Agent {
+    /// Says which accesses an established peer left without inner address.
+    pub(super) fn check_leases(&mut self, config: usize, leases: &[IpAddr]) {
+        let peer = &self.config.peers[config];
+        let names: Vec<&str> = without(peer, leases)
+            .iter()
+            .filter_map(|access| self.config.accesses.get(*access))
+            .map(|access| access.interface.as_str())
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        let names = names.join(", ");
+        let reason = format!("the gateway leased too few inner addresses: none for {names}");
+        let name = peer.name.clone();
+        tracing::warn!(peer = name, accesses = names, "too few inner addresses");
+        self.tell("alert", &[("peer", json!(name)), ("reason", json!(reason))]);
+    }
+
     /// Whether a child may have a Child SA of its own on this path: of a bundle on
     /// every path, of a pinned child one for each access that has an inner address.
     pub(super) fn wants_member(
@@ -128,5 +155,50 @@ impl Agent {
         }
         let access = self.accesses.iface(pair.local)?.access;
         Some(of_access(settings, &peer.leases, usize::from(access.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::tests::{LAPTOP, config};
+    use super::*;
+
+    fn ips(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_access_has_the_address_of_its_place_of_each_family() {
+        let text = LAPTOP.replace("name = \"all\"", "name = \"all\"\nlayout = \"pinned\"");
+        let pinned = config(&text, "pinned");
+        let peer = &pinned.peers[0];
+        assert_eq!(count(peer), 2);
+        let leases = ips(&["10.66.0.7", "10.66.0.9", "fd66::7", "fd66::9"]);
+        assert_eq!(of_access(peer, &leases, 0), ips(&["10.66.0.7", "fd66::7"]));
+        assert_eq!(of_access(peer, &leases, 1), ips(&["10.66.0.9", "fd66::9"]));
+        // The gateway had one of each family less to give.
+        let fewer = ips(&["10.66.0.7", "fd66::7"]);
+        assert_eq!(of_access(peer, &fewer, 1), ips(&[]));
+        assert_eq!(without(peer, &fewer), [1]);
+        assert_eq!(without(peer, &leases), [0; 0]);
+    }
+
+    #[test]
+    fn a_child_that_shares_its_address_has_the_first() {
+        let text = LAPTOP.replace(
+            "name = \"all\"",
+            "name = \"one\"\nlayout = \"pinned\"\naccesses = [\"wwan0\"]\nremote_ts = [\"192.0.2.0/24\"]\n\
+             [[peer.child]]\nname = \"all\"",
+        );
+        let both = config(&text, "pinned-shared");
+        let peer = &both.peers[0];
+        assert_eq!(count(peer), 2, "wwan0 alone is pinned");
+        let leases = ips(&["10.66.0.7", "10.66.0.9"]);
+        assert_eq!(of_bundle(&leases), ips(&["10.66.0.7"]));
+        assert_eq!(of_access(peer, &leases, 1), ips(&["10.66.0.9"]));
+        assert_eq!(of_access(peer, &leases, 0), ips(&[]));
+        let plain = config(LAPTOP, "not-pinned");
+        assert_eq!(count(&plain.peers[0]), 1);
+        assert!(any(peer) && !any(&plain.peers[0]));
     }
 }

@@ -169,3 +169,33 @@ fn width(selector: &Selector) -> u128 {
         _ => u128::MAX,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(first: &str, last: &str, protocol: u8, port: Option<u16>) -> Selector {
+        Selector {
+            addresses: first.parse().unwrap()..=last.parse().unwrap(),
+            protocol,
+            ports: port.map_or(0..=u16::MAX, |p| p..=p),
+        }
+    }
+
+    #[test]
+    fn negotiated_selectors_rank_as_configured_ones_are_sorted() {
+        let lease = [selector("10.66.0.7", "10.66.0.7", 0, None)];
+        let net = |protocol, port| [selector("10.0.0.0", "10.255.255.255", protocol, port)];
+        let all = [selector("0.0.0.0", "255.255.255.255", 0, None)];
+        let web = rank(0, &lease, &net(6, Some(80)));
+        let tcp = rank(0, &lease, &net(6, None));
+        let ten = rank(0, &lease, &net(0, None));
+        let rest = rank(0, &lease, &all);
+        assert!(web < tcp && tcp < ten && ten < rest);
+        assert!(rank(-1, &lease, &all) < web, "order comes first");
+        // What a gateway has for one lease: the service before the rest.
+        let service = rank(0, &net(6, Some(80)), &lease);
+        assert!(service < rank(0, &net(0, None), &lease));
+        assert!(rank(0, &net(0, None), &lease) < rank(0, &all, &lease));
+    }
+}

@@ -1,6 +1,8 @@
 //! Where else the IKE channel could run: the engine is told of every pair that
-//! works, and says which of them answered what the channel did not.
+//! works, and says which of them answered what the channel did not. And who stands in
+//! for whom, where that is configured.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::ids::IkeId;
@@ -24,6 +26,28 @@ impl Agent {
                 let command = Command::SetStandby { ike, pairs };
                 self.ike.handle_command(command, now);
             }
+        }
+    }
+
+    /// Tells a peer which of our interfaces stand in for which, if that is configured.
+    pub(super) fn tell_alternates(&mut self, ike: IkeId, now: Instant) {
+        let Some(peer) = self.peers.get(&ike).filter(|peer| peer.mif) else {
+            return;
+        };
+        let config = self.config.peers.get(peer.config);
+        let mut lists = BTreeMap::new();
+        for (access, others) in config.iter().flat_map(|config| &config.alternates) {
+            let list: Vec<_> = others
+                .iter()
+                .flat_map(|other| self.accesses.ifaces_of(*other))
+                .collect();
+            for iface in self.accesses.ifaces_of(*access) {
+                lists.insert(iface, list.clone());
+            }
+        }
+        if !lists.is_empty() {
+            let command = Command::SetAlternates { ike, lists };
+            self.ike.handle_command(command, now);
         }
     }
 
@@ -53,12 +77,12 @@ impl Agent {
         pairs.into_iter().map(|(_, channel)| channel).collect()
     }
 
-    /// Another pair answered. The initiator moves there if the channel's path is not
-    /// up; a responder waits to be told.
+    /// Another pair answered what the channel did not, however that path looks: one
+    /// without data is not watched. The initiator moves there; a responder waits to be
+    /// told.
     pub(super) fn channel_answered(&mut self, ike: IkeId, channel: ike::Channel, now: Instant) {
         let views = self.path.views();
-        let works = views.iter().any(|v| v.ike == ike && v.channel && v.up);
-        let Some(peer) = self.peers.get_mut(&ike).filter(|p| p.initiator && !works) else {
+        let Some(peer) = self.peers.get_mut(&ike).filter(|peer| peer.initiator) else {
             return;
         };
         tracing::info!(ike = ike.0, from = %peer.channel.local, to = %channel.local, "the IKE channel answers elsewhere");

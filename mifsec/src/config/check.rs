@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod alternates;
 mod auth;
 mod mobility;
 mod peer;

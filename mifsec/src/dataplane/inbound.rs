@@ -245,6 +245,9 @@ impl Inbound {
         tos: u8,
         outside: &Outside<'_>,
     ) {
+        if outside.compiled.snapshot.misplaced(entry.path, arrival) {
+            return;
+        }
         let counters = outside.counters;
         work.results.clear();
         entry.sa.open_run(bytes, &work.run, &mut work.results);

@@ -96,6 +96,25 @@ pub struct Snapshot {
     pub arrivals: HashMap<Arrival, PathIndex>,
     /// Kernel indexes of the accesses; what arrives elsewhere is dropped.
     pub accesses: HashSet<u32>,
+    /// A deliberate fault: what comes in on another path than its SA's is dropped.
+    #[cfg(feature = "testing")]
+    pub match_outer: bool,
+}
+
+impl Snapshot {
+    /// Whether the fault above drops it.
+    #[cfg(feature = "testing")]
+    pub(super) fn misplaced(&self, path: PathIndex, arrival: Arrival) -> bool {
+        let known = self.arrivals.get(&arrival);
+        self.match_outer && known.is_some_and(|known| *known != path)
+    }
+
+    /// Inbound packets are found by their SPI alone.
+    #[cfg(not(feature = "testing"))]
+    #[expect(clippy::unused_self, reason = "it looks with the feature")]
+    pub(super) const fn misplaced(&self, _: PathIndex, _: Arrival) -> bool {
+        false
+    }
 }
 
 /// What a bundle without members is said to carry, for the MSS of what may come:

@@ -165,6 +165,7 @@ mod tests {
 
     #[test]
     fn supported_matches_the_golden_bytes() {
+        covers!("R29");
         let supported = Supported {
             max_ifaces: 8,
             max_alternates: 4,

@@ -201,6 +201,14 @@ impl Task {
         }
     }
 
+    /// The address of ours that a move leaves.
+    pub(super) fn left(&self) -> Option<std::net::IpAddr> {
+        match self {
+            Self::Update(update) => update.left(),
+            _ => None,
+        }
+    }
+
     /// Whether `self` has to wait for the response of `other`: what concerns one
     /// interface is asked one after the other (protocol 3.11).
     fn waits_for(&self, other: &Self) -> bool {

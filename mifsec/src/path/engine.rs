@@ -38,6 +38,9 @@ pub struct Engine {
     free: VecDeque<(Instant, PathIndex)>,
     out: Output,
     last_now: Option<Instant>,
+    /// A deliberate fault: of an interface that is carried one path alone moves.
+    #[cfg(feature = "testing")]
+    pub one_path_moves: bool,
 }
 
 struct Peer {
@@ -108,6 +111,8 @@ impl Engine {
             free: VecDeque::new(),
             out: Output::new(entropy),
             last_now: None,
+            #[cfg(feature = "testing")]
+            one_path_moves: false,
         }
     }
 

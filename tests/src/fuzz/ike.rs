@@ -8,7 +8,8 @@ use mifsec::ike::message::{
     self, Body, HEADER_LEN, Header, MAX_PAYLOADS, OpenError, Payload, PayloadType,
 };
 use mifsec::ike::mif::{
-    AddressPolicy, Interfaces, MAX_RECORDS, OuterAddrs, Supported, UpdateAddrs,
+    AddInterface, AddressPolicy, Alternates, DeleteInterface, DerivedSas, Interfaces,
+    MAX_ALTERNATES, MAX_RECORDS, OuterAddrs, Supported, UpdateAddrs,
 };
 use mifsec::ike::peer::Identity;
 use mifsec::ike::redirect::Gateway;
@@ -86,7 +87,7 @@ pub fn mif_notifies(data: &[u8]) {
         ..AddressPolicy::default()
     };
     let data = input.rest();
-    match which % 4 {
+    match which % 8 {
         0 => {
             if let Ok(read) = Supported::decode(data) {
                 let again = Supported::decode(&read.notify().data).expect("our own notify");
@@ -114,6 +115,34 @@ pub fn mif_notifies(data: &[u8]) {
                 let written = read.notify();
                 let again = OuterAddrs::decode(&written.data, &policy, from_initiator);
                 assert_eq!(again, Ok(read));
+            }
+        }
+        4 => {
+            if let Ok(read) = Alternates::decode(data) {
+                let kept = read.list.as_deref().unwrap_or_default();
+                assert!(kept.len() <= usize::from(MAX_ALTERNATES));
+                let again = Alternates::decode(&read.notify(MAX_ALTERNATES).data);
+                assert_eq!(again, Ok(read));
+            }
+        }
+        5 => {
+            if let Ok(read) = AddInterface::decode(data, Some(&policy)) {
+                let written = read.notify();
+                assert!(written.data.len() <= data.len());
+                let again = AddInterface::decode(&written.data, Some(&policy));
+                assert_eq!(again, Ok(read));
+            }
+        }
+        6 => {
+            let most = usize::from(which);
+            if let Ok(read) = DerivedSas::decode(data, most) {
+                assert!(read.entries.len() <= most);
+                assert_eq!(DerivedSas::decode(&read.notify().data, most), Ok(read));
+            }
+        }
+        7 => {
+            if let Ok(read) = DeleteInterface::decode(data) {
+                assert_eq!(DeleteInterface::decode(&read.notify().data), Ok(read));
             }
         }
         _ => {

@@ -7,8 +7,11 @@ use std::net::IpAddr;
 use mifsec::crypto::SignatureAlgorithm;
 use mifsec::ids::{IfaceId, Spi};
 use mifsec::ike::Command;
+use mifsec::ike::message::Ke;
 use mifsec::ike::mif::{
-    Interfaces, Maddr, OuterAddrs, OuterFlags, Supported, UpdateAddrs, UpdateFlags,
+    AddFlags, AddInterface, AddMode, Alternates, DeleteFlags, DeleteInterface, DerivedFlags,
+    DerivedSa, DerivedSas, Interfaces, Maddr, NONCE_LEN, OuterAddrs, OuterFlags, Supported,
+    UpdateAddrs, UpdateFlags,
 };
 
 use super::certificate::der;
@@ -108,7 +111,51 @@ fn notifies(seeds: &mut Vec<Seed>) {
         old: address("192.0.2.3"),
         new: address("198.51.100.4"),
     };
+    let alternates = Alternates {
+        epoch: 4,
+        iface: WLAN,
+        list: Some(vec![RAN, IfaceId(3)]),
+    };
+    let add = AddInterface {
+        txn: 8,
+        flags: AddFlags::BUNDLE,
+        iface: IfaceId(3),
+        mode: AddMode::TUNNEL,
+        inner: vec![address("10.66.0.9"), address("fd66::9")],
+        outer: address("192.0.2.140"),
+        destination: Some(address("203.0.113.2")),
+        from: Some(vec![WLAN, RAN, IfaceId(4)]),
+        nonce: vec![7; NONCE_LEN],
+        ke: Some(Ke {
+            group: 31,
+            data: vec![9; 32],
+        }),
+    };
+    let derived = |index, flags, spi| DerivedSa {
+        index,
+        flags,
+        template_init: Spi(0x0102_0304),
+        template_resp: Spi(0x0506_0708),
+        new_init: Spi(spi),
+        new_resp: Spi(0),
+    };
+    let list = DerivedSas {
+        txn: 8,
+        entries: vec![
+            derived(0, DerivedFlags::default(), 0x1122_3344),
+            derived(1, DerivedFlags::SKIPPED_EXISTS, 0),
+        ],
+    };
+    let delete = DeleteInterface {
+        txn: 9,
+        flags: DeleteFlags::OUTER.with(DeleteFlags::MOVE_TO_ALTERNATE_FIRST),
+        iface: WLAN,
+    };
     let all = [
+        (4, "alternates", alternates.notify(4)),
+        (5, "add-interface", add.notify()),
+        (0x0e, "derived-sas", list.notify()),
+        (7, "delete-interface", delete.notify()),
         (0, "supported", Supported::ours(Spi(0x0a0b_0c0d)).notify()),
         (1, "interfaces", table.notify()),
         (2, "outer-addrs", outer.notify()),
@@ -251,6 +298,22 @@ fn sessions(seeds: &mut Vec<Seed>) {
         "commands",
         &[
             1, 6, 0, 6, 2, 9, 5, 9, 9, 0x86, 2, 5, 1, 0, 6, 3, 5, 4, 0, 6, 1, 0,
+        ],
+    );
+    // Tables of both ends, an interface added, carried, chosen by the peer, deleted.
+    add(
+        "interfaces",
+        &[
+            1, 6, 0x40, 0, 0x88, 0x40, 0, 5, 0, 200, 6, 0x48, 2, 5, 0, 100, 6, 0x42, 2, 0x88, 0x43,
+            0x40, 5, 0, 100, 6, 0x44, 2, 5, 0, 200,
+        ],
+    );
+    // Both derive for one path, while the IKE SA is rekeyed; alternates.
+    add(
+        "interfaces-collide",
+        &[
+            1, 6, 0x40, 0, 0x88, 0x40, 0, 5, 0, 200, 6, 6, 6, 0x48, 0x12, 0x88, 0x48, 0x21, 6,
+            0x45, 0, 5, 0, 200,
         ],
     );
     // MIF_UPDATE_ADDRS with data of its own.

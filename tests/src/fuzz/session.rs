@@ -4,16 +4,17 @@
 
 use std::time::Duration;
 
-use mifsec::ids::{Arrival, ChildId, IfacePair, Spi};
-use mifsec::ike::Command;
+use mifsec::ids::{Arrival, ChildId, IfaceId, IfacePair, Spi};
 use mifsec::ike::message::{
     Attribute, AttributeType, Auth, AuthMethod, Config, ConfigType, Delete, ExchangeType, Fragment,
     Header, Id, IdType, Ke, Notify, NotifyType, Payload, PayloadType,
 };
 use mifsec::ike::proposal::{EspProposal, IkeProposal, offer_esp, offer_ike};
 use mifsec::ike::selector::{TrafficSelector, to_entries};
+use mifsec::ike::{Command, End};
 
 use super::input::Input;
+use crate::sim::multi::{self, ETH, GATEWAY2};
 use crate::sim::setup::{self, GATEWAY, RAN, RAN_ADDRESS, WLAN, WLAN_ADDRESS};
 use crate::sim::{A, B, Pair, ip};
 
@@ -160,6 +161,9 @@ fn exchange(number: u8) -> ExchangeType {
 fn command(pair: &mut Pair, who: usize, input: &mut Input<'_>) -> Option<Command> {
     let ike = *pair.ends[who].established().first()?;
     let which = input.u8();
+    if which & 0x40 != 0 && pair.ends[who].established().len() == 1 {
+        return Some(on_interfaces(pair, who, which & 0xf, input.u8()));
+    }
     let (iface, address) = if which & 0x80 == 0 {
         (WLAN, WLAN_ADDRESS)
     } else {
@@ -205,6 +209,37 @@ fn command(pair: &mut Pair, who: usize, input: &mut Input<'_>) -> Option<Command
             },
         },
     })
+}
+
+/// Tables, alternates, interfaces added, deleted and carried.
+fn on_interfaces(pair: &Pair, who: usize, what: u8, which: u8) -> Command {
+    let own: &[IfaceId] = [&[WLAN, RAN, ETH][..], &[GATEWAY, GATEWAY2]][who];
+    let others: &[IfaceId] = [&[GATEWAY, GATEWAY2][..], &[WLAN, RAN, ETH]][who];
+    let nth = |of: &[IfaceId], n: u8| of[usize::from(n) % of.len()];
+    let (iface, by) = (nth(own, which), nth(own, which >> 2));
+    let (other, otherwise) = (nth(others, which >> 4), nth(others, which >> 6));
+    match what {
+        0 => multi::table(who, own),
+        1 => multi::table(who, &own[..own.len() - 1]),
+        2 => multi::carry(pair, who, End::Local, iface, by),
+        3 => multi::carry(pair, who, End::Remote, other, otherwise),
+        4 => multi::delete(pair, who, iface),
+        5 => Command::SetAlternates {
+            ike: multi::ike(pair, who),
+            lists: [(iface, own.iter().copied().filter(|i| *i != iface).collect())].into(),
+        },
+        6 => multi::readdress(pair, who, iface, multi::address(who, iface)),
+        _ => {
+            let mut command = multi::add(pair, who, iface, other);
+            if let Command::AddInterface {
+                bundle, lease, pfs, ..
+            } = &mut command
+            {
+                (*bundle, *lease, *pfs) = (what & 1 == 0, what & 2 == 0, what & 4 == 0);
+            }
+            command
+        }
+    }
 }
 
 fn nth_child(pair: &Pair, who: usize, n: u8) -> Option<ChildId> {

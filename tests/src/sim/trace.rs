@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use mifsec::ike::Engine;
-use mifsec::ike::message::{Delete, ExchangeType, Header, Payload, PayloadType};
+use mifsec::ike::message::{Delete, ExchangeType, Header, NotifyType, Payload, PayloadType};
+use mifsec::ike::mif::{error, status};
 
 /// Lines kept: the last ones matter.
 const LINES: usize = 400;
@@ -109,7 +110,7 @@ fn name(payload: &Payload) -> String {
     match payload {
         Payload::Notify(notify) => match notify.esp_spi() {
             Some(spi) => format!("N({} {spi})", notify.kind),
-            None => format!("N({})", notify.kind),
+            None => format!("N({})", mif(notify.kind)),
         },
         Payload::Delete(Delete::Esp(spis)) => {
             let spis: Vec<_> = spis.iter().map(ToString::to_string).collect();
@@ -119,3 +120,30 @@ fn name(payload: &Payload) -> String {
         other => other.kind().to_string(),
     }
 }
+
+/// The extension's notifies by name.
+fn mif(kind: NotifyType) -> String {
+    let named = MIF.iter().find(|(known, _)| *known == kind);
+    named.map_or_else(|| kind.to_string(), |(_, name)| (*name).into())
+}
+
+const MIF: &[(NotifyType, &str)] = &[
+    (status::MIF_SUPPORTED, "MIF_SUPPORTED"),
+    (status::MIF_INTERFACES, "MIF_INTERFACES"),
+    (status::MIF_OUTER_ADDRS, "MIF_OUTER_ADDRS"),
+    (status::MIF_UPDATE_ADDRS, "MIF_UPDATE_ADDRS"),
+    (status::MIF_ALTERNATES, "MIF_ALTERNATES"),
+    (status::MIF_ADD_INTERFACE, "MIF_ADD_INTERFACE"),
+    (status::MIF_DERIVED_SAS, "MIF_DERIVED_SAS"),
+    (status::MIF_DELETE_INTERFACE, "MIF_DELETE_INTERFACE"),
+    (error::MIF_UNSUPPORTED, "MIF_UNSUPPORTED"),
+    (error::MIF_UNKNOWN_INTERFACE, "MIF_UNKNOWN_INTERFACE"),
+    (error::MIF_ADDRESS_REJECTED, "MIF_ADDRESS_REJECTED"),
+    (error::MIF_SELECTOR_EXISTS, "MIF_SELECTOR_EXISTS"),
+    (error::MIF_DERIVATION_MISMATCH, "MIF_DERIVATION_MISMATCH"),
+    (error::MIF_SPI_COLLISION, "MIF_SPI_COLLISION"),
+    (error::MIF_LIMIT_EXCEEDED, "MIF_LIMIT_EXCEEDED"),
+    (error::MIF_STALE_TXN, "MIF_STALE_TXN"),
+    (error::MIF_PATH_UNVALIDATED, "MIF_PATH_UNVALIDATED"),
+    (error::MIF_MODE_MISMATCH, "MIF_MODE_MISMATCH"),
+];

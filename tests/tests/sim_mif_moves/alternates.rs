@@ -38,6 +38,7 @@ fn say(pair: &mut Pair, who: usize, lists: &[(IfaceId, &[IfaceId])]) {
 
 #[test]
 fn a_list_is_told_once_and_counts_at_both_ends_until_it_is_taken_back() {
+    mifsec_tests::covers!("R33", "R36", "R38");
     let mut pair = tables(setup::user(), setup::gateway(), 1);
     assert_eq!(
         alternates(&pair, A, WLAN),
@@ -142,6 +143,7 @@ fn drawn(random: &mut SeededEntropy) -> Vec<InterfaceRecord> {
 
 #[test]
 fn the_default_rule_comes_to_the_same_at_both_ends_whatever_the_table() {
+    mifsec_tests::covers!("R39", "R79", "R80");
     let mut random = SeededEntropy::new(7);
     let mut pair = setup::established(setup::user(), setup::gateway(), 4);
     let mut compared = 0;
@@ -177,6 +179,7 @@ fn what_did_not_fit_the_announcement_is_no_alternate_at_either_end() {
 
 #[test]
 fn either_end_chooses_an_alternate_of_the_other() {
+    mifsec_tests::covers!("R33", "R35", "R80");
     for (who, iface, by) in [(B, WLAN, RAN), (A, GATEWAY, SPARE)] {
         let mut pair = members(6);
         let (before, since) = (identity(&pair), pair.log.len());
@@ -196,6 +199,7 @@ fn either_end_chooses_an_alternate_of_the_other() {
 
 #[test]
 fn a_choice_that_is_no_alternate_is_refused_and_undone() {
+    mifsec_tests::covers!("R36", "R38");
     let mut pair = members(7);
     say(&mut pair, A, &[(WLAN, &[ETH])]);
     pair.run(SECOND);

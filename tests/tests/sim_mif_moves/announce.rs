@@ -36,6 +36,7 @@ fn heard(pair: &Pair, who: usize) -> Vec<Vec<InterfaceRecord>> {
 
 #[test]
 fn the_end_user_tells_its_interfaces_after_ike_auth_and_with_early_announce_within() {
+    mifsec_tests::covers!("R15", "R21", "R51");
     for early in [false, true] {
         let mut user = setup::user();
         user.peers[0].mobility.early_announce = early;
@@ -114,6 +115,7 @@ fn the_address_list_of_mobike_says_what_the_table_says() {
 
 #[test]
 fn an_interface_is_known_before_it_has_an_address_and_makes_no_sa_when_it_gets_one() {
+    mifsec_tests::covers!("R40", "R52");
     for who in [A, B] {
         let mut pair = setup::established(setup::user(), setup::gateway(), 5);
         let installs = [A, B].map(|who| pair.ends[who].installs);
@@ -143,6 +145,7 @@ fn an_interface_is_known_before_it_has_an_address_and_makes_no_sa_when_it_gets_o
 
 #[test]
 fn a_gateway_that_announces_a_further_interface_changes_nothing_by_it() {
+    mifsec_tests::covers!("R13", "R41", "R52");
     let mut pair = setup::established(setup::user(), setup::gateway(), 6);
     let (before, since) = (identity(&pair), pair.log.len());
     let ifaces = gateways();

@@ -31,6 +31,7 @@ fn answered(pair: &Pair, who: usize) -> Vec<Channel> {
 
 #[test]
 fn a_request_that_stays_unanswered_goes_out_on_the_next_pair_and_moves_nothing() {
+    mifsec_tests::covers!("R81");
     let mut pair = members(1);
     let ike = pair.a().ike();
     let before = pair.ends[A].engine.views()[0].channel;
@@ -77,6 +78,7 @@ fn a_request_that_stays_unanswered_goes_out_on_the_next_pair_and_moves_nothing()
 
 #[test]
 fn the_peers_alternates_are_tried_when_its_address_is_the_dead_one() {
+    mifsec_tests::covers!("R81");
     let mut pair = members(2);
     let ike = pair.a().ike();
     pair.dead.insert(ip(GATEWAY_ADDRESS));
@@ -101,6 +103,7 @@ fn the_peers_alternates_are_tried_when_its_address_is_the_dead_one() {
 
 #[test]
 fn the_gateway_reaches_the_end_user_that_lost_the_channels_access() {
+    mifsec_tests::covers!("R35", "R81");
     let mut pair = members(3);
     let ike = pair.b().ike();
     pair.dead.insert(ip(RAN_ADDRESS));
@@ -155,6 +158,7 @@ fn a_dead_peer_is_given_up_as_before() {
 
 #[test]
 fn what_a_peer_only_announced_gets_three_times_what_the_peer_sent() {
+    mifsec_tests::covers!("R85");
     // It names victims as its interfaces, gets the other end to ask, and is silent.
     let mut pair = setup::established(setup::user(), setup::gateway(), 6);
     let victims: Vec<_> = (1..9)

@@ -60,6 +60,7 @@ fn refused(pair: &mut Pair, who: usize, notify: Notify, expected: NotifyType) {
 
 #[test]
 fn who_asks_for_what_may_not_be_is_told_so_and_nothing_happens() {
+    mifsec_tests::covers!("R85");
     for who in [A, B] {
         let mut pair = members(20);
         let own = [WLAN, GATEWAY][who];
@@ -250,6 +251,7 @@ fn what_ends_within_a_field_ends_the_ike_sa_at_both_ends() {
 
 #[test]
 fn ever_new_interfaces_make_nobody_hold_more_than_a_table() {
+    mifsec_tests::covers!("R85");
     for who in [A, B] {
         let mut pair = members(25);
         for id in 100..400u16 {

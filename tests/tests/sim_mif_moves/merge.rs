@@ -14,6 +14,7 @@ use super::world::*;
 
 #[test]
 fn a_merge_and_a_split_are_one_message_each_and_touch_no_sa() {
+    mifsec_tests::covers!("R25", "R26", "R30", "R32");
     let mut pair = members(1);
     let (before, since) = (identity(&pair), pair.log.len());
     let rebinds = pair.ends[A].rebinds + pair.ends[B].rebinds;
@@ -49,6 +50,7 @@ fn a_merge_and_a_split_are_one_message_each_and_touch_no_sa() {
 
 #[test]
 fn what_was_lent_goes_where_its_carrier_goes_and_each_interface_is_split_by_itself() {
+    mifsec_tests::covers!("R26", "R30");
     let mut pair = members(2);
     carry(&mut pair, A, End::Local, WLAN, RAN);
     carry(&mut pair, A, End::Local, RAN, ETH);
@@ -79,6 +81,29 @@ fn an_interface_that_carried_another_lends_to_it_without_a_circle() {
         assert_carried(&pair, A, &[(2, 1)]);
         assert!(pair.ends.iter().all(|end| end.failures().is_empty()));
     }
+}
+
+#[test]
+fn who_lent_to_an_interface_that_is_deleted_lends_to_whoever_carried_it() {
+    let mut pair = members(2);
+    carry(&mut pair, A, End::Local, RAN, WLAN);
+    carry(&mut pair, A, End::Local, WLAN, ETH);
+    pair.run(SECOND);
+    assert_carried(&pair, A, &[(1, 3), (2, 3)]);
+    let command = Command::DeleteInterface {
+        ike: pair.a().ike(),
+        iface: WLAN,
+        outer: true,
+        ts: false,
+        move_first: false,
+    };
+    pair.command(A, command);
+    pair.run(SECOND);
+    assert_carried(&pair, A, &[(2, 3)]);
+    carry(&mut pair, A, End::Local, RAN, RAN);
+    pair.run(SECOND);
+    assert_carried(&pair, A, &[]);
+    assert!(pair.ends.iter().all(|end| end.failures().is_empty()));
 }
 
 #[test]
@@ -128,6 +153,7 @@ fn services(n: usize) -> [EngineConfig; 2] {
 
 #[test]
 fn a_thousand_child_sas_move_with_one_message() {
+    mifsec_tests::covers!("R28", "R30");
     let sizes: Vec<_> = [1, 1000].map(moved_together).to_vec();
     assert_eq!(sizes[0], sizes[1], "octets, for one and for a thousand");
 }
@@ -166,6 +192,7 @@ fn moved_together(n: usize) -> usize {
 
 #[test]
 fn a_move_from_one_family_to_the_other_is_a_move() {
+    mifsec_tests::covers!("R26");
     let mut pair = members(5);
     let v6 = "2001:db8::30";
     let mut ifaces = users();

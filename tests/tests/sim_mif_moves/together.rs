@@ -12,6 +12,7 @@ use super::world::*;
 
 #[test]
 fn both_ends_move_at_once_and_both_moves_count() {
+    mifsec_tests::covers!("R18", "R22");
     for first in [A, B] {
         let mut pair = members(1);
         let before = identity(&pair);
@@ -66,6 +67,7 @@ fn both_ends_move_the_channel_at_once() {
 
 #[test]
 fn a_move_while_a_child_sa_is_rekeyed_holds_for_the_old_and_the_new_one() {
+    mifsec_tests::covers!("R22", "R30");
     for (rekeys, moves) in [(A, A), (A, B), (B, A), (B, B)] {
         for moved_first in [true, false] {
             let mut pair = members(3);

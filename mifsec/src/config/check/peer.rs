@@ -250,6 +250,7 @@ impl Checker<'_> {
             credential_files: proofs.files,
             request_v4,
             request_v6,
+            alternates: self.agreed_alternates(section, &children, accesses)?,
             children,
         })
     }
@@ -275,10 +276,7 @@ impl Checker<'_> {
                 .error(&section, "name", "is used twice in this peer".into())
                 .mend("rename one"));
         }
-        let later = [
-            ("dscp", raw.dscp.is_some()),
-            ("alternates", raw.alternates.is_some()),
-        ];
+        let later = [("dscp", raw.dscp.is_some())];
         for (key, given) in later {
             self.unsupported(&section, key, given)?;
         }
@@ -341,6 +339,7 @@ impl Checker<'_> {
                 64..=65536,
             )?,
             accesses: listed,
+            alternates: self.alternates(&section, raw.alternates.as_ref(), accesses)?,
             name,
         })
     }

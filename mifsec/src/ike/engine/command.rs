@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
-use crate::ids::{ChildId, IfacePair, IkeSpi};
+use crate::ids::{ChildId, IfaceId, IfacePair, IkeId, IkeSpi};
 use crate::ike::error::Failure;
 use crate::ike::event::{Channel, Command, End, Event};
+use crate::ike::fault::Fault;
 use crate::ike::mif::{DeleteFlags, UpdateFlags};
 use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::task::add::{Add, Wanted};
@@ -36,6 +37,11 @@ impl Engine {
                         self.step(id, mobike::announce);
                     }
                 }
+            }
+            Command::CreateChild {
+                ike, local, pair, ..
+            } if self.cx.faulty(Fault::ChannelPerInterface) => {
+                self.channel_of_its_own(ike, pair.local, local);
             }
             Command::CreateChild {
                 ike,
@@ -200,6 +206,17 @@ impl Engine {
         let has = |sa: &IkeSa| sa.children.contains_key(&child);
         if let Some(ike) = self.cx.sas.values().find(|sa| has(sa)).map(|sa| sa.id) {
             self.step(ike, step);
+        }
+    }
+
+    /// What [`Fault::ChannelPerInterface`] does.
+    fn channel_of_its_own(&mut self, ike: IkeId, iface: IfaceId, local: IpAddr) {
+        let sa = self.cx.sas.get(&ike);
+        let found = sa.and_then(|sa| sa.peer.as_ref().map(|peer| (peer.name.clone(), sa.channel)));
+        if let Some((peer, mut channel)) = found {
+            channel.local_iface = iface;
+            channel.local.set_ip(local);
+            self.initiate(peer, channel, None);
         }
     }
 }

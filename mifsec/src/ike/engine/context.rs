@@ -57,6 +57,8 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) redirects: History,
     /// Other IKE SAs this step changed.
     touched: Vec<IkeId>,
+    #[cfg(feature = "testing")]
+    pub(in crate::ike) fault: Option<crate::ike::fault::Fault>,
     entropy: Box<dyn Entropy>,
     now: Option<Instant>,
     spis: BTreeSet<Spi>,
@@ -90,6 +92,8 @@ impl Context {
             sas: BTreeMap::new(),
             ifaces: Vec::new(),
             epoch: 0,
+            #[cfg(feature = "testing")]
+            fault: None,
             entropy,
             now: None,
             spis: BTreeSet::new(),

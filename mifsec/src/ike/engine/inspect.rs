@@ -1,11 +1,17 @@
 //! Doors for simulations and fuzzing (feature `testing`).
 
 use crate::ids::IkeId;
+use crate::ike::fault::Fault;
 use crate::ike::message::{self, Body, ExchangeType, Fragment, Header, Payload};
 
 use super::Engine;
 
 impl Engine {
+    /// From now with this fault.
+    pub fn sabotage(&mut self, fault: Fault) {
+        self.cx.fault = Some(fault);
+    }
+
     /// Header and payloads of a message of one of our IKE SAs, whichever end
     /// sealed it; `None` without the keys and for a fragment.
     #[must_use]

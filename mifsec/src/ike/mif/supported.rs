@@ -77,11 +77,11 @@ impl Features {
         Self::TUNNEL.0
             | Self::OUTER_NEG.0
             | Self::UPDATE.0
+            | Self::ALTERNATES.0
+            | Self::DEFAULT_MULTIHOMING.0
             | Self::ADD_IF.0
             | Self::DERIVE.0
             | Self::DELETE_IF.0
-            | Self::ALTERNATES.0
-            | Self::DEFAULT_MULTIHOMING.0
             | Self::CREATE_CHILD.0
             | Self::ESP_PROBE.0
             | Self::PFS_DERIVE.0

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::ids::Arrival;
 use crate::ike::engine::Context;
 use crate::ike::error::{DropReason, Failure};
-use crate::ike::event::Event;
+use crate::ike::event::{Channel, Event};
+use crate::ike::fault::Fault;
 use crate::ike::message::{
     self, Body, DecodeError, Encrypted, EncryptedFragment, ExchangeType, Header, Notify,
     NotifyType, OpenError, Payload,
@@ -372,7 +373,7 @@ impl IkeSa {
             if let (Task::Init(init), [bytes]) = (&mut task, datagrams.as_slice()) {
                 init.sent(bytes);
             }
-            let home = task.elsewhere();
+            let home = task.elsewhere().or_else(|| self.misled(&task, cx));
             let home = home.map(|other| std::mem::replace(&mut self.channel, other));
             self.send(datagrams.clone(), cx);
             self.channel = home.unwrap_or(self.channel);
@@ -383,6 +384,16 @@ impl IkeSa {
             self.timers
                 .set(TimerKind::Retransmit, self.outbound.next_due());
         }
+    }
+
+    /// What [`Fault::TellElsewhere`] does.
+    fn misled(&self, task: &Task, cx: &Context) -> Option<Channel> {
+        let Some(left) = task.left().filter(|_| cx.faulty(Fault::TellElsewhere)) else {
+            return None;
+        };
+        let mut channel = self.channel;
+        channel.local.set_ip(left);
+        Some(channel)
     }
 
     /// One message: in clear while there are no keys, in fragments if it is long and

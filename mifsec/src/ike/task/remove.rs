@@ -17,6 +17,7 @@ use crate::ids::{ChildId, IfaceId, IfacePair, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{End, Event, SaRequest};
+use crate::ike::fault::Fault;
 use crate::ike::message::{Delete, MAX_DELETED, Notify, NotifyType, Payload};
 use crate::ike::mif::{DeleteFlags, DeleteInterface, Features, error, status};
 use crate::ike::sa::IkeSa;
@@ -204,7 +205,10 @@ fn carry_out(
     if !mif.operations.admit(iface, delete.txn) {
         return Err(error::MIF_STALE_TXN);
     }
-    let fate = Fate::of(End::Remote, iface, delete.flags, sa, cx);
+    let mut fate = Fate::of(End::Remote, iface, delete.flags, sa, cx);
+    if cx.faulty(Fault::KeepDeleted) {
+        fate.gone.clear();
+    }
     let mut spis = Vec::with_capacity(fate.gone.len());
     for id in &fate.gone {
         let spi = sa.children.get(id).map(|child| child.spi_in);
@@ -335,14 +339,7 @@ fn take(id: ChildId, sa: &mut IkeSa, cx: &mut Context) -> bool {
 /// Nothing is known of the interface any more; what was leased for it and is not in
 /// use is free again.
 fn forget(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
-    let lent: Vec<_> = sa
-        .carried()
-        .filter(|(of, lent, by)| *of == end && (*lent == iface || *by == iface))
-        .map(|(_, lent, _)| lent)
-        .collect();
-    for one in lent {
-        sa.carry(end, one, one, cx);
-    }
+    sa.vacate(end, iface, cx);
     let of_caller = sa.caller == (end == End::Local);
     let Some(mif) = &mut sa.mif else {
         return;

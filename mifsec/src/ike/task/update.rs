@@ -14,6 +14,7 @@ use crate::ids::{Family, IfaceId};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{End, Event};
+use crate::ike::fault::Fault;
 use crate::ike::message::{NotifyType, Payload};
 use crate::ike::mif::{Features, Maddr, MaddrFlags, UpdateAddrs, UpdateFlags, error};
 use crate::ike::sa::IkeSa;
@@ -114,6 +115,11 @@ impl Update {
         }
         sa.carry(end, self.old_iface, self.new_iface, cx);
         self
+    }
+
+    /// Our address that it moves from, of an interface of ours.
+    pub(super) fn left(&self) -> Option<IpAddr> {
+        (self.end() == End::Local).then_some(self.old.ip)
     }
 
     /// Whose interfaces it names.
@@ -275,6 +281,10 @@ impl IkeSa {
     /// `iface` lends to `by` from now; the agent is told of each interface whose
     /// carrier is another.
     pub(super) fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) {
+        let merges = iface != by && cx.faulty(Fault::NoMerge);
+        if merges || end == End::Local && cx.faulty(Fault::StayWhereWeAre) {
+            return;
+        }
         let (iface, by) = (self.named(end, iface), self.named(end, by));
         let Some(mif) = &mut self.mif else {
             return;
@@ -287,6 +297,22 @@ impl IkeSa {
                 by,
             });
         }
+    }
+
+    /// The interface is deleted: it lends to nobody, and who lent to it lends to
+    /// whoever carried it, else is at home.
+    pub(in crate::ike) fn vacate(&mut self, end: End, iface: IfaceId, cx: &mut Context) {
+        let carried = self.mif.as_ref().map(|mif| &mif.moves.carried);
+        let Some((next, lenders)) =
+            carried.map(|carried| (carried.lent_to(end, iface), carried.lenders(end, iface)))
+        else {
+            return;
+        };
+        for lender in lenders {
+            let by = if next == iface { lender } else { next };
+            self.carry(end, lender, by, cx);
+        }
+        self.carry(end, iface, iface, cx);
     }
 
     /// The interface that 0 stands for, if that is known.

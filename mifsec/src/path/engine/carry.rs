@@ -113,17 +113,38 @@ impl Engine {
             return;
         };
         let paths = peer.paths.iter();
-        let carried: Vec<_> = paths
+        let mut carried: Vec<_> = paths
             .map(|((pair, family), index)| {
                 let by = peer.carriers.pair(*pair);
                 let carrier = (by != *pair).then(|| peer.paths.get(&(by, *family)).copied());
                 (*index, carrier)
             })
             .collect();
+        self.leave_behind(&mut carried);
         for (index, carrier) in carried {
             self.out.carried(index, carrier);
         }
     }
+}
+
+/// Paths, and whether another one carries them.
+type Carried = Vec<(PathIndex, Option<Option<PathIndex>>)>;
+
+impl Engine {
+    /// What the fault `one_path_moves` does.
+    #[cfg(feature = "testing")]
+    fn leave_behind(&self, carried: &mut Carried) {
+        let mut moved = 0;
+        carried.retain(|(_, carrier)| {
+            moved += usize::from(carrier.is_some());
+            !self.one_path_moves || carrier.is_none() || moved == 1
+        });
+    }
+
+    /// Without the feature all paths of an interface move.
+    #[cfg(not(feature = "testing"))]
+    #[expect(clippy::unused_self, reason = "it looks with the feature")]
+    const fn leave_behind(&self, _: &mut Carried) {}
 }
 
 /// The interface a pair has at that end.

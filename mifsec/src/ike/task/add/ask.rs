@@ -7,6 +7,7 @@ use crate::ids::{IfaceId, IfacePair, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{End, Event, SaRequest};
+use crate::ike::fault::Fault;
 use crate::ike::message::{Config, Ke, NotifyType, Payload};
 use crate::ike::mif::{
     AddFlags, AddInterface, AddMode, DerivedFlags, DerivedSa, DerivedSas, Features,
@@ -155,6 +156,10 @@ impl Add {
             true => sa.sources(End::Local, wanted.iface, &templates, cx),
             false => wanted.from.clone(),
         };
+        let sources: Vec<_> = match cx.faulty(Fault::OwnOrder) {
+            true => sources.into_iter().rev().collect(),
+            false => sources,
+        };
         let target = Target {
             from: &sources,
             near: wanted.iface,
@@ -163,7 +168,10 @@ impl Add {
             inner: &wanted.inner,
             bundle,
         };
-        let all = enumerate(&templates, &target);
+        let mut all = enumerate(&templates, &target);
+        if cx.faulty(Fault::DeriveTwice) {
+            all.iter_mut().for_each(|derived| derived.skipped = false);
+        }
         let new = all.iter().filter(|derived| !derived.skipped).count();
         if all.is_empty() {
             return Err(Refused::derivation(Failure::NoTemplate));
@@ -202,7 +210,10 @@ impl Add {
                 continue;
             };
             let spi = (wanted.lease || !derived.skipped).then(|| {
-                let spi = cx.allocate_spi();
+                let spi = match cx.faulty(Fault::KeepSpi) {
+                    true => child.spi_in,
+                    false => cx.allocate_spi(),
+                };
                 cx.request(SaRequest::Larval { ike: sa.id, spi });
                 spi
             });

@@ -173,6 +173,7 @@ mod tests {
 
     #[test]
     fn one_sa_of_each_interface_makes_one_of_the_new_one_r47_r49() {
+        covers!("R47");
         let inner: Vec<_> = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(ip).to_vec();
         let host = |n: usize| TrafficSelector::host(inner[n]);
         let templates = [

@@ -7,6 +7,7 @@ use crate::crypto::{KeGroup, PrivateKey};
 use crate::ids::{Family, IfaceId, IfacePair, Spi};
 use crate::ike::engine::Context;
 use crate::ike::event::{End, Event};
+use crate::ike::fault::Fault;
 use crate::ike::message::{Config, Ke, Notify, NotifyType, Payload};
 use crate::ike::mif::{
     AddFlags, AddInterface, AddMode, DerivedFlags, DerivedSa, DerivedSas, Features, error, status,
@@ -308,7 +309,11 @@ impl Job {
             inner: if leases.is_empty() { &named } else { leases },
             bundle: add.flags.has(AddFlags::BUNDLE),
         };
-        enumerate(&templates, &target)
+        let mut all = enumerate(&templates, &target);
+        if cx.faulty(Fault::DeriveTwice) {
+            all.iter_mut().for_each(|derived| derived.skipped = false);
+        }
+        all
     }
 
     /// Whether the peer found the same, with SPIs it can receive on.

@@ -72,6 +72,13 @@ impl Carried {
             .collect()
     }
 
+    /// Who lends to `iface` itself.
+    pub(in crate::ike) fn lenders(&self, end: End, iface: IfaceId) -> Vec<IfaceId> {
+        let entries = self.0.iter();
+        let lenders = entries.filter(|((of, _), by)| (*of, **by) == (end, iface));
+        lenders.map(|((_, lender), _)| *lender).collect()
+    }
+
     /// Forgets interfaces that are none any more.
     pub(in crate::ike) fn retain(&mut self, end: End, is_one: impl Fn(IfaceId) -> bool) {
         self.0.retain(|(of, iface), _| *of != end || is_one(*iface));

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::ids::{Arrival, IfaceId};
 use crate::ike::engine::Context;
 use crate::ike::event::{End, Event};
+use crate::ike::fault::Fault;
 use crate::ike::message::{Notify, NotifyType};
 use crate::ike::mif::{
     Features, InterfaceRecord, MAX_ADDRESSES, UpdateAddrs, UpdateFlags, error, status,
@@ -42,6 +43,9 @@ pub(in crate::ike::task) fn respond(
             cx.count("mif_update_refused");
             return Some(Notify::new(kind, Vec::new()));
         }
+    }
+    if cx.faulty(Fault::IgnoreMoves) {
+        return None;
     }
     let tunnel = update.flags.has(UpdateFlags::TUNNEL);
     let mif = sa.mif.as_mut()?;
@@ -159,7 +163,9 @@ fn admit_choice(update: &UpdateAddrs, sa: &IkeSa, cx: &Context) -> Result<(), No
     if !mif.features.has(Features::ALTERNATES) {
         return Err(error::MIF_UNSUPPORTED);
     }
-    let chosen = cx.ifaces.iter().find(|record| record.id == new);
+    // What this peer was told: one that was deleted is none (protocol 3.11).
+    let told = mif.our_table(cx).0.records;
+    let chosen = told.iter().find(|record| record.id == new);
     let chosen = chosen.ok_or(error::MIF_UNKNOWN_INTERFACE)?;
     let is_home = |pair: crate::ids::IfacePair| pair.local == old;
     if !cx.ifaces.iter().any(|record| record.id == old)
