@@ -24,11 +24,11 @@
 //! same, and where they know different things the initiator's Child SAs say it
 //! ([`Engine::set_home`]). A home stays when a better interface comes. Home pairs
 //! are probed for as long as they live, and those that carry others; other pairs
-//! are validated once.
+//! are validated once. Of a home pair's two families the first to be validated is
+//! home, IPv4 if both are, and the other takes over only when that one is down.
 //!
 //! An interface may be carried by another of its end ([`Engine::carry`]): the
-//! indices of its paths hold the entries of the carrier's. Of a home pair's two families the first to be validated is
-//! home, IPv4 if both are, and the other takes over only when that one is down.
+//! indices of its paths hold the entries of the carrier's.
 //!
 //! # Addresses
 //!

@@ -2,6 +2,8 @@
 //! becomes of it when messages are lost, cross or come from a peer that keeps no
 //! rule.
 
+#![expect(clippy::print_stdout, reason = "figures, shown with --nocapture")]
+
 #[path = "sim_mif_moves/alternates.rs"]
 mod alternates;
 #[path = "sim_mif_moves/announce.rs"]

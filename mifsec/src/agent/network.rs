@@ -534,6 +534,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_peer_that_waits_for_a_packet_is_routed_from_an_address_that_is_nobodys() {
+        let text = LAPTOP.replace("addresses", "start = \"trap\"\naddresses");
+        let config = config(&text, "trap");
+        let dummy: IpAddr = "192.0.0.8".parse().unwrap();
+        let over_tun = |leases: &[(usize, Vec<IpAddr>)], source| {
+            let wanted = wanted_for(&config, leases, true);
+            assert_eq!(wanted.leases, BTreeSet::from([source]));
+            let tun: Vec<_> = wanted.routes.iter().filter(|r| r.interface == 7).collect();
+            assert!(tun.iter().all(|r| r.source == Some(source)), "{tun:?}");
+            tun.len()
+        };
+        assert_eq!(over_tun(&[], dummy), 2);
+        let lease: IpAddr = "10.66.0.7".parse().unwrap();
+        assert_eq!(over_tun(&[(0, vec![lease])], lease), 2);
+    }
+
+    #[test]
     fn with_a_lease_they_go_over_the_tun_and_stay_refused_behind_it() {
         let config = config(LAPTOP, "leased");
         let lease: IpAddr = "10.66.0.7".parse().unwrap();

@@ -77,12 +77,12 @@ impl Agent {
         pairs.into_iter().map(|(_, channel)| channel).collect()
     }
 
-    /// Another pair answered. The initiator moves there if the channel's path is not
-    /// up; a responder waits to be told.
+    /// Another pair answered what the channel did not, however that path looks: one
+    /// without data is not watched. The initiator moves there; a responder waits to be
+    /// told.
     pub(super) fn channel_answered(&mut self, ike: IkeId, channel: ike::Channel, now: Instant) {
         let views = self.path.views();
-        let works = views.iter().any(|v| v.ike == ike && v.channel && v.up);
-        let Some(peer) = self.peers.get_mut(&ike).filter(|p| p.initiator && !works) else {
+        let Some(peer) = self.peers.get_mut(&ike).filter(|peer| peer.initiator) else {
             return;
         };
         tracing::info!(ike = ike.0, from = %peer.channel.local, to = %channel.local, "the IKE channel answers elsewhere");

@@ -53,8 +53,10 @@ pub struct Installed {
 pub struct End {
     /// The engine.
     pub engine: Engine,
-    /// Child SAs installed and not removed.
+    /// Child SAs installed, and neither removed nor retired without a successor.
     pub children: BTreeMap<ChildId, Installed>,
+    /// Child SAs that nothing replaces and that only receive.
+    pub retired: BTreeMap<ChildId, Installed>,
     /// What is sent on.
     pub sending: Sending,
     /// SPIs announced as larval.
@@ -80,6 +82,7 @@ impl End {
         Self {
             engine,
             children: BTreeMap::new(),
+            retired: BTreeMap::new(),
             sending: Sending::default(),
             larval: BTreeSet::new(),
             events: Vec::new(),
@@ -163,15 +166,23 @@ impl End {
             }
             SaRequest::Retire { child } => {
                 assert!(self.children.contains_key(&child), "retired after removal");
+                // What nothing replaces only receives from now.
+                let replaces = |c: &Installed| c.replaces == Some(child);
+                if !self.children.values().any(replaces) {
+                    self.retired.extend(self.children.remove_entry(&child));
+                }
             }
             SaRequest::Remove { child } => {
-                assert!(self.children.remove(&child).is_some(), "removed twice");
+                let removed = self.children.remove(&child);
+                let removed = removed.or_else(|| self.retired.remove(&child));
+                assert!(removed.is_some(), "removed twice");
             }
         }
     }
 
     fn is_live(&self, spi: Spi) -> bool {
-        self.children.values().any(|child| child.spi_in == spi)
+        let all = self.children.values().chain(self.retired.values());
+        all.into_iter().any(|child| child.spi_in == spi)
     }
 
     /// Size, and that ids of requests never regress: each id is one message, and

@@ -120,6 +120,8 @@ fn route(
     // Of two with one destination the first in the SPD has the route.
     let taken = |r: &Route| r.table == table && r.destination == net && r.interface != 0;
     if usable && devices.tun != 0 && !out.routes.iter().any(taken) {
+        // The kernel takes no source that the host does not have.
+        out.leases.extend(source);
         out.routes.insert(Route {
             source,
             ..Route::direct(table, net, devices.tun)
