@@ -488,7 +488,11 @@ fn an_update_of_an_interface_that_was_deleted_first_is_refused() {
     pair.deliver(A, &["MIF_UPDATE_ADDRS"]);
     pair.deliver(B, &["D("]);
     let answer = pair.deliver(B, &["INFORMATIONAL response"]);
-    assert!(answer.says.contains("MIF_UNKNOWN_INTERFACE"), "{}", answer.says);
+    assert!(
+        answer.says.contains("MIF_UNKNOWN_INTERFACE"),
+        "{}",
+        answer.says
+    );
     pair.release();
     pair.run(SECOND * 60);
     assert_eq!(pairs(&pair, B), [path(GATEWAY, RAN)].into());

@@ -45,6 +45,7 @@ use crate::ids::{Arrival, ChildId};
 use super::engine::Context;
 use super::event::Channel;
 use super::message::{ExchangeType, Notify, Payload};
+use super::mif::UpdateFlags;
 use super::sa::IkeSa;
 
 pub(super) use payloads::Payloads;
@@ -166,6 +167,11 @@ impl Task {
             Self::Tell(_) => {}
             Self::Liveness => cx.count("ike_liveness_answered"),
         }
+    }
+
+    /// Whether its receiver moves the IKE channel to where it came from.
+    pub(super) fn moves_channel(&self) -> bool {
+        matches!(self, Self::Update(update) if update.flags.has(UpdateFlags::IKE_CHANNEL))
     }
 
     /// Whether its response may name a new Child SA.

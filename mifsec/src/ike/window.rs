@@ -35,6 +35,8 @@ struct InFlight<T> {
 pub(super) enum Due {
     /// To be sent once more.
     Again {
+        /// Its number.
+        id: u32,
         /// The same octets as before.
         datagrams: Datagrams,
         /// Retransmissions so far, this one included.
@@ -119,6 +121,11 @@ impl<T> Outbound<T> {
         self.in_flight.remove(&id).map(|request| request.task)
     }
 
+    /// What the request of this number asks.
+    pub(super) fn task(&self, id: u32) -> Option<&T> {
+        self.in_flight.get(&id).map(|request| &request.task)
+    }
+
     /// What is waiting for responses, oldest first.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &T> + Clone {
         self.in_flight.values().map(|request| &request.task)
@@ -147,10 +154,10 @@ impl<T> Outbound<T> {
     /// Retransmissions whose time has come, oldest first.
     pub(super) fn due(&mut self, timing: &RetransmitConfig, now: Instant) -> Vec<Due> {
         let mut out = Vec::new();
-        for request in self
+        for (id, request) in self
             .in_flight
-            .values_mut()
-            .filter(|request| request.due <= now)
+            .iter_mut()
+            .filter(|(_, request)| request.due <= now)
         {
             if request.sent >= timing.tries {
                 return vec![Due::GaveUp];
@@ -159,6 +166,7 @@ impl<T> Outbound<T> {
             request.wait = request.wait.mul_f64(timing.base.max(1.0)).min(timing.limit);
             request.due = now + request.wait;
             out.push(Due::Again {
+                id: *id,
                 datagrams: request.datagrams.clone(),
                 tries: request.sent,
             });

@@ -158,7 +158,11 @@ fn a_rekey_of_a_template_that_one_end_knows_of_is_a_mismatch() {
     pair.command(A, command);
     pair.deliver(A, &["MIF_ADD_INTERFACE"]);
     let answer = pair.deliver(B, &["INFORMATIONAL response"]);
-    assert!(answer.says.contains("MIF_DERIVATION_MISMATCH"), "{}", answer.says);
+    assert!(
+        answer.says.contains("MIF_DERIVATION_MISMATCH"),
+        "{}",
+        answer.says
+    );
     assert_eq!(pair.ends[B].children.len(), 2);
     pair.release();
     pair.run(SECOND * 5);

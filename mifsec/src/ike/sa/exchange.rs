@@ -474,7 +474,11 @@ impl IkeSa {
         }
         for due in self.outbound.due(&cx.retransmit, cx.now()) {
             match due {
-                Due::Again { datagrams, tries } => {
+                Due::Again {
+                    id,
+                    datagrams,
+                    tries,
+                } => {
                     if tries >= QUIET_AFTER && self.is_established() {
                         cx.event(Event::ChannelQuiet {
                             ike: self.id,
@@ -483,7 +487,9 @@ impl IkeSa {
                     }
                     cx.count("ike_retransmitted");
                     self.send(datagrams.clone(), cx);
-                    if let Some(turn) = tries.checked_sub(QUIET_AFTER) {
+                    // What moves the channel moves it to where it comes from.
+                    let aside = self.outbound.task(id).is_some_and(|t| !t.moves_channel());
+                    if let Some(turn) = tries.checked_sub(QUIET_AFTER).filter(|_| aside) {
                         self.send_aside(datagrams, turn, &pairs, cx);
                     }
                 }
