@@ -3,12 +3,6 @@
 //!
 //! Needs root and the built `mifsec` binary; says so and passes otherwise.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test ends where something unexpected happens, and says why it was skipped"
-)]
-
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 

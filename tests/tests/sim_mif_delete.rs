@@ -116,9 +116,14 @@ fn answer(pair: &mut Pair, payload: Payload) -> Vec<Payload> {
     pair.forge(A, ExchangeType::INFORMATIONAL, None, false, &[payload]);
     let since = pair.log.len();
     pair.run(SETTLED);
-    let answers = pair.log[since..].iter().filter(|(_, from, _)| *from == B);
-    let answer = answers.last().expect("every request is answered").2.clone();
-    pair.ends[A].engine.reveal(&answer.payload).unwrap().1
+    let mut answers = pair.log[since..].iter().filter(|(_, from, _)| *from == B);
+    let answer = answers
+        .next_back()
+        .expect("every request is answered")
+        .2
+        .clone();
+    let revealed = pair.ends[A].engine.reveal(&answer.payload);
+    revealed.expect("an answer of this IKE SA").1
 }
 
 fn kinds(payloads: &[Payload]) -> Vec<NotifyType> {

@@ -11,7 +11,7 @@ use super::*;
 
 /// A request of A's that is in order: the WLAN, from the only Child SA.
 pub(crate) fn good(pair: &Pair) -> (AddInterface, DerivedSas) {
-    let template = pair.ends[A].children.values().next().unwrap();
+    let template = pair.ends[A].children.values().next().expect("a template");
     let add = AddInterface {
         txn: 100,
         flags: AddFlags::BUNDLE,
@@ -49,8 +49,12 @@ pub(crate) fn send_all(pair: &mut Pair, who: usize, payloads: &[Payload]) -> Vec
     pair.forge(who, ExchangeType::INFORMATIONAL, None, false, payloads);
     let since = pair.log.len();
     pair.run(SECOND);
-    let answers = pair.log[since..].iter().filter(|(_, from, _)| *from != who);
-    let answer = answers.last().expect("every request is answered").2.clone();
+    let mut answers = pair.log[since..].iter().filter(|(_, from, _)| *from != who);
+    let answer = answers
+        .next_back()
+        .expect("every request is answered")
+        .2
+        .clone();
     let revealed = pair.ends[who].engine.reveal(&answer.payload);
     revealed.expect("under the keys of the IKE SA").1
 }
@@ -202,7 +206,7 @@ fn an_inner_address_of_somebody_else_is_not_given() {
     let mut other = other_subscriber(&mut pair);
     add.flags = AddFlags::default();
     add.inner = victim.iter().map(|ip| Maddr::new(*ip, 0)).collect();
-    let template = other.ends[A].children.values().next().unwrap();
+    let template = other.ends[A].children.values().next().expect("a template");
     let mut list = list;
     list.entries[0].template_init = template.spi_in;
     list.entries[0].template_resp = template.spi_out;
@@ -215,7 +219,7 @@ fn an_inner_address_of_somebody_else_is_not_given() {
 /// simulation.
 fn other_subscriber(pair: &mut Pair) -> Pair {
     let mut config = setup::user();
-    config.peers[0].local_id = "other@example.org".parse().unwrap();
+    config.peers[0].local_id = "other@example.org".parse().expect("an identity");
     let fresh = setup::engine(config, 777);
     let spare = setup::engine(setup::gateway(), 778);
     let mut other = Pair::new(fresh, spare, 23);
@@ -257,7 +261,7 @@ fn answered(seed: u64, payloads: &[Payload]) -> Pair {
     pair.command(A, command);
     let request = pair.take(A, &["MIF_ADD_INTERFACE"]);
     let header = mifsec::ike::message::Header::decode(&request.transmit.payload)
-        .unwrap()
+        .expect("a header")
         .0;
     pair.release();
     pair.forge(

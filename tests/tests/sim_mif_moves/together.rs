@@ -182,7 +182,7 @@ fn both_ends_agree_on_what_carries_what_after_any_sequence() {
             let most = [3, 2][owner];
             let mut iface = || IfaceId((random.u32() % most) as u16 + 1);
             let (iface, by) = (iface(), iface());
-            if random.u32() % 12 == 0 {
+            if random.u32().is_multiple_of(12) {
                 let ike = pair.ends[who].ike();
                 pair.command(who, Command::RekeyIke { ike });
             }
