@@ -124,7 +124,9 @@ enum Command {
         mifsec explain icmp 10.66.0.1 10.99.0.2\n  \
         mifsec explain 0xc0ffee01")]
     Explain {
-        /// PROTOCOL SOURCE[:PORT] DESTINATION[:PORT], or an SPI.
+        /// A flow or an SPI.
+        // Brackets in a documentation comment are links.
+        #[arg(help = "PROTOCOL SOURCE[:PORT] DESTINATION[:PORT], or an SPI")]
         #[arg(required = true, num_args = 1..=3, value_name = "FLOW|SPI")]
         of: Vec<String>,
         #[command(flatten)]
