@@ -166,7 +166,8 @@ impl Agent {
                 end,
                 iface,
                 by,
-            } => self.carried(ike, end, iface, by, now),
+                dead,
+            } => self.carried(ike, end, iface, by, dead, now),
             ike::Event::PeerAlternates { .. } => self.changed = true,
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
@@ -237,13 +238,20 @@ impl Agent {
             | ike::Event::AddRefused { .. }
             | ike::Event::InterfaceDeleted { .. }
             | ike::Event::DeleteRefused { .. } => self.interface_event(event, now),
-            ike::Event::MoveRefused { ike, iface, reason } => {
+            ike::Event::MoveRefused {
+                ike,
+                end,
+                iface,
+                reason,
+            } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
-                if let Some(peer) = self.peers.get_mut(&ike) {
+                if let Some(peer) = self.peers.get_mut(&ike)
+                    && end == ike::End::Local
+                {
                     peer.told.remove(&iface);
                 }
                 self.move_refused(ike, now);
-                self.loan_refused(ike, iface, now);
+                self.loan_refused(ike, end, iface, now);
                 self.tell(
                     "alert",
                     &[
