@@ -317,6 +317,7 @@ impl Agent {
         }
         let initiator = peer.initiator;
         self.keep_deleted(&mut peer);
+        let deleted = peer.additions.deleted();
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
         let older = self.peers.iter().filter(|(_, p)| same(p));
@@ -330,6 +331,9 @@ impl Agent {
                 .handle_command(Command::DeleteIke { ike: oldest }, now);
         }
         self.path.add_peer(ike, params, now);
+        for iface in deleted {
+            self.path.forget(ike, path::End::Local, iface, true, now);
+        }
         // Whether we are behind a NAT is known only now.
         self.announce(now);
         self.retry_established(&name, ike);
