@@ -10,7 +10,7 @@ use mifsec::ike::mif::{
 use super::*;
 
 /// A request of A's that is in order: the WLAN, from the only Child SA.
-pub fn good(pair: &Pair) -> (AddInterface, DerivedSas) {
+pub(crate) fn good(pair: &Pair) -> (AddInterface, DerivedSas) {
     let template = pair.ends[A].children.values().next().unwrap();
     let add = AddInterface {
         txn: 100,
@@ -39,13 +39,13 @@ pub fn good(pair: &Pair) -> (AddInterface, DerivedSas) {
     (add, list)
 }
 
-pub fn send(pair: &mut Pair, add: &AddInterface, list: &DerivedSas) -> Vec<Payload> {
+pub(crate) fn send(pair: &mut Pair, add: &AddInterface, list: &DerivedSas) -> Vec<Payload> {
     let payloads = [add.notify(), list.notify()].map(Payload::Notify);
     send_all(pair, A, &payloads)
 }
 
 /// The payloads of the other end's answer.
-pub fn send_all(pair: &mut Pair, who: usize, payloads: &[Payload]) -> Vec<Payload> {
+pub(crate) fn send_all(pair: &mut Pair, who: usize, payloads: &[Payload]) -> Vec<Payload> {
     pair.forge(who, ExchangeType::INFORMATIONAL, None, false, payloads);
     let since = pair.log.len();
     pair.run(SECOND);
@@ -55,7 +55,7 @@ pub fn send_all(pair: &mut Pair, who: usize, payloads: &[Payload]) -> Vec<Payloa
     revealed.expect("under the keys of the IKE SA").1
 }
 
-pub fn kinds(payloads: &[Payload]) -> Vec<NotifyType> {
+pub(crate) fn kinds(payloads: &[Payload]) -> Vec<NotifyType> {
     let notifies = payloads.iter().filter_map(|payload| match payload {
         Payload::Notify(notify) => Some(notify.kind),
         _ => None,
@@ -255,7 +255,7 @@ fn answered(seed: u64, payloads: &[Payload]) -> Pair {
     pair.hold();
     let command = add(&pair, WLAN, WLAN_ADDRESS);
     pair.command(A, command);
-    let request = pair.take(A, &["47109"]);
+    let request = pair.take(A, &["MIF_ADD_INTERFACE"]);
     let header = mifsec::ike::message::Header::decode(&request.transmit.payload)
         .unwrap()
         .0;
@@ -337,7 +337,7 @@ fn an_answer_to_something_else_makes_nothing_and_what_the_peer_made_is_deleted()
         pair.hold();
         let command = super::add(&pair, WLAN, WLAN_ADDRESS);
         pair.command(A, command);
-        let request = pair.take(A, &["47109"]);
+        let request = pair.take(A, &["MIF_ADD_INTERFACE"]);
         let (header, payloads) = pair.ends[A]
             .engine
             .reveal(&request.transmit.payload)
