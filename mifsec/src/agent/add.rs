@@ -55,6 +55,11 @@ impl Additions {
         self.deleted.contains(&iface)
     }
 
+    /// All of them.
+    pub(super) fn deleted(&self) -> BTreeSet<IfaceId> {
+        self.deleted.clone()
+    }
+
     fn take_waiting(&mut self, iface: IfaceId, change: Change) -> Vec<Waiting> {
         let mine = |waiting: &mut Waiting| waiting.iface == iface && waiting.change == change;
         self.waiting.extract_if(.., mine).collect()
@@ -466,6 +471,9 @@ impl Agent {
         let Some(peer) = self.peers.get_mut(&ike) else {
             return;
         };
+        if !peer.mif {
+            return refuse(reply, "that peer does not speak IKEv2-MIF");
+        }
         if !peer.initiator {
             return refuse(
                 reply,
@@ -537,8 +545,11 @@ impl Agent {
             since: now,
             reply,
         });
-        // What can go elsewhere does so before the peer stops to receive.
-        self.path.forget(ike, path::End::Local, iface, true, now);
+        // What can go elsewhere does so before the peer stops to receive. What is to
+        // be moved first still has its home here until the peer has answered.
+        if !move_first {
+            self.path.forget(ike, path::End::Local, iface, true, now);
+        }
         self.ike.handle_command(
             Command::DeleteInterface {
                 ike,

@@ -284,7 +284,8 @@ impl Agent {
                 .or_insert_with_key(|(ike, iface)| {
                     self.ike.alternates(*ike, ike::End::Local, *iface)
                 });
-            let sa = sa_out(views, child, order, |access| {
+            let at = (child.ike, child.pair);
+            let sa = sa_out(views, at, order, |access| {
                 may_use(&self.config, peer.config, &child.name, access)
             });
             if child.written == Some(sa) {
@@ -483,11 +484,11 @@ impl Agent {
 /// `may_use` refuses.
 fn sa_out(
     views: &[PathView],
-    child: &Child,
+    (ike, pair): (IkeId, IfacePair),
     alternates: &[IfaceId],
     may_use: impl Fn(AccessId) -> bool,
 ) -> SaOut {
-    let home = home(views, child.ike, child.pair);
+    let home = home(views, ike, pair);
     let index = |place: Option<Place<'_>>| {
         let place = place.filter(|p| may_use(p.leads_to.unwrap_or(p.path).access));
         place.map_or(NO_PATH, |place| place.index().0)
@@ -495,14 +496,18 @@ fn sa_out(
     let (home_v4, home_v6) = (index(home.v4), index(home.v6));
     let mut others: Vec<&PathView> = views
         .iter()
-        // What another carries leads where the other's own index does.
-        .filter(|v| v.up && v.validated && v.carried_by.is_none() && may_use(v.access))
+        .filter(|v| (v.validated || v.carried_by.is_some()) && may_use(v.access))
         .filter(|v| v.path.0 != home_v4 && v.path.0 != home_v6)
         .collect();
+    // Where all have a slot it does not matter which of them work, and whose entry a
+    // carried one has: packets look for one that is up, and no carry writes here.
+    if others.len() > 3 {
+        others.retain(|v| v.up && v.carried_by.is_none());
+    }
     let place = |iface: &IfaceId| alternates.iter().position(|other| other == iface);
     others.sort_by_key(|v| {
         let place = place(&v.pair.local).unwrap_or(usize::MAX);
-        (v.pair.local == child.pair.local, place, !v.home, v.path)
+        (v.pair.local == pair.local, place, !v.home, v.path)
     });
     let mut alt = [NO_PATH; 3];
     for (slot, view) in alt.iter_mut().zip(others) {
@@ -541,6 +546,48 @@ fn selector(ts: &TrafficSelector) -> Selector {
 mod tests {
     use super::super::network::tests::{LAPTOP, config};
     use super::*;
+
+    fn view(iface: u16, carried_by: Option<u16>) -> PathView {
+        let pair = |local| IfacePair {
+            local: IfaceId(local),
+            remote: IfaceId(1),
+        };
+        PathView {
+            path: crate::ids::PathIndex(u32::from(iface)),
+            ike: IkeId(1),
+            access: AccessId(iface),
+            pair: pair(iface),
+            family: crate::ids::Family::V4,
+            local: None,
+            remote: None,
+            nat: false,
+            local_nat: false,
+            up: carried_by.is_none(),
+            validation: crate::path::Validation::Validated,
+            validated: true,
+            channel: false,
+            home: true,
+            watched: true,
+            carried_by: carried_by.map(pair),
+            rtt: None,
+            loss_ppm: 0,
+            mtu: 1500,
+        }
+    }
+
+    #[test]
+    fn a_carry_writes_no_child_sa_of_either_home() {
+        let homes = [1, 2, 3].map(|iface| view(iface, None));
+        let [_, second, third] = homes.clone();
+        let carried = [view(1, Some(2)), second, third];
+        let order = [IfaceId(1), IfaceId(2), IfaceId(3)];
+        let of = |views: &[PathView]| {
+            let at = views.iter().map(|v| (v.ike, v.pair));
+            at.map(|at| sa_out(views, at, &order, |_| true))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&homes), of(&carried), "one entry of a path is all");
+    }
 
     #[test]
     fn a_child_uses_only_the_accesses_it_lists() {

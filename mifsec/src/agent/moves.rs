@@ -63,7 +63,7 @@ pub(super) struct Moves {
     /// Why the command under way was given.
     asking: Option<Why>,
     /// Interfaces of which a loan was refused, and until when none is tried.
-    refused: BTreeMap<IfaceId, Instant>,
+    refused: BTreeMap<(End, IfaceId), Instant>,
 }
 
 impl Moves {
@@ -83,7 +83,8 @@ impl Moves {
 
     fn may(&self, end: End, iface: IfaceId, now: Instant) -> bool {
         let chooses = end == End::Local || self.features.has(Features::ALTERNATES);
-        let refused = self.refused.get(&iface).is_some_and(|until| now < *until);
+        let refused = self.refused.get(&(end, iface));
+        let refused = refused.is_some_and(|until| now < *until);
         self.features.has(Features::UPDATE) && chooses && !refused
     }
 }
@@ -98,21 +99,24 @@ struct Step {
 }
 
 impl Agent {
-    /// Another interface carries one of the two ends from now.
+    /// Another interface carries one of the two ends from now; `dead`: because what
+    /// is left does not work, as the peer says.
     pub(super) fn carried(
         &mut self,
         ike: IkeId,
         end: End,
         iface: IfaceId,
         by: IfaceId,
+        dead: bool,
         now: Instant,
     ) {
         let views = self.path.views();
         let up = home_up(of_peer(&views, ike), end, iface);
         if let Some(peer) = self.peers.get_mut(&ike) {
-            // The other end of an interface of ours moves it only off one that is dead.
+            // Off an interface of ours that is dead we go home by ourselves; what the
+            // peer's operator decided stays.
             let by_peer = match (end, peer.initiator) {
-                (End::Local, true) => Why::Dead,
+                (End::Local, true) if dead => Why::Dead,
                 _ => Why::Peer,
             };
             let why = peer.moves.asking.unwrap_or(by_peer);
@@ -121,7 +125,7 @@ impl Agent {
                 peer.moves.loans.remove(&(end, iface));
                 if end == End::Remote && peer.moves.asking.is_none() {
                     // It works for its owner; for us it may take its time.
-                    peer.moves.refused.insert(iface, now + REFUSED);
+                    peer.moves.refused.insert((end, iface), now + REFUSED);
                 }
             } else {
                 peer.moves.loans.insert((end, iface), Loan { why, until });
@@ -140,9 +144,9 @@ impl Agent {
     }
 
     /// A loan was refused: it is not tried again soon.
-    pub(super) fn loan_refused(&mut self, ike: IkeId, iface: IfaceId, now: Instant) {
+    pub(super) fn loan_refused(&mut self, ike: IkeId, end: End, iface: IfaceId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&ike) {
-            peer.moves.refused.insert(iface, now + REFUSED);
+            peer.moves.refused.insert((end, iface), now + REFUSED);
         }
     }
 
@@ -225,6 +229,8 @@ impl Agent {
             return;
         };
         let dead = !home_up(views, end, self.path_carrier(ike, end, iface));
+        // The owner takes home what was chosen for it because its path is down.
+        let dead = dead || end == End::Remote && iface != by && why == Why::Dead;
         let moves_channel = matches!(why, Why::Operator | Why::Drained | Why::Better);
         let channel = moves_channel
             .then(|| self.channel_along(ike, end, iface, by, views))

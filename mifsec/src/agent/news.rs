@@ -44,6 +44,7 @@ impl Agent {
                 end,
                 iface,
                 by,
+                ..
             } => {
                 let name = |iface| json!(self.interface_name(*end, iface));
                 let fields = [("access", name(*iface)), ("by", name(*by))];

@@ -166,7 +166,8 @@ impl Agent {
                 end,
                 iface,
                 by,
-            } => self.carried(ike, end, iface, by, now),
+                dead,
+            } => self.carried(ike, end, iface, by, dead, now),
             ike::Event::PeerAlternates { .. } => self.changed = true,
             ike::Event::ProbeKeysChanged { ike, probe } => {
                 self.probe_keys_changed(ike, &probe, now);
@@ -237,13 +238,20 @@ impl Agent {
             | ike::Event::AddRefused { .. }
             | ike::Event::InterfaceDeleted { .. }
             | ike::Event::DeleteRefused { .. } => self.interface_event(event, now),
-            ike::Event::MoveRefused { ike, iface, reason } => {
+            ike::Event::MoveRefused {
+                ike,
+                end,
+                iface,
+                reason,
+            } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "the peer refused an address change");
-                if let Some(peer) = self.peers.get_mut(&ike) {
+                if let Some(peer) = self.peers.get_mut(&ike)
+                    && end == ike::End::Local
+                {
                     peer.told.remove(&iface);
                 }
                 self.move_refused(ike, now);
-                self.loan_refused(ike, iface, now);
+                self.loan_refused(ike, end, iface, now);
                 self.tell(
                     "alert",
                     &[
@@ -309,6 +317,7 @@ impl Agent {
         }
         let initiator = peer.initiator;
         self.keep_deleted(&mut peer);
+        let deleted = peer.additions.deleted();
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
         let older = self.peers.iter().filter(|(_, p)| same(p));
@@ -322,6 +331,9 @@ impl Agent {
                 .handle_command(Command::DeleteIke { ike: oldest }, now);
         }
         self.path.add_peer(ike, params, now);
+        for iface in deleted {
+            self.path.forget(ike, path::End::Local, iface, true, now);
+        }
         // Whether we are behind a NAT is known only now.
         self.announce(now);
         self.retry_established(&name, ike);

@@ -508,6 +508,8 @@ pub enum Event {
         iface: IfaceId,
         /// What carries them; `iface` itself: they are at home.
         by: IfaceId,
+        /// Told with OLD_IS_DEAD: what is left does not work.
+        dead: bool,
     },
     /// The peer said which of its interfaces stand in for one of them.
     PeerAlternates {
@@ -631,6 +633,8 @@ pub enum Event {
     MoveRefused {
         /// Of which IKE SA.
         ike: IkeId,
+        /// Whose interface: ours, or one of the peer's that we chose for.
+        end: End,
         /// The interface that was to move.
         iface: IfaceId,
         /// Why, with the mend.

@@ -126,7 +126,8 @@ impl Scene<'_> {
         used.into_iter().find_map(|iface| {
             let told = |(at, loan): (&(End, IfaceId), &super::Loan)| {
                 let here = (self.carrier)(End::Remote, at.1) == iface;
-                at.0 == End::Remote && here && loan.why == Why::Operator
+                // What its owner decided is the owner's to undo.
+                at.0 == End::Remote && here && matches!(loan.why, Why::Operator | Why::Peer)
             };
             let rank = self.moves.ranks.get(&iface)?;
             if self.moves.loans.iter().any(told) {
@@ -334,15 +335,15 @@ mod tests {
         let mut responder = scene(&all, &members, &table, &[]);
         responder.initiator = false;
         assert_eq!(responder.step(), None, "the end user chooses");
-        let mut told = moves(&[(1, 5), (2, 1)]);
-        let loan = Loan {
-            why: Why::Operator,
-            until: Instant::now(),
-        };
-        told.loans.insert((End::Remote, IfaceId(3)), loan);
-        let carried = [(End::Remote, 3, 1)];
-        let here = scene(&all, &members, &told, &carried);
-        assert_eq!(here.step(), None, "it was told to be there");
+        for why in [Why::Operator, Why::Peer] {
+            let mut told = moves(&[(1, 5), (2, 1)]);
+            let until = Instant::now();
+            let loan = Loan { why, until };
+            told.loans.insert((End::Remote, IfaceId(3)), loan);
+            let carried = [(End::Remote, 3, 1)];
+            let here = scene(&all, &members, &told, &carried);
+            assert_eq!(here.step(), None, "{why:?}: it was told to be there");
+        }
     }
 
     #[test]
@@ -383,7 +384,10 @@ mod tests {
         };
         assert_eq!(drained(&moves), step(End::Local, 1, 2, Why::Drained));
         let later = Instant::now() + Duration::from_secs(5);
-        moves.refused.insert(IfaceId(1), later);
+        moves.refused.insert((End::Remote, IfaceId(1)), later);
+        let drain = step(End::Local, 1, 2, Why::Drained);
+        assert_eq!(drained(&moves), drain, "that is the peer's interface");
+        moves.refused.insert((End::Local, IfaceId(1)), later);
         assert_eq!(drained(&moves), None);
     }
 }

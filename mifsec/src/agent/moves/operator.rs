@@ -97,8 +97,22 @@ impl Agent {
                 plans.extend(plan.ok().filter(|plan| plan.messages > 0));
             }
         }
+        if undo {
+            self.end_drained(&ifaces);
+        }
         self.changed = true;
         Ok(plans)
+    }
+
+    /// What could not be taken home at once goes when its home works.
+    fn end_drained(&mut self, ifaces: &[IfaceId]) {
+        for peer in self.peers.values_mut() {
+            for ((end, iface), loan) in &mut peer.moves.loans {
+                if *end == End::Local && ifaces.contains(iface) && loan.why == Why::Drained {
+                    loan.why = Why::Dead;
+                }
+            }
+        }
     }
 
     /// Our interfaces that are to be left.

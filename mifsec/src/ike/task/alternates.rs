@@ -171,6 +171,7 @@ impl Tell {
         }
         cx.event(Event::MoveRefused {
             ike: sa.id,
+            end: End::Local,
             iface: IfaceId::CHANNEL,
             reason: Failure::from_notify(refusal.kind, false),
         });

@@ -5,7 +5,7 @@
 use crate::ids::{IfaceId, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
-use crate::ike::event::{Event, MifSession, ProbeKeys};
+use crate::ike::event::{End, Event, MifSession, ProbeKeys};
 use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::mif::{Features, InterfaceRecord, Interfaces, Supported, VENDOR_ID, status};
 use crate::ike::sa::IkeSa;
@@ -232,6 +232,7 @@ pub(super) fn process_announce(
     if let Some(error) = received.payloads.error() {
         cx.event(Event::MoveRefused {
             ike: sa.id,
+            end: End::Local,
             iface: IfaceId::CHANNEL,
             reason: Failure::from_notify(error.kind, false),
         });

@@ -242,6 +242,7 @@ impl Update {
         }
         cx.event(Event::MoveRefused {
             ike: sa.id,
+            end: self.end(),
             iface: self.old_iface,
             reason: Failure::from_notify(refusal.kind, false),
         });
@@ -288,6 +289,11 @@ impl IkeSa {
     /// `iface` lends to `by` from now; the agent is told of each interface whose
     /// carrier is another.
     pub(super) fn carry(&mut self, end: End, iface: IfaceId, by: IfaceId, cx: &mut Context) {
+        self.carry_off(end, iface, by, false, cx);
+    }
+
+    /// [`carry`](Self::carry); `dead`: off one that does not work, as was told.
+    fn carry_off(&mut self, end: End, iface: IfaceId, by: IfaceId, dead: bool, cx: &mut Context) {
         let merges = iface != by && cx.faulty(Fault::NoMerge);
         if merges || end == End::Local && cx.faulty(Fault::StayWhereWeAre) {
             return;
@@ -302,6 +308,7 @@ impl IkeSa {
                 end,
                 iface,
                 by,
+                dead,
             });
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
-use crate::ike::event::{Channel, Event};
+use crate::ike::event::{Channel, End, Event};
 use crate::ike::message::{Notify, NotifyType, Payload};
 use crate::ike::sa::IkeSa;
 use crate::ike::task::{Payloads, Received, Task};
@@ -202,6 +202,7 @@ impl Ask {
         }
         cx.event(Event::MoveRefused {
             ike: sa.id,
+            end: End::Local,
             iface: sa.channel.local_iface,
             reason: Failure::from_notify(kind, false),
         });

@@ -60,7 +60,8 @@ pub(in crate::ike::task) fn respond(
         });
     }
     if tunnel {
-        sa.carry(end, update.old_iface, update.new_iface, cx);
+        let dead = update.flags.has(UpdateFlags::OLD_IS_DEAD);
+        sa.carry_off(end, update.old_iface, update.new_iface, dead, cx);
     }
     if tunnel && end == End::Remote {
         sa.agree(update.old_iface, update.new_iface);
