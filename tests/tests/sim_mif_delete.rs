@@ -308,6 +308,50 @@ fn with_the_move_first_pinned_sas_live_on_at_the_alternate_with_their_keys() {
     assert_eq!(leases(&pair), 4, "its inner address is in use");
 }
 
+/// The first alternate counts from the place in the table of the interface that
+/// goes: it is still there at the end that is asked.
+#[test]
+fn with_the_move_first_both_ends_choose_the_same_alternate() {
+    mifsec_tests::covers!("R36", "R54");
+    let [first, last] = [IfaceId(5), IfaceId(6)];
+    for refused_first in [false, true] {
+        let mut pair = two_pinned(30);
+        let ifaces = vec![
+            setup::record(first, "192.0.2.50"),
+            setup::record(WLAN, WLAN_ADDRESS),
+            setup::record(last, "192.0.2.60"),
+            setup::record(RAN, RAN_ADDRESS),
+        ];
+        pair.command(A, Command::SetInterfaces { ifaces });
+        pair.run(SECOND);
+        let command = Command::DeleteInterface {
+            ike: pair.a().ike(),
+            iface: WLAN,
+            outer: true,
+            ts: false,
+            move_first: true,
+        };
+        if refused_first {
+            pair.hold();
+            let ike = pair.b().ike();
+            pair.command(B, Command::RekeyIke { ike });
+        }
+        pair.command(A, command);
+        if refused_first {
+            pair.deliver(A, &["47111"]);
+            let answer = pair.deliver(B, &["INFORMATIONAL response"]);
+            assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
+            pair.release();
+        }
+        pair.run(SECOND * 5);
+        assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 0)]);
+        let homes = [path(last, GATEWAY), path(RAN, GATEWAY)];
+        assert_eq!(pairs(&pair, A), homes.into());
+        let homes = [path(GATEWAY, last), path(GATEWAY, RAN)];
+        assert_eq!(pairs(&pair, B), homes.into());
+    }
+}
+
 #[test]
 fn with_the_move_first_a_bundle_has_its_member_there_already() {
     let mut pair = two_members(8);
