@@ -537,3 +537,54 @@ fn an_update_of_an_interface_that_was_deleted_first_is_refused() {
     pair.run(SECOND * 60);
     assert_eq!(pairs(&pair, B), [path(GATEWAY, RAN)].into());
 }
+
+/// What was refused for the moment is not asked again after the interface went.
+#[test]
+fn an_addition_that_waits_is_not_made_after_the_deletion() {
+    let mut pair = connected(setup::user(), setup::gateway(), 31);
+    pair.hold();
+    let ike = pair.b().ike();
+    pair.command(B, Command::RekeyIke { ike });
+    let command = add(&pair, false);
+    pair.command(A, command);
+    pair.deliver(A, &["INFORMATIONAL request"]);
+    let answer = pair.deliver(B, &["INFORMATIONAL response"]);
+    assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
+    let command = delete(&pair, A, WLAN);
+    pair.command(A, command);
+    pair.release();
+    pair.run(SECOND * 30);
+    let refused = pair.ends[A].events.iter();
+    let refused = refused.filter(|event| matches!(event, Event::AddRefused { .. }));
+    assert_eq!(refused.count(), 1);
+    assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 0)]);
+    assert_eq!(pairs(&pair, A), [path(RAN, GATEWAY)].into());
+    assert_agreement(&pair);
+}
+
+/// Each end asks for the same member in its own way: one is made.
+#[test]
+fn an_addition_that_crosses_a_create_child_sa_for_the_same_path_makes_one() {
+    for first in [A, B] {
+        let mut pair = connected(setup::user(), setup::gateway(), 32);
+        pair.hold();
+        let command = add(&pair, false);
+        pair.command(A, command);
+        let command = Command::CreateChild {
+            ike: pair.b().ike(),
+            child: "internet".into(),
+            pair: path(GATEWAY, WLAN),
+            local: ip(GATEWAY_ADDRESS),
+            remote: ip(WLAN_ADDRESS),
+        };
+        pair.command(B, command);
+        match first {
+            A => pair.deliver(A, &["INFORMATIONAL request"]),
+            _ => pair.deliver(B, &["CREATE_CHILD_SA request"]),
+        };
+        pair.release();
+        pair.run(SECOND * 10);
+        assert_eq!(pair.a().children.len(), 2, "first {first}");
+        assert_agreement(&pair);
+    }
+}

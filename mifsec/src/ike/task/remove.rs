@@ -160,6 +160,34 @@ impl Remove {
     }
 }
 
+/// Asks for it. What was to be made on the interface and waits for its turn, or for
+/// the time to ask again, is not made any more.
+pub(in crate::ike) fn submit(remove: Remove, sa: &mut IkeSa, cx: &mut Context) {
+    let iface = remove.iface;
+    let queued = sa.queue.take().map(|task| (false, task));
+    let mut waiting: Vec<_> = queued.collect();
+    waiting.extend(sa.postponed.drain(..).map(|task| (true, task)));
+    for (postponed, task) in waiting {
+        match task {
+            Task::Add(add) if add.iface() == iface => add.deleted(sa, cx),
+            Task::Child(create) if create.rekeys().is_none() && create.iface(sa) == iface => {
+                create.deleted(sa, cx);
+            }
+            task if postponed => sa.postponed.push(task),
+            task => sa.queue.push(task),
+        }
+    }
+    sa.submit(Task::Remove(Box::new(remove)), cx);
+}
+
+impl IkeSa {
+    /// Whether a request to delete this interface of ours waits to be sent.
+    pub(super) fn is_to_go(&self, iface: IfaceId) -> bool {
+        let deletes = |task: &Task| matches!(task, Task::Remove(remove) if remove.iface == iface);
+        self.queue.iter().any(deletes)
+    }
+}
+
 /// The response to MIF_DELETE_INTERFACE; nothing if there is none in the message.
 pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> Vec<Payload> {
     let notify = received.payloads.notify(status::MIF_DELETE_INTERFACE);
