@@ -313,6 +313,50 @@ fn with_the_move_first_pinned_sas_live_on_at_the_alternate_with_their_keys() {
     assert_eq!(leases(&pair), 4, "its inner address is in use");
 }
 
+/// The first alternate counts from the place in the table of the interface that
+/// goes: it is still there at the end that is asked.
+#[test]
+fn with_the_move_first_both_ends_choose_the_same_alternate() {
+    mifsec_tests::covers!("R36", "R54");
+    let [first, last] = [IfaceId(5), IfaceId(6)];
+    for refused_first in [false, true] {
+        let mut pair = two_pinned(30);
+        let ifaces = vec![
+            setup::record(first, "192.0.2.50"),
+            setup::record(WLAN, WLAN_ADDRESS),
+            setup::record(last, "192.0.2.60"),
+            setup::record(RAN, RAN_ADDRESS),
+        ];
+        pair.command(A, Command::SetInterfaces { ifaces });
+        pair.run(SECOND);
+        let command = Command::DeleteInterface {
+            ike: pair.a().ike(),
+            iface: WLAN,
+            outer: true,
+            ts: false,
+            move_first: true,
+        };
+        if refused_first {
+            pair.hold();
+            let ike = pair.b().ike();
+            pair.command(B, Command::RekeyIke { ike });
+        }
+        pair.command(A, command);
+        if refused_first {
+            pair.deliver(A, &["47111"]);
+            let answer = pair.deliver(B, &["INFORMATIONAL response"]);
+            assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
+            pair.release();
+        }
+        pair.run(SECOND * 5);
+        assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 0)]);
+        let homes = [path(last, GATEWAY), path(RAN, GATEWAY)];
+        assert_eq!(pairs(&pair, A), homes.into());
+        let homes = [path(GATEWAY, last), path(GATEWAY, RAN)];
+        assert_eq!(pairs(&pair, B), homes.into());
+    }
+}
+
 #[test]
 fn with_the_move_first_a_bundle_has_its_member_there_already() {
     let mut pair = two_members(8);
@@ -501,4 +545,55 @@ fn an_update_of_an_interface_that_was_deleted_first_is_refused() {
     pair.release();
     pair.run(SECOND * 60);
     assert_eq!(pairs(&pair, B), [path(GATEWAY, RAN)].into());
+}
+
+/// What was refused for the moment is not asked again after the interface went.
+#[test]
+fn an_addition_that_waits_is_not_made_after_the_deletion() {
+    let mut pair = connected(setup::user(), setup::gateway(), 31);
+    pair.hold();
+    let ike = pair.b().ike();
+    pair.command(B, Command::RekeyIke { ike });
+    let command = add(&pair, false);
+    pair.command(A, command);
+    pair.deliver(A, &["INFORMATIONAL request"]);
+    let answer = pair.deliver(B, &["INFORMATIONAL response"]);
+    assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
+    let command = delete(&pair, A, WLAN);
+    pair.command(A, command);
+    pair.release();
+    pair.run(SECOND * 30);
+    let refused = pair.ends[A].events.iter();
+    let refused = refused.filter(|event| matches!(event, Event::AddRefused { .. }));
+    assert_eq!(refused.count(), 1);
+    assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 0)]);
+    assert_eq!(pairs(&pair, A), [path(RAN, GATEWAY)].into());
+    assert_agreement(&pair);
+}
+
+/// Each end asks for the same member in its own way: one is made.
+#[test]
+fn an_addition_that_crosses_a_create_child_sa_for_the_same_path_makes_one() {
+    for first in [A, B] {
+        let mut pair = connected(setup::user(), setup::gateway(), 32);
+        pair.hold();
+        let command = add(&pair, false);
+        pair.command(A, command);
+        let command = Command::CreateChild {
+            ike: pair.b().ike(),
+            child: "internet".into(),
+            pair: path(GATEWAY, WLAN),
+            local: ip(GATEWAY_ADDRESS),
+            remote: ip(WLAN_ADDRESS),
+        };
+        pair.command(B, command);
+        match first {
+            A => pair.deliver(A, &["INFORMATIONAL request"]),
+            _ => pair.deliver(B, &["CREATE_CHILD_SA request"]),
+        };
+        pair.release();
+        pair.run(SECOND * 10);
+        assert_eq!(pair.a().children.len(), 2, "first {first}");
+        assert_agreement(&pair);
+    }
 }

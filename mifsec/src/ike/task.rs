@@ -225,6 +225,8 @@ impl Task {
             (Self::Remove(_), Self::Update(_) | Self::Remove(_)) => true,
             (Self::Remove(_), other) if other.makes_child() => true,
             (this, Self::Remove(_)) if this.makes_child() => true,
+            // A table without the interface must not come before its deletion.
+            (Self::Announce(_) | Self::Alternates(_), Self::Remove(_)) => true,
             (Self::Announce(_), Self::Announce(_))
             | (Self::Alternates(_), Self::Alternates(_))
             | (Self::Mobike(_), Self::Mobike(_))

@@ -12,7 +12,7 @@ use crate::ike::sa::{IkeSa, Phase};
 use crate::ike::task::add::{Add, Wanted};
 use crate::ike::task::child::Create;
 use crate::ike::task::init::Init;
-use crate::ike::task::remove::Remove;
+use crate::ike::task::remove::{self, Remove};
 use crate::ike::task::update::{Update, maddr};
 use crate::ike::task::{Task, alternates, interfaces, mobike};
 
@@ -137,8 +137,7 @@ impl Engine {
                     ];
                     let flags = scopes.into_iter().filter(|(set, _)| *set);
                     let flags = flags.fold(DeleteFlags::default(), |all, (_, f)| all.with(f));
-                    let remove = Remove::new(iface, flags);
-                    sa.submit(Task::Remove(Box::new(remove)), cx);
+                    remove::submit(Remove::new(iface, flags), sa, cx);
                 }
             }),
             Command::DeleteChild { child } => {

@@ -127,6 +127,11 @@ impl Create {
         self.config.name == name && same(path.local, pair.local) && same(path.remote, pair.remote)
     }
 
+    /// Whether it is to make a Child SA on this path beside those there are.
+    pub(super) fn makes_anew_on(&self, pair: IfacePair, sa: &IkeSa) -> bool {
+        self.rekeys.is_none() && self.is_for(&self.config.name, pair, sa)
+    }
+
     /// Where it is to be: the channel's pair, and that of what it replaces, may be
     /// another by now.
     fn path(&self, sa: &IkeSa) -> IfacePair {
@@ -253,6 +258,9 @@ impl Create {
         if let (Some(old), Some(error)) = (self.rekeys, payloads.error()) {
             return self.rekey_refused(old, error, sa, cx);
         }
+        if payloads.error().is_some() && sa.is_to_go(self.iface(sa)) {
+            return self.deleted(sa, cx);
+        }
         if let Some(error) = payloads.error() {
             // Our table, or a Delete of the path's former member, may still be on
             // its way to the peer.
@@ -359,6 +367,22 @@ impl Create {
                 self.release(cx);
             }
         }
+    }
+
+    /// Our interface it is on.
+    pub(super) fn iface(&self, sa: &IkeSa) -> IfaceId {
+        self.path(sa).local
+    }
+
+    /// The interface is to be deleted before this is asked.
+    pub(super) fn deleted(mut self, sa: &IkeSa, cx: &mut Context) {
+        self.release(cx);
+        cx.event(Event::ChildFailed {
+            ike: sa.id,
+            child: self.config.name.clone(),
+            pair: self.pair,
+            reason: Failure::Deleted,
+        });
     }
 
     /// Nothing came of it and nobody needs to know why.

@@ -29,6 +29,8 @@ use super::{Received, Task, add, interfaces};
 pub(in crate::ike) struct Remove {
     iface: IfaceId,
     flags: DeleteFlags,
+    /// Where SAs go that live on, as both ends find it when the request is made.
+    refuge: Option<IfaceId>,
     /// Epoch of the table that goes with it.
     epoch: Option<u32>,
     attempts: u32,
@@ -39,6 +41,7 @@ impl Remove {
         Self {
             iface,
             flags,
+            refuge: None,
             epoch: None,
             attempts: 0,
         }
@@ -55,6 +58,8 @@ impl Remove {
             self.refused(reason, sa, cx);
             return None;
         }
+        // The peer still has the interface in the table it chooses from.
+        self.refuge = refuge(End::Local, self.iface, self.flags, sa, cx);
         let mif = sa.mif.as_mut()?;
         let txn = mif.next_txn;
         mif.next_txn = mif.next_txn.wrapping_add(1);
@@ -81,7 +86,7 @@ impl Remove {
             return Some(Failure::Unsupported);
         }
         let moves = self.flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST);
-        let stranded = moves && refuge(End::Local, self.iface, sa, cx).is_none();
+        let stranded = moves && refuge(End::Local, self.iface, self.flags, sa, cx).is_none();
         (sa.channel.local_iface == self.iface || stranded).then_some(Failure::PathUnvalidated)
     }
 
@@ -93,13 +98,14 @@ impl Remove {
         received: &Received,
     ) {
         if let Some(refusal) = received.payloads.error() {
+            // Until it is asked again the interface is there.
+            if let Some(mif) = &mut sa.mif {
+                mif.operations.withheld.remove(&self.iface);
+            }
             let passing = refusal.kind == NotifyType::TEMPORARY_FAILURE;
             if passing && sa.postpone(self.attempts, cx) {
                 self.attempts += 1;
                 return sa.postponed.push(Task::Remove(self));
-            }
-            if let Some(mif) = &mut sa.mif {
-                mif.operations.withheld.remove(&self.iface);
             }
             return self.refused(Failure::from_notify(refusal.kind, false), sa, cx);
         }
@@ -116,7 +122,7 @@ impl Remove {
             .flatten()
             .copied()
             .collect();
-        let fate = Fate::of(End::Local, self.iface, self.flags, sa, cx);
+        let fate = Fate::of(End::Local, self.iface, self.flags, self.refuge, sa, cx);
         let mut removed = 0;
         for id in &fate.gone {
             let there = sa.children.get(id).map(|child| child.spi_out);
@@ -151,6 +157,34 @@ impl Remove {
             iface: self.iface,
             reason,
         });
+    }
+}
+
+/// Asks for it. What was to be made on the interface and waits for its turn, or for
+/// the time to ask again, is not made any more.
+pub(in crate::ike) fn submit(remove: Remove, sa: &mut IkeSa, cx: &mut Context) {
+    let iface = remove.iface;
+    let queued = sa.queue.take().map(|task| (false, task));
+    let mut waiting: Vec<_> = queued.collect();
+    waiting.extend(sa.postponed.drain(..).map(|task| (true, task)));
+    for (postponed, task) in waiting {
+        match task {
+            Task::Add(add) if add.iface() == iface => add.deleted(sa, cx),
+            Task::Child(create) if create.rekeys().is_none() && create.iface(sa) == iface => {
+                create.deleted(sa, cx);
+            }
+            task if postponed => sa.postponed.push(task),
+            task => sa.queue.push(task),
+        }
+    }
+    sa.submit(Task::Remove(Box::new(remove)), cx);
+}
+
+impl IkeSa {
+    /// Whether a request to delete this interface of ours waits to be sent.
+    pub(super) fn is_to_go(&self, iface: IfaceId) -> bool {
+        let deletes = |task: &Task| matches!(task, Task::Remove(remove) if remove.iface == iface);
+        self.queue.iter().any(deletes)
     }
 }
 
@@ -197,7 +231,8 @@ fn carry_out(
         return Err(error::MIF_UNKNOWN_INTERFACE);
     }
     let moves = delete.flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST);
-    let stranded = moves && refuge(End::Remote, iface, sa, cx).is_none();
+    let refuge = refuge(End::Remote, iface, delete.flags, sa, cx);
+    let stranded = moves && refuge.is_none();
     if sa.named_channel_peer() == iface || stranded {
         return Err(error::MIF_PATH_UNVALIDATED);
     }
@@ -205,7 +240,7 @@ fn carry_out(
     if !mif.operations.admit(iface, delete.txn) {
         return Err(error::MIF_STALE_TXN);
     }
-    let mut fate = Fate::of(End::Remote, iface, delete.flags, sa, cx);
+    let mut fate = Fate::of(End::Remote, iface, delete.flags, refuge, sa, cx);
     if cx.faulty(Fault::KeepDeleted) {
         fate.gone.clear();
     }
@@ -229,7 +264,16 @@ fn carry_out(
 
 /// Where SAs of an interface go that are to live on: to whoever carries them
 /// already, else to the first alternate.
-fn refuge(end: End, iface: IfaceId, sa: &IkeSa, cx: &Context) -> Option<IfaceId> {
+fn refuge(
+    end: End,
+    iface: IfaceId,
+    flags: DeleteFlags,
+    sa: &IkeSa,
+    cx: &Context,
+) -> Option<IfaceId> {
+    if !flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST) {
+        return None;
+    }
     let mut lent = sa
         .carried()
         .filter(|(of, lent, _)| (*of, *lent) == (end, iface));
@@ -246,10 +290,15 @@ struct Fate {
 }
 
 impl Fate {
-    fn of(end: End, iface: IfaceId, flags: DeleteFlags, sa: &IkeSa, cx: &Context) -> Self {
+    fn of(
+        end: End,
+        iface: IfaceId,
+        flags: DeleteFlags,
+        refuge: Option<IfaceId>,
+        sa: &IkeSa,
+        cx: &Context,
+    ) -> Self {
         let addresses = addresses(end, iface, sa, cx);
-        let moves = flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST);
-        let refuge = moves.then(|| refuge(end, iface, sa, cx)).flatten();
         let mut fate = Self {
             gone: Vec::new(),
             moved: Vec::new(),

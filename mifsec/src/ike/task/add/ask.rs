@@ -93,6 +93,17 @@ impl Add {
         self.wanted.iface
     }
 
+    /// Whether it may make a Child SA on this path.
+    pub(in crate::ike::task) fn is_for(&self, pair: IfacePair, sa: &IkeSa) -> bool {
+        let remote = match self.wanted.remote {
+            IfaceId::CHANNEL => sa.named_channel_peer(),
+            known => known,
+        };
+        let any = |id: IfaceId| id == IfaceId::CHANNEL;
+        self.wanted.iface == pair.local
+            && (remote == pair.remote || any(remote) || any(pair.remote))
+    }
+
     /// Whether both ask for the same.
     pub(in crate::ike::task) fn serves(&self, other: &Self) -> bool {
         self.wanted == other.wanted
@@ -149,8 +160,12 @@ impl Add {
         };
         let mif = sa.mif.as_ref();
         let theirs = mif.and_then(|mif| record(&mif.peer_ifaces, far, wanted.remote_addr));
-        let destination =
-            (far != channel).then(|| theirs.unwrap_or_else(|| Maddr::new(wanted.remote_addr, 0)));
+        // Which interface the peer has on the channel may be changing at this moment:
+        // what has an address is named.
+        let destination = match theirs {
+            None if far == channel => None,
+            named => Some(named.unwrap_or_else(|| Maddr::new(wanted.remote_addr, 0))),
+        };
         let templates = sa.templates(End::Local);
         let sources = match wanted.from.is_empty() {
             true => sa.sources(End::Local, wanted.iface, &templates, cx),
@@ -164,7 +179,7 @@ impl Add {
             from: &sources,
             near: wanted.iface,
             far,
-            known: &sa.leases,
+            known: known(sa),
             inner: &wanted.inner,
             bundle,
         };
@@ -271,7 +286,7 @@ impl Add {
             pair,
             entries,
             epoch: table.as_ref().map(|(epoch, _)| *epoch),
-            known: sa.leases.clone(),
+            known: known(sa).to_vec(),
         });
         let table = table.map(|(_, notify)| notify);
         let notifies = table.into_iter().chain([add.notify(), list.notify()]);
@@ -298,6 +313,9 @@ impl Add {
             self.release(cx);
             if let Some(mif) = &mut sa.mif {
                 mif.operations.rivals.clear();
+            }
+            if sa.is_to_go(self.wanted.iface) {
+                return self.deleted(sa, cx);
             }
             if PASSING.contains(&refusal.kind) && sa.postpone(self.attempts, cx) {
                 self.attempts += 1;
@@ -335,6 +353,16 @@ impl Add {
             }
         }
         asked.release(cx);
+    }
+
+    /// The interface is to be deleted before this is asked.
+    pub(in crate::ike::task) fn deleted(mut self, sa: &IkeSa, cx: &mut Context) {
+        self.release(cx);
+        let refused = Refused {
+            reason: Failure::Deleted,
+            fall_back: false,
+        };
+        self.refused(refused, sa, cx);
     }
 
     fn refused(&self, refused: Refused, sa: &IkeSa, cx: &mut Context) {
@@ -559,6 +587,12 @@ fn place(mut new: Installation, lowest: &[u8], sa: &mut IkeSa, cx: &mut Context)
     cx.count("mif_derived_redundant");
     sa.delete_child(redundant, cx);
     false
+}
+
+/// Our inner addresses as the other end knows them: leases are those of the IKE
+/// SA's caller.
+fn known(sa: &IkeSa) -> &[IpAddr] {
+    if sa.caller { &sa.leases } else { &[] }
 }
 
 fn material(child: &Child) -> Material {

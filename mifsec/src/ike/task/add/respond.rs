@@ -108,14 +108,25 @@ fn consider(
     {
         return Err(error::MIF_ADDRESS_REJECTED);
     }
+    let pair = IfacePair {
+        local: far,
+        remote: near,
+    };
+    // The same is asked for by CREATE_CHILD_SA: that of the IKE SA's caller is
+    // carried out.
+    let crossing = |task: &Task| match task {
+        Task::Child(create) => create.makes_anew_on(pair, sa),
+        _ => false,
+    };
+    if sa.caller && sa.all_tasks().any(crossing) {
+        return Err(NotifyType::TEMPORARY_FAILURE);
+    }
+    let mif = sa.mif.as_mut().ok_or(error::MIF_UNSUPPORTED)?;
     if !mif.operations.admit(near, add.txn) {
         return Err(error::MIF_STALE_TXN);
     }
     let job = Job {
-        pair: IfacePair {
-            local: far,
-            remote: near,
-        },
+        pair,
         add,
         entries: entries.entries,
     };

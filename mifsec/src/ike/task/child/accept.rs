@@ -286,6 +286,7 @@ fn duplicate(sa: &IkeSa, wanted: &Wanted) -> Option<(NotifyType, Option<Failure>
         Task::Child(create) => create
             .is_for(name, wanted.pair, sa)
             .then(|| create.rekeys()),
+        Task::Add(add) => add.is_for(wanted.pair, sa).then_some(None),
         _ => None,
     };
     // What replaces the member of this path may be there already, and only the
