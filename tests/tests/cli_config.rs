@@ -439,6 +439,22 @@ fn what_a_service_says_must_fit_together() {
             "layout: is for what goes through a tunnel",
         ),
         (
+            beside("policy = \"bypass\"\naccesses = [\"wlan0\"]\nremote_ts = [\"10.0.0.0/8\"]"),
+            "accesses: is for what goes through a tunnel",
+        ),
+        (
+            beside(
+                "policy = \"bypass\"\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"0.0.0.0/0\"]",
+            ),
+            "local_ts: lists prefixes, but without a tunnel it holds for every source; leave",
+        ),
+        (
+            beside(
+                "policy = \"discard\"\nlocal_ts = [\"0.0.0.0/0\"]\nremote_ts = [\"10.0.0.0/8\"]",
+            ),
+            "local_ts: lists prefixes, but without a tunnel",
+        ),
+        (
             beside("layout = \"pinned\"\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"::/0\"]"),
             "local_ts: lists prefixes, but pinned",
         ),

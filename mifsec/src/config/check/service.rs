@@ -60,14 +60,29 @@ impl Checker<'_> {
             order: self.integer(section, "order", raw.order, 0, -1000..=1000)?,
         };
         if service.policy != Policy::Protect {
-            if raw.layout.is_some() {
+            let of_a_tunnel = [
+                ("layout", raw.layout.is_some()),
+                ("accesses", raw.accesses.is_some()),
+                ("alternates", raw.alternates.is_some()),
+            ];
+            if let Some((key, _)) = of_a_tunnel.iter().find(|(_, given)| *given) {
                 return Err(self
                     .error(
                         section,
-                        "layout",
+                        key,
                         "is for what goes through a tunnel, and this does not".into(),
                     )
                     .mend("remove it, or use policy = \"protect\""));
+            }
+            // Rules in front of the routes and the guard tell nothing apart by source.
+            if service.local_ts.iter().any(|ts| ts.net.is_some()) {
+                return Err(self
+                    .error(
+                        section,
+                        "local_ts",
+                        "lists prefixes, but without a tunnel it holds for every source".into(),
+                    )
+                    .mend("leave the prefix out (\"dynamic[tcp/80]\" for ports), or use policy = \"protect\""));
             }
             if service.remote_ts.iter().any(|ts| ts.net.is_none()) {
                 return Err(self
