@@ -17,6 +17,9 @@ use mifsec_tests::sim::{A, B, Pair, ip};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Until what is deleted no longer receives what was on its way.
+const SETTLED: Duration = Duration::from_secs(7);
+
 const fn path(local: IfaceId, remote: IfaceId) -> IfacePair {
     IfacePair { local, remote }
 }
@@ -51,7 +54,7 @@ fn two_members(seed: u64) -> Pair {
     let mut pair = connected(setup::user(), setup::gateway(), seed);
     let command = add(&pair, false);
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(pair.a().children.len(), 2);
     pair
 }
@@ -64,7 +67,7 @@ fn two_pinned(seed: u64) -> Pair {
     let mut pair = connected(user, gateway, seed);
     let command = add(&pair, true);
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(pair.a().children.len(), 2);
     pair
 }
@@ -112,7 +115,7 @@ fn pairs(pair: &Pair, who: usize) -> BTreeSet<IfacePair> {
 fn answer(pair: &mut Pair, payload: Payload) -> Vec<Payload> {
     pair.forge(A, ExchangeType::INFORMATIONAL, None, false, &[payload]);
     let since = pair.log.len();
-    pair.run(SECOND);
+    pair.run(SETTLED);
     let answers = pair.log[since..].iter().filter(|(_, from, _)| *from == B);
     let answer = answers.last().expect("every request is answered").2.clone();
     pair.ends[A].engine.reveal(&answer.payload).unwrap().1
@@ -138,8 +141,14 @@ fn one_request_without_an_spi_removes_what_is_on_the_interface_and_nothing_else(
     assert!(!request.says.contains("D("), "{}", request.says);
     let response = pair.deliver(B, &["INFORMATIONAL response"]);
     assert!(response.says.contains("{D("), "{}", response.says);
+    // What is on its way is still received, and nobody sends on it any more.
+    assert_eq!((pair.a().children.len(), pair.b().children.len()), (2, 2));
+    assert_eq!(
+        pair.ends.each_ref().map(|end| end.sending.in_use().len()),
+        [1, 1]
+    );
     pair.release();
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(pair.log.len() - since, 2, "nothing but these two");
     assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 1)]);
     assert_eq!(deleted(&pair, B), [(End::Remote, WLAN, 1)]);
@@ -153,7 +162,7 @@ fn a_deleted_interface_is_unknown_until_it_is_added_again() {
     let mut pair = two_members(2);
     let command = delete(&pair, A, WLAN);
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     let ike = pair.a().ike();
     // A late update of it, and a Child SA on it: unknown.
     pair.command(
@@ -181,7 +190,7 @@ fn a_deleted_interface_is_unknown_until_it_is_added_again() {
     ran.weight = 9;
     let ifaces = vec![setup::record(WLAN, WLAN_ADDRESS), ran];
     pair.command(A, Command::SetInterfaces { ifaces });
-    pair.run(SECOND);
+    pair.run(SETTLED);
     let announced = pair.ends[B]
         .events
         .iter()
@@ -195,12 +204,12 @@ fn a_deleted_interface_is_unknown_until_it_is_added_again() {
     // Added again it is there, with other keys than before.
     let command = add(&pair, false);
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(pair.a().children.len(), 2);
     assert_agreement(&pair);
     let command = delete(&pair, A, WLAN);
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(deleted(&pair, B).len(), 2);
     assert_eq!(pair.a().children.len(), 1);
 }
@@ -264,7 +273,7 @@ fn the_interface_of_the_channel_goes_only_after_the_channel() {
     pair.command(A, Command::MoveChannel { ike, channel });
     let command = delete(&pair, A, RAN);
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(deleted(&pair, B), [(End::Remote, RAN, 1)]);
     assert_eq!(pairs(&pair, A), [path(WLAN, GATEWAY)].into());
     assert_agreement(&pair);
@@ -291,7 +300,7 @@ fn with_the_move_first_pinned_sas_live_on_at_the_alternate_with_their_keys() {
         move_first: true,
     };
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 0)]);
     assert_eq!([identity(&pair, A), identity(&pair, B)], before);
     assert_eq!(pairs(&pair, A), [path(RAN, GATEWAY)].into());
@@ -310,7 +319,7 @@ fn with_the_move_first_a_bundle_has_its_member_there_already() {
         move_first: true,
     };
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 1)]);
     assert_eq!(pairs(&pair, B), [path(GATEWAY, RAN)].into());
     assert_agreement(&pair);
@@ -322,7 +331,7 @@ fn with_the_move_first_a_bundle_has_its_member_there_already() {
     ];
     records[1].state = mifsec::ike::mif::IfaceState::DOWN;
     pair.command(A, Command::SetInterfaces { ifaces: records });
-    pair.run(SECOND);
+    pair.run(SETTLED);
     let command = Command::DeleteInterface {
         ike: pair.a().ike(),
         iface: WLAN,
@@ -358,7 +367,7 @@ fn as_selector_what_was_leased_for_the_interface_goes_and_its_address_is_free() 
         move_first: false,
     };
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 1)]);
     assert_eq!(leases(&pair, A), before[..2]);
     assert_eq!(leases(&pair, B), before[..2]);
@@ -366,7 +375,7 @@ fn as_selector_what_was_leased_for_the_interface_goes_and_its_address_is_free() 
     // The same address for the same, next time.
     let command = add(&pair, true);
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(leases(&pair, B), before);
     assert_agreement(&pair);
 }
@@ -380,7 +389,7 @@ fn both_ends_may_delete_theirs_at_once() {
         setup::record(second, "203.0.113.2"),
     ];
     pair.command(B, Command::SetInterfaces { ifaces });
-    pair.run(SECOND);
+    pair.run(SETTLED);
     let command = Command::CreateChild {
         ike: pair.a().ike(),
         child: "internet".into(),
@@ -389,14 +398,14 @@ fn both_ends_may_delete_theirs_at_once() {
         remote: ip("203.0.113.2"),
     };
     pair.command(A, command);
-    pair.run(SECOND);
+    pair.run(SETTLED);
     assert_eq!(pair.a().children.len(), 3);
     pair.hold();
     let (of_a, of_b) = (delete(&pair, A, WLAN), delete(&pair, B, second));
     pair.command(A, of_a);
     pair.command(B, of_b);
     pair.release();
-    pair.run(SECOND * 5);
+    pair.run(SETTLED);
     assert_eq!(pairs(&pair, A), [path(RAN, GATEWAY)].into());
     assert_agreement(&pair);
     assert_eq!((deleted(&pair, A).len(), deleted(&pair, B).len()), (2, 2));
@@ -447,7 +456,7 @@ fn it_waits_for_a_rekey_of_the_ike_sa() {
             assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
         }
         pair.release();
-        pair.run(SECOND * 5);
+        pair.run(SETTLED);
         assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 1)]);
         assert_eq!(pairs(&pair, B), [path(GATEWAY, RAN)].into());
         assert_agreement(&pair);

@@ -78,9 +78,10 @@ fn tampered(
         });
         notify.expect("both are there")
     };
-    let mut add = AddInterface::decode(&data(&payloads, status::MIF_ADD_INTERFACE), None).unwrap();
+    let mut add =
+        AddInterface::decode(&data(&payloads, status::MIF_ADD_INTERFACE), None).expect("our own");
     let list = data(&payloads, status::MIF_DERIVED_SAS);
-    let mut list = DerivedSas::decode(&list, 1024).unwrap();
+    let mut list = DerivedSas::decode(&list, 1024).expect("our own");
     change(&mut add, &mut list);
     for payload in &mut payloads {
         match payload {
@@ -355,8 +356,7 @@ fn an_spi_that_is_reserved_or_taken_is_a_collision_from_both_sides() {
         let iface = if who == A { ETH } else { GATEWAY2 };
         let taken = {
             let pair = multi::pair(6);
-            let spi = pair.ends[who].children.values().next().unwrap().spi_in;
-            spi
+            pair.ends[who].children.values().next().unwrap().spi_in
         };
         for spi in [Spi(0), Spi(255), taken] {
             let mut pair = multi::pair(6);
@@ -780,7 +780,7 @@ fn nothing_of_the_extension_is_said_in_clear() {
 #[test]
 fn every_length_of_every_notify_is_survived() {
     mifsec_tests::covers!("R85");
-    let address = |text: &str| Maddr::new(text.parse::<IpAddr>().unwrap(), 4500);
+    let address = |text: &str| Maddr::new(text.parse::<IpAddr>().expect("an address"), 4500);
     let add = AddInterface {
         txn: 5000,
         flags: AddFlags::BUNDLE,

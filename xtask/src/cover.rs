@@ -26,6 +26,8 @@ const ROWS: [RangeInclusive<u32>; 4] = [1..=5, 10..=55, 60..=63, 85..=85];
 const TRANSPORT: RangeInclusive<u32> = 70..=84;
 
 const TABLE: &str = "docs/testing.md";
+/// Where in it.
+const HEADER: &str = "| number | requirement |";
 const SAID: &str = "covers: ";
 
 /// Requirement -> tests.
@@ -137,6 +139,13 @@ pub(crate) fn requirements_have_tests(files: &[File]) -> Vec<Violation> {
             }
         }
     }
+    let functions: BTreeSet<_> = files.iter().flat_map(functions).collect();
+    for (line, test) in named(table) {
+        let row = rows.iter().any(|row| row.line == line);
+        if !row && !functions.contains(test.rsplit("::").next().unwrap_or(test)) {
+            broken.push(table.broken(line, format!("there is no test `{test}`")));
+        }
+    }
     let known: BTreeSet<_> = rows.iter().map(|row| &row.id).collect();
     for mark in &marks {
         for row in mark.rows.iter().filter(|row| !known.contains(row)) {
@@ -206,7 +215,9 @@ struct Row {
 /// `later` is a reason for transport mode alone.
 fn rows(table: &File) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (line, text) in table.lines() {
+    let mut lines = table.lines();
+    lines.any(|(_, text)| text.starts_with(HEADER));
+    for (line, text) in lines.take_while(|(_, text)| text.starts_with('|')) {
         let cells: Vec<_> = text.split('|').map(str::trim).collect();
         let [_, id, _, tests, _] = cells.as_slice() else {
             continue;
@@ -288,6 +299,32 @@ fn defined(line: &str) -> Option<&str> {
     rest.split(['(', '<']).next()
 }
 
+/// What else the document calls a test: a name like a sentence, in backquotes.
+fn named(table: &File) -> impl Iterator<Item = (usize, &str)> {
+    table.lines().flat_map(|(line, text)| {
+        let words = text.split('`').skip(1).step_by(2);
+        words
+            .filter(|word| is_sentence(word))
+            .map(move |word| (line, word))
+    })
+}
+
+fn is_sentence(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
+    word.chars().all(plain)
+        && word
+            .rsplit("::")
+            .next()
+            .is_some_and(|name| name.matches('_').count() >= 3)
+}
+
+/// Names of the functions of a source file.
+fn functions(file: &File) -> impl Iterator<Item = &str> {
+    let source = file.path.ends_with(".rs");
+    let lines = file.text.lines().filter(move |_| source);
+    lines.filter_map(|line| defined(line.trim_start()))
+}
+
 fn exists(files: &[File], test: &str) -> bool {
     let sources = files.iter().filter(|file| file.path.ends_with(".rs"));
     sources.into_iter().any(|file| {
@@ -323,7 +360,7 @@ mod tests {
         let rest: String = rest
             .map(|row| format!("| {row} | it | none: a fact |\n"))
             .collect();
-        File::new(TABLE, &format!("{lines}\n{rest}"))
+        File::new(TABLE, &format!("{HEADER}\n{lines}\n{rest}"))
     }
 
     fn source(rows: &str) -> File {
@@ -389,6 +426,18 @@ mod tests {
         assert_eq!(
             said_by(&[table(GOOD), source("\"R23\"")]),
             ["R22: `sim_move::all_move` does not say covers!(\"R22\")"]
+        );
+    }
+
+    #[test]
+    fn a_test_named_anywhere_else_exists_too() {
+        let text =
+            "| a | `sim_move`: `all_move_to_the_moon`, `sim_move::all_move`, `cargo xtask` |";
+        let mut table = table(GOOD);
+        table.text = format!("{text}\n{}", table.text);
+        assert_eq!(
+            said_by(&[table, source("\"R22\"")]),
+            ["there is no test `all_move_to_the_moon`"]
         );
     }
 

@@ -40,7 +40,7 @@ pub(super) fn rules(config: &Config, established: &BTreeSet<&str>) -> Vec<SpdRul
                 action,
             };
             // What comes first decides: a second one says nothing.
-            if !out.iter().any(|r| *r == rule) {
+            if !out.contains(&rule) {
                 out.push(rule);
             }
         }

@@ -111,7 +111,6 @@ impl Snapshot {
 
     /// Inbound packets are found by their SPI alone.
     #[cfg(not(feature = "testing"))]
-    #[expect(clippy::unused_self, reason = "it looks with the feature")]
     pub(super) const fn misplaced(&self, _: PathIndex, _: Arrival) -> bool {
         false
     }

@@ -38,7 +38,6 @@ impl Context {
 
     /// Without the feature there are none.
     #[cfg(not(feature = "testing"))]
-    #[expect(clippy::unused_self, reason = "it has a fault with the feature")]
     pub(in crate::ike) const fn faulty(&self, _: Fault) -> bool {
         false
     }

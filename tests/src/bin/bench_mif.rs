@@ -1,13 +1,13 @@
 //! What a further interface costs: MIF_ADD_INTERFACE against CREATE_CHILD_SA for
 //! each service, called by `cargo xtask bench mif`. Both engines run in one thread,
-//! the time is the processor's for both ends; the least of several runs.
+//! the time is that of both ends on one core, the least of several runs.
 
 #![expect(clippy::print_stdout, reason = "the table is the purpose")]
 
 use mifsec_tests::sim::services::{Way, further_interface};
 
 /// How often each is measured.
-const RUNS: usize = 9;
+const RUNS: usize = 25;
 
 fn main() {
     println!(

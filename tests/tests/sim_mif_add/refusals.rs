@@ -10,7 +10,7 @@ use mifsec::ike::mif::{
 use super::*;
 
 /// A request of A's that is in order: the WLAN, from the only Child SA.
-pub fn good(pair: &Pair) -> (AddInterface, DerivedSas) {
+pub(crate) fn good(pair: &Pair) -> (AddInterface, DerivedSas) {
     let template = pair.ends[A].children.values().next().unwrap();
     let add = AddInterface {
         txn: 100,
@@ -39,13 +39,13 @@ pub fn good(pair: &Pair) -> (AddInterface, DerivedSas) {
     (add, list)
 }
 
-pub fn send(pair: &mut Pair, add: &AddInterface, list: &DerivedSas) -> Vec<Payload> {
+pub(crate) fn send(pair: &mut Pair, add: &AddInterface, list: &DerivedSas) -> Vec<Payload> {
     let payloads = [add.notify(), list.notify()].map(Payload::Notify);
     send_all(pair, A, &payloads)
 }
 
 /// The payloads of the other end's answer.
-pub fn send_all(pair: &mut Pair, who: usize, payloads: &[Payload]) -> Vec<Payload> {
+pub(crate) fn send_all(pair: &mut Pair, who: usize, payloads: &[Payload]) -> Vec<Payload> {
     pair.forge(who, ExchangeType::INFORMATIONAL, None, false, payloads);
     let since = pair.log.len();
     pair.run(SECOND);
@@ -55,7 +55,7 @@ pub fn send_all(pair: &mut Pair, who: usize, payloads: &[Payload]) -> Vec<Payloa
     revealed.expect("under the keys of the IKE SA").1
 }
 
-pub fn kinds(payloads: &[Payload]) -> Vec<NotifyType> {
+pub(crate) fn kinds(payloads: &[Payload]) -> Vec<NotifyType> {
     let notifies = payloads.iter().filter_map(|payload| match payload {
         Payload::Notify(notify) => Some(notify.kind),
         _ => None,

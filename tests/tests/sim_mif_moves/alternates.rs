@@ -103,6 +103,17 @@ fn whoever_cannot_carry_traffic_stands_in_for_nobody() {
 }
 
 #[test]
+fn an_interface_that_comes_back_has_the_list_it_had() {
+    let mut pair = tables(setup::user(), setup::gateway(), 2);
+    say(&mut pair, A, &[(ETH, &[WLAN])]);
+    for ifaces in [users()[..2].to_vec(), users()] {
+        pair.command(A, Command::SetInterfaces { ifaces });
+        pair.run(SECOND);
+    }
+    assert_eq!(alternates(&pair, A, ETH), same(&[1]));
+}
+
+#[test]
 fn a_list_of_more_than_the_peer_keeps_is_cut_and_one_before_its_table_waits_for_it() {
     let mut pair = setup::established(setup::user(), setup::gateway(), 3);
     let many: Vec<_> = (2..9).map(IfaceId).collect();

@@ -298,7 +298,7 @@ fn nobody_moves_what_is_not_his() {
             mif_error::MIF_ADDRESS_REJECTED,
         ),
         (
-            Notify::new(status::MIF_ADD_INTERFACE, vec![1, 2, 3]),
+            Notify::new(status::MIF_STEERING, vec![1, 2, 3]),
             mif_error::MIF_UNSUPPORTED,
         ),
     ] {

@@ -388,9 +388,7 @@ impl IkeSa {
 
     /// What [`Fault::TellElsewhere`] does.
     fn misled(&self, task: &Task, cx: &Context) -> Option<Channel> {
-        let Some(left) = task.left().filter(|_| cx.faulty(Fault::TellElsewhere)) else {
-            return None;
-        };
+        let left = task.left().filter(|_| cx.faulty(Fault::TellElsewhere))?;
         let mut channel = self.channel;
         channel.local.set_ip(left);
         Some(channel)

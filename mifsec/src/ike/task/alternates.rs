@@ -9,7 +9,7 @@ use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{End, Event};
 use crate::ike::message::{Notify, NotifyType, Payload};
-use crate::ike::mif::{Alternates, Features, InterfaceRecord, default_list, error};
+use crate::ike::mif::{Alternates, Features, InterfaceRecord, MAX_RECORDS, default_list, error};
 use crate::ike::sa::IkeSa;
 
 use super::{Received, Task, interfaces};
@@ -40,9 +40,13 @@ impl Lists {
         }
     }
 
-    /// Forgets the peer's of interfaces that are none any more.
+    /// Forgets the peer's of interfaces that are none any more, once there are more
+    /// than a table has room for: one that comes back has the list it had, because
+    /// its owner does not tell it again.
     pub(super) fn retain(&mut self, is_one: impl Fn(IfaceId) -> bool) {
-        self.peer.retain(|iface, _| is_one(*iface));
+        if self.peer.len() > MAX_RECORDS {
+            self.peer.retain(|iface, _| is_one(*iface));
+        }
     }
 
     fn explicit(&self, end: End, iface: IfaceId) -> Option<&Vec<IfaceId>> {

@@ -32,6 +32,9 @@ pub(in crate::ike) struct Moves {
     last: BTreeMap<(End, IfaceId), UpdateAddrs>,
     /// Which interface carries which.
     pub(in crate::ike) carried: Carried,
+    /// To whom interfaces of the peer lend by its own word: what it said, and what it
+    /// accepted. One without an entry is at home.
+    agreed: BTreeMap<IfaceId, IfaceId>,
     /// Ours that are not answered yet, oldest first, under whatever keys they went.
     asked: Vec<Update>,
 }
@@ -64,8 +67,6 @@ pub(in crate::ike) struct Update {
     epoch: Option<u32>,
     /// How often it was refused for the moment.
     attempts: u32,
-    /// To whom the interface lent before, if the peer does not have it chosen so.
-    before: IfaceId,
     /// The last word of the owner of a chosen interface when it was chosen.
     owner: Option<u32>,
 }
@@ -86,7 +87,6 @@ impl Update {
             new,
             epoch: None,
             attempts: 0,
-            before: old_iface,
             owner: None,
         }
     }
@@ -106,12 +106,9 @@ impl Update {
             self.new.ip = sa.announced(self.new_iface, self.new.ip);
         }
         let named = (sa.named(end, self.old_iface), sa.named(end, self.new_iface));
-        if let Some(mif) = &sa.mif {
-            let carried = &mif.moves.carried;
-            self.before = carried.lent_to(end, named.0);
-            if carried.circles(end, named.0, named.1) {
-                sa.send_home(&self, end, cx);
-            }
+        let circles = |mif: &interfaces::Mif| mif.moves.carried.circles(end, named.0, named.1);
+        if sa.mif.as_ref().is_some_and(circles) {
+            sa.send_home(&self, end, cx);
         }
         sa.carry(end, self.old_iface, self.new_iface, cx);
         self
@@ -218,6 +215,9 @@ impl Update {
                 mif.confirm(self.epoch);
             }
             respond::withdrawn(&self, sa, &received.payloads, cx);
+            if self.end() == End::Remote && sa.last_word(self.old_iface) == self.owner {
+                sa.agree(self.old_iface, self.new_iface);
+            }
             return self.end_of(sa);
         };
         // The owner of what was chosen has spoken since: that is what holds.
@@ -254,7 +254,14 @@ impl Update {
             return false;
         };
         match self.end() {
-            End::Remote => sa.last_word(self.old_iface) == self.owner,
+            End::Remote => {
+                let (old, new) = (self.old_iface, self.new_iface);
+                let lent_to = mif
+                    .moves
+                    .carried
+                    .lent_to(End::Remote, sa.named(End::Remote, old));
+                lent_to == sa.named(End::Remote, new) && sa.last_word(old) == self.owner
+            }
             End::Local if self.txn.is_none() || !self.flags.has(UpdateFlags::TUNNEL) => true,
             End::Local => {
                 let lent_to = mif.moves.carried.lent_to(End::Local, self.old_iface);
@@ -311,8 +318,14 @@ impl IkeSa {
         for lender in lenders {
             let by = if next == iface { lender } else { next };
             self.carry(end, lender, by, cx);
+            if end == End::Remote {
+                self.agree(lender, by);
+            }
         }
         self.carry(end, iface, iface, cx);
+        if end == End::Remote {
+            self.agree(iface, iface);
+        }
     }
 
     /// The interface that 0 stands for, if that is known.
@@ -341,16 +354,25 @@ impl IkeSa {
         self.submit(Task::Update(Box::new(home)), cx);
     }
 
-    /// The peer does not have its interface chosen so: it is where it was, unless it
-    /// was moved since.
+    /// The peer says or accepts that `iface` of its own lends to `by`.
+    fn agree(&mut self, iface: IfaceId, by: IfaceId) {
+        let (iface, by) = (self.named(End::Remote, iface), self.named(End::Remote, by));
+        if let Some(mif) = &mut self.mif {
+            mif.moves.agreed.insert(iface, by);
+        }
+    }
+
+    /// The peer does not have its interface chosen so: it is where the peer has it,
+    /// unless it was chosen otherwise since.
     fn undo(&mut self, update: &Update, cx: &mut Context) {
         let iface = self.named(End::Remote, update.old_iface);
-        let lent_to = |sa: &Self| {
-            let mif = sa.mif.as_ref();
-            mif.map(|mif| mif.moves.carried.lent_to(End::Remote, iface))
+        let by = self.named(End::Remote, update.new_iface);
+        let Some(moves) = self.mif.as_ref().map(|mif| &mif.moves) else {
+            return;
         };
-        if lent_to(self) == Some(self.named(End::Remote, update.new_iface)) {
-            self.carry(End::Remote, iface, update.before, cx);
+        if moves.carried.lent_to(End::Remote, iface) == by {
+            let agreed = moves.agreed.get(&iface).copied().unwrap_or(iface);
+            self.carry(End::Remote, iface, agreed, cx);
         }
     }
 

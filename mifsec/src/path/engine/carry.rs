@@ -143,7 +143,6 @@ impl Engine {
 
     /// Without the feature all paths of an interface move.
     #[cfg(not(feature = "testing"))]
-    #[expect(clippy::unused_self, reason = "it looks with the feature")]
     const fn leave_behind(&self, _: &mut Carried) {}
 }
 

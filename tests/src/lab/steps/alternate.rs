@@ -66,7 +66,8 @@ fn downlink_dies(lab: &Lab, judge: &mut Judge) -> Result<()> {
     let ended = lab.end(running, judge)?;
     home?;
 
-    judge.require(first == Some(Way::Down), || match first {
+    // On a machine that is busy either end may be late.
+    judge.require_in_time(first == Some(Way::Down), || match first {
         Some(Way::Up) => "the end user told it first".into(),
         _ => "nobody was told".into(),
     });

@@ -296,6 +296,9 @@ impl Add {
                 error::MIF_SPI_COLLISION,
             ];
             self.release(cx);
+            if let Some(mif) = &mut sa.mif {
+                mif.operations.rivals.clear();
+            }
             if PASSING.contains(&refusal.kind) && sa.postpone(self.attempts, cx) {
                 self.attempts += 1;
                 return sa.postponed.push(Task::Add(self));

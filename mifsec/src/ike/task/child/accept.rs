@@ -245,8 +245,9 @@ fn outer_addrs(
     Ok(Some(outer))
 }
 
-/// The first configured child that has something in common with what is asked
-/// for (RFC 7296 2.9).
+/// The configured child that leaves most of what is asked for as it is: of several
+/// services the one that was meant, not the first that is part of it. Of equal ones
+/// the first (RFC 7296 2.9).
 fn narrow(
     sa: &IkeSa,
     payloads: &Payloads,
@@ -256,7 +257,7 @@ fn narrow(
     let peer = sa.peer.as_ref()?;
     let theirs = selector::from_entries(payloads.ts_i()?);
     let ours = selector::from_entries(payloads.ts_r()?);
-    peer.children.iter().find_map(|config| {
+    let candidates = peer.children.iter().filter_map(|config| {
         let local = TsSpec::resolve(&config.local_ts, &sa.local_dynamic());
         let remote = TsSpec::resolve(&config.remote_ts, &sa.remote_dynamic());
         let agreed = sa
@@ -273,7 +274,8 @@ fn narrow(
             bundle: config.bundle && agreed && asked,
             outer,
         })
-    })
+    });
+    candidates.min_by_key(|wanted| u8::from(wanted.local.cut) + u8::from(wanted.remote.cut))
 }
 
 /// Equal selectors are for bundles only, and there one per path (protocol 0.2,

@@ -62,6 +62,9 @@ pub(in crate::ike::task) fn respond(
     if tunnel {
         sa.carry(end, update.old_iface, update.new_iface, cx);
     }
+    if tunnel && end == End::Remote {
+        sa.agree(update.old_iface, update.new_iface);
+    }
     if update.flags.has(UpdateFlags::IKE_CHANNEL) {
         // The peer sealed this and sent it from there: SK-protected, and the
         // answer goes there in any case.
@@ -163,12 +166,12 @@ fn admit_choice(update: &UpdateAddrs, sa: &IkeSa, cx: &Context) -> Result<(), No
     if !mif.features.has(Features::ALTERNATES) {
         return Err(error::MIF_UNSUPPORTED);
     }
-    // What this peer was told: one that was deleted is none (protocol 3.11).
-    let told = mif.our_table(cx).0.records;
-    let chosen = told.iter().find(|record| record.id == new);
+    // As announced: what was deleted or left out for this peer cannot be chosen.
+    let ours = mif.our_table(cx).0.records;
+    let chosen = ours.iter().find(|record| record.id == new);
     let chosen = chosen.ok_or(error::MIF_UNKNOWN_INTERFACE)?;
     let is_home = |pair: crate::ids::IfacePair| pair.local == old;
-    if !cx.ifaces.iter().any(|record| record.id == old)
+    if !ours.iter().any(|record| record.id == old)
         && !sa.children.values().any(|child| is_home(child.pair))
     {
         return Err(error::MIF_UNKNOWN_INTERFACE);
@@ -218,6 +221,7 @@ impl IkeSa {
             .retain(|(end, iface), _| *end == End::Local || there.contains(iface));
         let is_one = |iface| there.contains(&iface);
         mif.moves.carried.retain(End::Remote, is_one);
+        mif.moves.agreed.retain(|iface, _| is_one(*iface));
         mif.lists.retain(is_one);
     }
 }
