@@ -473,6 +473,28 @@ fn what_a_service_says_must_fit_together() {
 }
 
 #[test]
+fn more_selectors_than_the_guard_holds_are_refused() {
+    let files = Files::new("guarded");
+    let many = |count: usize| {
+        let nets: Vec<String> = (0..count).map(|n| format!("\"10.{n}.0.0/16\"")).collect();
+        // A second child with the same selectors needs no rules of its own.
+        let child = |name: &str| {
+            format!(
+                "[[peer.child]]\nname = \"{name}\"\nremote_ts = [{}]\n",
+                nets.join(", ")
+            )
+        };
+        format!("{LAPTOP}\n{}{}", child("one"), child("two"))
+    };
+    files.load(&many(127)).unwrap();
+    let error = files.refused(&many(128));
+    assert!(
+        error.contains("129 selectors, and at most 128 can be guarded; join"),
+        "{error}"
+    );
+}
+
+#[test]
 fn alternates_are_of_interfaces_and_the_same_for_all_children() {
     let files = Files::new("alternates");
     let child = "name = \"internet\"";
