@@ -142,7 +142,7 @@ fn one_request_without_an_spi_removes_what_is_on_the_interface_and_nothing_else(
     let response = pair.deliver(B, &["INFORMATIONAL response"]);
     assert!(response.says.contains("{D("), "{}", response.says);
     // What is on its way is still received, and nobody sends on it any more.
-    assert_eq!((pair.a().children.len(), pair.b().children.len()), (2, 2));
+    assert_eq!(pair.ends.each_ref().map(|end| end.retired.len()), [1, 1]);
     assert_eq!(
         pair.ends.each_ref().map(|end| end.sending.in_use().len()),
         [1, 1]
@@ -451,7 +451,7 @@ fn it_waits_for_a_rekey_of_the_ike_sa() {
         let command = delete(&pair, A, WLAN);
         pair.command(A, command);
         if who == B {
-            pair.deliver(A, &["47111"]);
+            pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
             let answer = pair.deliver(B, &["INFORMATIONAL response"]);
             assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
         }
@@ -484,11 +484,11 @@ fn an_update_of_an_interface_that_was_deleted_first_is_refused() {
             channel: None,
         },
     );
-    pair.deliver(A, &["47111"]);
-    pair.deliver(A, &["47107"]);
+    pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
+    pair.deliver(A, &["MIF_UPDATE_ADDRS"]);
     pair.deliver(B, &["D("]);
     let answer = pair.deliver(B, &["INFORMATIONAL response"]);
-    assert!(answer.says.contains("14081"), "{}", answer.says);
+    assert!(answer.says.contains("MIF_UNKNOWN_INTERFACE"), "{}", answer.says);
     pair.release();
     pair.run(SECOND * 60);
     assert_eq!(pairs(&pair, B), [path(GATEWAY, RAN)].into());

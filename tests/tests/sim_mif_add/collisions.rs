@@ -58,8 +58,8 @@ fn of_two_that_cross_the_one_with_the_lowest_nonce_goes() {
 fn one_that_comes_before_our_own_is_answered_settles_it() {
     // B's request arrives after A's exchange is over: there is an equal one.
     let mut pair = both(49);
-    pair.deliver(A, &["47109"]);
-    pair.deliver(B, &["47109", "response"]);
+    pair.deliver(A, &["MIF_ADD_INTERFACE"]);
+    pair.deliver(B, &["MIF_ADD_INTERFACE", "response"]);
     pair.release();
     pair.run(SECOND * 5);
     assert_eq!(pair.ends[A].children.len(), 2);
@@ -83,7 +83,7 @@ fn it_waits_for_a_rekey_of_the_ike_sa_of_either_end_and_has_the_new_keys() {
             assert_eq!(pair.waiting().len(), 1, "it is asked for afterwards");
         } else {
             // The rekey is refused while ours is under way, or ours while that is.
-            pair.deliver(A, &["47109"]);
+            pair.deliver(A, &["MIF_ADD_INTERFACE"]);
             let answer = pair.take(B, &["response"]);
             assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
             pair.arrive(&answer);
@@ -102,7 +102,7 @@ fn a_rekey_of_the_ike_sa_waits_for_it() {
     pair.hold();
     let command = add(&pair, WLAN, WLAN_ADDRESS);
     pair.command(A, command);
-    let request = pair.take(A, &["47109"]);
+    let request = pair.take(A, &["MIF_ADD_INTERFACE"]);
     let ike = pair.b().ike();
     pair.command(B, Command::RekeyIke { ike });
     pair.deliver(B, &["CREATE_CHILD_SA request"]);
@@ -132,9 +132,9 @@ fn a_template_that_is_rekeyed_or_deleted_meanwhile_is_a_mismatch_and_asked_again
             // A has the new one before B does.
             pair.deliver(B, &["CREATE_CHILD_SA request"]);
         }
-        pair.deliver(A, &["47109"]);
+        pair.deliver(A, &["MIF_ADD_INTERFACE"]);
         let answer = pair.take(B, &["INFORMATIONAL response"]);
-        let mismatch = answer.says.contains("14084");
+        let mismatch = answer.says.contains("MIF_DERIVATION_MISMATCH");
         assert_eq!(mismatch, delete, "{}", answer.says);
         pair.arrive(&answer);
         pair.release();
@@ -156,9 +156,9 @@ fn a_rekey_of_a_template_that_one_end_knows_of_is_a_mismatch() {
     pair.deliver(A, &["CREATE_CHILD_SA request"]);
     let command = add(&pair, WLAN, WLAN_ADDRESS);
     pair.command(A, command);
-    pair.deliver(A, &["47109"]);
+    pair.deliver(A, &["MIF_ADD_INTERFACE"]);
     let answer = pair.deliver(B, &["INFORMATIONAL response"]);
-    assert!(answer.says.contains("14084"), "{}", answer.says);
+    assert!(answer.says.contains("MIF_DERIVATION_MISMATCH"), "{}", answer.says);
     assert_eq!(pair.ends[B].children.len(), 2);
     pair.release();
     pair.run(SECOND * 5);
@@ -172,7 +172,7 @@ fn a_delete_that_overtakes_the_response_is_not_forgotten() {
     pair.hold();
     let command = add(&pair, WLAN, WLAN_ADDRESS);
     pair.command(A, command);
-    pair.deliver(A, &["47109"]);
+    pair.deliver(A, &["MIF_ADD_INTERFACE"]);
     let late = pair.take(B, &["response"]);
     let new = *pair.ends[B].children.keys().last().unwrap();
     pair.command(B, Command::DeleteChild { child: new });

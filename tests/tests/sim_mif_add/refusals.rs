@@ -255,7 +255,7 @@ fn answered(seed: u64, payloads: &[Payload]) -> Pair {
     pair.hold();
     let command = add(&pair, WLAN, WLAN_ADDRESS);
     pair.command(A, command);
-    let request = pair.take(A, &["47109"]);
+    let request = pair.take(A, &["MIF_ADD_INTERFACE"]);
     let header = mifsec::ike::message::Header::decode(&request.transmit.payload)
         .unwrap()
         .0;
@@ -337,7 +337,7 @@ fn an_answer_to_something_else_makes_nothing_and_what_the_peer_made_is_deleted()
         pair.hold();
         let command = super::add(&pair, WLAN, WLAN_ADDRESS);
         pair.command(A, command);
-        let request = pair.take(A, &["47109"]);
+        let request = pair.take(A, &["MIF_ADD_INTERFACE"]);
         let (header, payloads) = pair.ends[A]
             .engine
             .reveal(&request.transmit.payload)
