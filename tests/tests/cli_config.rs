@@ -486,8 +486,8 @@ fn more_selectors_than_the_guard_holds_are_refused() {
         };
         format!("{LAPTOP}\n{}{}", child("one"), child("two"))
     };
-    files.load(&many(127)).unwrap();
-    let error = files.refused(&many(128));
+    files.load(&many(126)).unwrap();
+    let error = files.refused(&many(127));
     assert!(
         error.contains("129 selectors, and at most 128 can be guarded; join"),
         "{error}"
