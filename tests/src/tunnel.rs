@@ -236,6 +236,7 @@ fn snapshot(index: usize, ifindex: u32, options: Options) -> Result<Snapshot> {
             local: everything(),
             remote: everything(),
             trap: None,
+            discard: false,
             members: vec![member],
             table: steering::table(&[steering::Member {
                 weight: 1,

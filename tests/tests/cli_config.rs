@@ -439,6 +439,22 @@ fn what_a_service_says_must_fit_together() {
             "layout: is for what goes through a tunnel",
         ),
         (
+            beside("policy = \"bypass\"\naccesses = [\"wlan0\"]\nremote_ts = [\"10.0.0.0/8\"]"),
+            "accesses: is for what goes through a tunnel",
+        ),
+        (
+            beside(
+                "policy = \"bypass\"\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"0.0.0.0/0\"]",
+            ),
+            "local_ts: lists prefixes, but without a tunnel it holds for every source; leave",
+        ),
+        (
+            beside(
+                "policy = \"discard\"\nlocal_ts = [\"0.0.0.0/0\"]\nremote_ts = [\"10.0.0.0/8\"]",
+            ),
+            "local_ts: lists prefixes, but without a tunnel",
+        ),
+        (
             beside("layout = \"pinned\"\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"::/0\"]"),
             "local_ts: lists prefixes, but pinned",
         ),
@@ -454,6 +470,28 @@ fn what_a_service_says_must_fit_together() {
         assert!(error.contains(says), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+#[test]
+fn more_selectors_than_the_guard_holds_are_refused() {
+    let files = Files::new("guarded");
+    let many = |count: usize| {
+        let nets: Vec<String> = (0..count).map(|n| format!("\"10.{n}.0.0/16\"")).collect();
+        // A second child with the same selectors needs no rules of its own.
+        let child = |name: &str| {
+            format!(
+                "[[peer.child]]\nname = \"{name}\"\nremote_ts = [{}]\n",
+                nets.join(", ")
+            )
+        };
+        format!("{LAPTOP}\n{}{}", child("one"), child("two"))
+    };
+    files.load(&many(126)).unwrap();
+    let error = files.refused(&many(127));
+    assert!(
+        error.contains("129 selectors, and at most 128 can be guarded; join"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mifsec_common::{NO_PATH, SaOut, steering};
 use serde_json::json;
 
-use crate::config::{Config, Rekey};
+use crate::config::{Config, Policy, Rekey};
 use crate::crypto::AeadAlgorithm;
 use crate::dataplane::{Bundle, Inbound, Member, Selector, Snapshot};
 use crate::esp::{self, InboundSa, OutboundSa, SaParams};
@@ -26,7 +26,7 @@ use super::anchors::Anchor;
 use super::lifetime::Lifetime;
 use super::peer::Peer;
 use super::place::{Place, home, of_peer};
-use super::spd;
+use super::spd::{self, Entry};
 
 /// A responder sends at the latest this long after it installed an SA.
 const HOLD: Duration = Duration::from_secs(1);
@@ -311,7 +311,10 @@ impl Agent {
     fn spread_queues(&mut self, snapshot: &Snapshot) {
         let by_destination = self.config.peers.iter().all(|p| p.remote.is_empty());
         let mut table = [0; steering::BUCKETS];
-        let first = snapshot.bundles.iter().find(|b| b.trap.is_none());
+        let first = snapshot
+            .bundles
+            .iter()
+            .find(|b| b.trap.is_none() && !b.discard);
         if let (Some(bundle), false) = (first, by_destination) {
             let queues = u8::try_from(self.queues).unwrap_or(u8::MAX).max(1);
             for (queue, member) in table.iter_mut().zip(bundle.table) {
@@ -360,7 +363,8 @@ impl Agent {
             accesses: self.accesses.indexes().into_iter().collect(),
             ..Snapshot::default()
         };
-        let mut ranked = Vec::new();
+        let entries = spd::entries(&self.config);
+        let mut ranked = discards(&entries);
         for ((config, order, Reverse(ike), _), children) in bundles {
             let Some(peer) = self.peers.get(&ike) else {
                 continue;
@@ -373,15 +377,13 @@ impl Agent {
                 rest = other;
                 let bundle = self.bundle(peer, &same, views, now);
                 let ready = bundle.members.iter().any(|m| m.usable && !m.held);
-                let children = &self.config.peers[config].children;
-                let rank = children.get(order).map_or(0, |c| c.order);
                 for part in spd::split(bundle) {
-                    let rank = spd::rank(rank, &part.local, &part.remote);
+                    let rank = spd::rank(&entries, (config, order), &part);
                     ranked.push(((rank, config, order, !ready), part));
                 }
             }
         }
-        ranked.extend(self.traps());
+        ranked.extend(self.traps(&entries));
         ranked.sort_by_key(|(rank, _)| *rank);
         snapshot.bundles = ranked.into_iter().map(|(_, bundle)| bundle).collect();
         for child in self.children.values() {
@@ -457,6 +459,7 @@ impl Agent {
                 .unwrap_or_default(),
             table: steering::table(&table),
             trap: None,
+            discard: false,
             members,
         }
     }
@@ -477,6 +480,26 @@ impl Agent {
         let remote = peer.weights.get(&pair.remote).copied().unwrap_or(1).max(1);
         u32::from(local) * u32::from(remote)
     }
+}
+
+/// What is dropped wherever it comes from, in its place.
+fn discards(entries: &[Entry]) -> Vec<(spd::Place, Bundle)> {
+    let discarded = entries.iter().filter(|e| e.policy == Policy::Discard);
+    discarded
+        .map(|entry| {
+            let (local, remote) = entry.selectors();
+            let bundle = Bundle {
+                local: vec![local],
+                remote: vec![remote],
+                members: Vec::new(),
+                table: [steering::NO_MEMBER; steering::BUCKETS],
+                trap: None,
+                discard: true,
+            };
+            let rank = spd::rank(entries, (entry.peer, entry.child), &bundle);
+            ((rank, entry.peer, entry.child, false), bundle)
+        })
+        .collect()
 }
 
 /// The paths of an outbound SA: homes, and up to three others that are up, those of

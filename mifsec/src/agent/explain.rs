@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use mifsec_common::steering;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Policy, Ts};
+use crate::config::{Config, Policy, Start, Ts};
 use crate::dataplane::{Bundle, Selector};
 use crate::ids::{AccessId, Spi};
 use crate::io::netlink::MAIN;
@@ -220,6 +220,9 @@ impl Agent {
                 "peer {:?} is not established, so nothing can carry it",
                 settings.name
             ));
+            if settings.start == Start::Trap {
+                view.why.push("its first packet connects that peer".into());
+            }
             return;
         };
         if let (None, true, Some(child)) =
@@ -236,6 +239,7 @@ impl Agent {
         }
         let views = self.path.views();
         let snapshot = self.snapshot(&views, Instant::now());
+        // The first in order, as the data plane looks it up.
         let Some(bundle) = snapshot.bundles.iter().find(|b| selects(b, &flow)) else {
             let from = flow
                 .src
@@ -247,6 +251,16 @@ impl Agent {
             ));
             return;
         };
+        if bundle.discard {
+            view.why
+                .push("no Child SA takes it before a rule that discards it".into());
+            return;
+        }
+        if let Some(other) = bundle.trap.and_then(|peer| self.config.peers.get(peer)) {
+            view.why
+                .push(format!("its first packet connects peer {:?}", other.name));
+            return;
+        }
         let usable = bundle.members.iter().filter(|m| m.usable).count();
         let member = match (flow.hash(), usable) {
             (_, 0) => {

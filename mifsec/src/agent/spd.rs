@@ -1,9 +1,10 @@
-//! The SPD as configured, in the one order that guard rules, routing rules and
-//! bundles share (RFC 4301 4.4.1, R61).
+//! The SPD as configured, in the one order that guard rules, routing rules, bundles
+//! and `mifsec explain` share (RFC 4301 4.4.1, R61).
 //!
 //! First `order`, lower before higher; of equal ones the narrower selector: longer
 //! remote prefix, then protocol or ports before none, then the file's order. So a
-//! configuration that names no order reads like a routing table.
+//! configuration that names no order reads like a routing table. A bundle stands
+//! where the entry it was negotiated for does, whatever was narrowed.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -37,6 +38,39 @@ impl Entry {
         self.protocol != 0
     }
 
+    /// Where it is sorted, but for the file's order.
+    fn key(&self) -> (i32, Reverse<u8>, bool, bool) {
+        let ports = self.local_ports == Ts::ANY_PORTS && self.remote_ports == Ts::ANY_PORTS;
+        let length = Reverse(self.remote.prefix_len());
+        (self.order, length, !self.is_part(), ports)
+    }
+
+    /// Whether what was negotiated between two selectors lies within it.
+    fn covers(&self, local: &Selector, remote: &Selector) -> bool {
+        let ports = |(first, last): (u16, u16), s: &Selector| {
+            first <= *s.ports.start() && *s.ports.end() <= last
+        };
+        self.remote.contains(remote.addresses.start())
+            && self.remote.contains(remote.addresses.end())
+            && (self.protocol == 0 || [local.protocol, remote.protocol].contains(&self.protocol))
+            && ports(self.local_ports, local)
+            && ports(self.remote_ports, remote)
+    }
+
+    /// What it selects, for a bundle: from any address of its family.
+    pub(super) fn selectors(&self) -> (Selector, Selector) {
+        let of = |net: IpNet, ports: (u16, u16)| Selector {
+            addresses: net.network()..=net.broadcast(),
+            protocol: self.protocol,
+            ports: ports.0..=ports.1,
+        };
+        let any = IpNet::new(self.remote.addr(), 0).unwrap_or(self.remote);
+        (
+            of(any, self.local_ports),
+            of(self.remote, self.remote_ports),
+        )
+    }
+
     /// Whether a flow is of this entry; a port that is not said is any.
     pub(super) fn selects(
         &self,
@@ -64,6 +98,7 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
             .filter(|p| Some(&p.name) == settings.pool.as_ref());
         let leases: Vec<IpNet> = pool.flat_map(|p| p.cidr.iter().copied()).collect();
         for (child, service) in settings.children.iter().enumerate() {
+            let first = out.len();
             for local in &service.local_ts {
                 for remote in &service.remote_ts {
                     let (Some(protocol), nets) = (
@@ -72,33 +107,29 @@ pub(super) fn entries(config: &Config) -> Vec<Entry> {
                     ) else {
                         continue;
                     };
-                    out.extend(nets.into_iter().map(|net| Entry {
-                        peer,
-                        child,
-                        policy: service.policy,
-                        order: service.order,
-                        remote: net,
-                        protocol,
-                        local_ports: local.ports,
-                        remote_ports: remote.ports,
-                        leased: remote.net.is_none(),
-                    }));
+                    for net in nets {
+                        let entry = Entry {
+                            peer,
+                            child,
+                            policy: service.policy,
+                            order: service.order,
+                            remote: net,
+                            protocol,
+                            local_ports: local.ports,
+                            remote_ports: remote.ports,
+                            leased: remote.net.is_none(),
+                        };
+                        // Prefixes of the local side are no part of an entry: they
+                        // tell nothing apart here.
+                        if !out.iter().skip(first).any(|e| *e == entry) {
+                            out.push(entry);
+                        }
+                    }
                 }
             }
         }
     }
-    out.sort_by_key(|e| {
-        let ports = e.local_ports == Ts::ANY_PORTS && e.remote_ports == Ts::ANY_PORTS;
-        (
-            e.order,
-            Reverse(e.remote.prefix_len()),
-            !e.is_part(),
-            ports,
-            (e.peer, e.child),
-        )
-    });
-    // Prefixes of the local side are no part of an entry: they tell nothing apart here.
-    out.dedup();
+    out.sort_by_key(|e| (e.key(), e.peer, e.child));
     out
 }
 
@@ -131,30 +162,63 @@ pub(super) fn rules(config: &Config) -> usize {
     }
 }
 
-/// The same Child SAs once for each remote selector: each has its place in the order.
+/// The same Child SAs once for each remote selector, and for each local one where
+/// these name protocols: each has its place in the order.
 pub(super) fn split(bundle: Bundle) -> Vec<Bundle> {
-    if bundle.remote.len() < 2 {
+    let apart = bundle.local.len() > 1 && bundle.local.iter().any(|s| s.protocol != 0);
+    if bundle.remote.len() < 2 && !apart {
         return vec![bundle];
     }
-    let part = |remote: &Selector| Bundle {
+    let locals: Vec<Vec<Selector>> = match apart {
+        true => bundle.local.iter().map(|s| vec![s.clone()]).collect(),
+        false => vec![bundle.local.clone()],
+    };
+    let part = |remote: &Selector, local: &Vec<Selector>| Bundle {
+        local: local.clone(),
         remote: vec![remote.clone()],
         ..bundle.clone()
     };
-    bundle.remote.iter().map(part).collect()
+    let of = |remote| locals.iter().map(move |local| part(remote, local));
+    bundle.remote.iter().flat_map(of).collect()
 }
 
-/// Where selectors stand in the SPD: `order`, then width, protocol and ports of the
-/// remote ones, then the width of the local ones.
-pub(super) type Rank = (i32, u128, bool, bool, u128);
+/// Where a bundle stands in the SPD: place of its entry; then, of what was narrowed
+/// from one entry, width, protocol and ports of the remote selectors and width of the
+/// local ones.
+pub(super) type Rank = (usize, u128, bool, bool, u128);
 
-/// Sorts negotiated selectors as [`entries`] sorts configured ones; the first sort
-/// key is `order`.
-pub(super) fn rank(order: i32, local: &[Selector], remote: &[Selector]) -> Rank {
+/// What bundles are sorted by: rank, peer, child, and whether it cannot send.
+pub(super) type Place = (Rank, usize, usize, bool);
+
+/// The rank of a bundle of the child `(peer, child)`: that of the first of its
+/// entries that covers it.
+pub(super) fn rank(entries: &[Entry], child: (usize, usize), bundle: &Bundle) -> Rank {
+    let both = || {
+        let remotes = bundle.remote.iter();
+        remotes.flat_map(|remote| bundle.local.iter().map(move |local| (local, remote)))
+    };
+    let mine = |e: &Entry| (e.peer, e.child) == child;
+    let covers = |e: &Entry| mine(e) && both().any(|(local, remote)| e.covers(local, remote));
+    let place = entries.iter().position(covers).unwrap_or_else(|| {
+        // What no entry says, as an address without a pool, is behind its like.
+        let order = entries.iter().find(|e| mine(e)).map_or(0, |e| e.order);
+        entries.partition_point(|e| e.order <= order)
+    });
     let widest = |list: &[Selector]| list.iter().map(width).max().unwrap_or(u128::MAX);
-    let both = || local.iter().chain(remote);
-    let protocol = both().any(|s| s.protocol != 0);
-    let ports = both().all(|s| s.ports == (0..=u16::MAX));
-    (order, widest(remote), !protocol, ports, widest(local))
+    let each = || bundle.local.iter().chain(&bundle.remote);
+    let protocol = each().any(|s| s.protocol != 0);
+    let ports = each().all(|s| s.ports == (0..=u16::MAX));
+    let (local, remote) = (widest(&bundle.local), widest(&bundle.remote));
+    (place, remote, !protocol, ports, local)
+}
+
+/// The last place that nothing but the file's order tells from `place`.
+pub(super) fn last_like(entries: &[Entry], place: usize) -> usize {
+    let Some(key) = entries.get(place).map(Entry::key) else {
+        return place;
+    };
+    let after = entries.partition_point(|e| e.key() <= key);
+    after.saturating_sub(1)
 }
 
 /// How much of its family a selector is.
@@ -172,6 +236,9 @@ fn width(selector: &Selector) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use mifsec_common::steering;
+
+    use super::super::network::tests::{LAPTOP, config};
     use super::*;
 
     fn selector(first: &str, last: &str, protocol: u8, port: Option<u16>) -> Selector {
@@ -182,20 +249,66 @@ mod tests {
         }
     }
 
+    fn between(local: &Selector, remote: &Selector) -> Bundle {
+        Bundle {
+            local: vec![local.clone()],
+            remote: vec![remote.clone()],
+            members: Vec::new(),
+            table: [steering::NO_MEMBER; steering::BUCKETS],
+            trap: None,
+            discard: false,
+        }
+    }
+
+    const SERVICES: &str = r#"
+        [[peer.child]]
+        name = "host"
+        remote_ts = ["10.9.9.9/32"]
+        [[peer.child]]
+        name = "ssh"
+        order = -10
+        remote_ts = ["10.0.0.0/8[tcp/22]"]
+    "#;
+
     #[test]
-    fn negotiated_selectors_rank_as_configured_ones_are_sorted() {
-        let lease = [selector("10.66.0.7", "10.66.0.7", 0, None)];
-        let net = |protocol, port| [selector("10.0.0.0", "10.255.255.255", protocol, port)];
-        let all = [selector("0.0.0.0", "255.255.255.255", 0, None)];
-        let web = rank(0, &lease, &net(6, Some(80)));
-        let tcp = rank(0, &lease, &net(6, None));
-        let ten = rank(0, &lease, &net(0, None));
-        let rest = rank(0, &lease, &all);
-        assert!(web < tcp && tcp < ten && ten < rest);
-        assert!(rank(-1, &lease, &all) < web, "order comes first");
-        // What a gateway has for one lease: the service before the rest.
-        let service = rank(0, &net(6, Some(80)), &lease);
-        assert!(service < rank(0, &net(0, None), &lease));
-        assert!(rank(0, &net(0, None), &lease) < rank(0, &all, &lease));
+    fn bundles_stand_where_their_entries_do() {
+        let config = config(&format!("{LAPTOP}{SERVICES}"), "places");
+        let entries = entries(&config);
+        let lease = selector("10.66.0.7", "10.66.0.7", 0, None);
+        let rank = |child, remote: &Selector| rank(&entries, (0, child), &between(&lease, remote));
+        let all = rank(0, &selector("0.0.0.0", "255.255.255.255", 0, None));
+        let ten = rank(0, &selector("10.0.0.0", "10.255.255.255", 0, None));
+        let host = rank(1, &selector("10.9.9.9", "10.9.9.9", 0, None));
+        let ssh = rank(2, &selector("10.0.0.0", "10.255.255.255", 6, Some(22)));
+        assert!(ssh < host && host < ten && ten < all);
+        // What the peer made of it is where the configuration is, narrower first.
+        let cut = rank(0, &selector("11.0.0.1", "11.0.0.1", 0, None));
+        assert!(ten < cut && cut < all);
+    }
+
+    #[test]
+    fn the_services_of_one_lease_come_before_the_rest() {
+        let config = config(LAPTOP, "narrowed");
+        let entries = entries(&config);
+        let lease = selector("10.66.0.7", "10.66.0.7", 0, None);
+        let net = |protocol, port| selector("10.0.0.0", "10.255.255.255", protocol, port);
+        let rank = |local: &Selector| rank(&entries, (0, 0), &between(local, &lease));
+        let all = selector("0.0.0.0", "255.255.255.255", 0, None);
+        assert!(rank(&net(6, Some(80))) < rank(&net(6, None)));
+        assert!(rank(&net(6, None)) < rank(&net(0, None)));
+        assert!(rank(&net(0, None)) < rank(&all));
+    }
+
+    #[test]
+    fn selectors_of_one_bundle_have_places_of_their_own() {
+        let net = |last, protocol| selector("10.0.0.0", last, protocol, None);
+        let mut bundle = between(&net("10.0.0.255", 6), &net("10.0.255.255", 0));
+        bundle.remote.push(net("10.255.255.255", 0));
+        bundle.local.push(net("10.0.0.255", 0));
+        assert_eq!(split(bundle.clone()).len(), 4);
+        bundle.local = vec![net("10.0.0.255", 0), net("10.0.1.255", 0)];
+        let parts = split(bundle);
+        assert_eq!(parts.len(), 2, "local prefixes tell nothing apart");
+        assert!(parts.iter().all(|p| p.local.len() == 2));
     }
 }

@@ -18,10 +18,7 @@ use crate::dataplane::{Bundle, Selector};
 
 use super::Agent;
 use super::retry::Progress;
-use super::spd;
-
-/// Place in the SPD, peer, child, and whether it cannot send: the order of bundles.
-type Rank = (spd::Rank, usize, usize, bool);
+use super::spd::{self, Entry, Place};
 
 /// The IPv4 dummy address (RFC 7600 4.8): a source that never answers.
 const DUMMY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
@@ -37,11 +34,11 @@ pub(super) fn placeholders(peer: &Peer) -> Vec<IpAddr> {
 
 /// What a peer is wanted for, with its place among the bundles; `index` is its
 /// place in the configuration. A packet for a lease to come may have any source:
-/// it is caught when no bundle takes it.
-fn traps(index: usize, peer: &Peer) -> impl Iterator<Item = (Rank, Bundle)> {
+/// it is caught when no bundle for as much takes it.
+fn traps(index: usize, peer: &Peer, entries: &[Entry]) -> impl Iterator<Item = (Place, Bundle)> {
     let protected = (0..).zip(&peer.children);
     let protected = protected.filter(|(_, child)| child.policy == Policy::Protect);
-    protected.map(move |(order, child)| {
+    protected.flat_map(move |(order, child)| {
         let dynamic = child.local_ts.iter().any(|ts| ts.net.is_none());
         let bundle = Bundle {
             local: child.local_ts.iter().flat_map(selectors).collect(),
@@ -54,10 +51,19 @@ fn traps(index: usize, peer: &Peer) -> impl Iterator<Item = (Rank, Bundle)> {
             members: Vec::new(),
             table: [steering::NO_MEMBER; steering::BUCKETS],
             trap: Some(index),
+            discard: false,
         };
         let config = if dynamic { usize::MAX } else { index };
-        let rank = spd::rank(child.order, &bundle.local, &bundle.remote);
-        ((rank, config, order, false), bundle)
+        // Without a prefix there is nothing to wait for.
+        let parts = spd::split(bundle).into_iter();
+        let parts = parts.filter(|part| !part.remote.is_empty());
+        parts.map(move |part| {
+            let mut rank = spd::rank(entries, (index, order), &part);
+            if dynamic {
+                rank.0 = spd::last_like(entries, rank.0);
+            }
+            ((rank, config, order, false), part)
+        })
     })
 }
 
@@ -80,12 +86,12 @@ fn selectors(ts: &Ts) -> Vec<Selector> {
 
 impl Agent {
     /// What the data plane tells of: whatever is for a peer that does not stand.
-    pub(super) fn traps(&self) -> Vec<(Rank, Bundle)> {
+    pub(super) fn traps(&self, entries: &[Entry]) -> Vec<(Place, Bundle)> {
         let peers = self.config.peers.iter().zip(&self.retries).enumerate();
         peers
             .filter(|(_, (peer, _))| peer.start == Start::Trap)
             .filter(|(_, (_, retry))| !matches!(retry.progress, Progress::Up(_)))
-            .flat_map(|(index, (peer, _))| traps(index, peer))
+            .flat_map(|(index, (peer, _))| traps(index, peer, entries))
             .collect()
     }
 
@@ -110,14 +116,16 @@ mod tests {
     fn a_peer_is_wanted_for_its_remote_selectors_from_the_address_it_will_lease() {
         let text = LAPTOP.replace("addresses", "start = \"trap\"\naddresses");
         let config = config(&text, "wanted");
-        let traps: Vec<_> = traps(0, &config.peers[0]).collect();
-        let [(rank, trap)] = &traps[..] else {
-            panic!("one child");
-        };
+        let entries = spd::entries(&config);
+        let mut traps: Vec<_> = traps(0, &config.peers[0], &entries).collect();
+        traps.sort_by_key(|(rank, _)| *rank);
+        let after = |(rank, _): &(Place, Bundle)| rank.1 == usize::MAX;
+        assert!(traps.iter().all(after), "what can be sent for as much");
+        let remote = |(_, trap): &(Place, Bundle)| trap.remote.iter().map(first).collect();
+        let remote: Vec<String> = traps.iter().flat_map(|t| -> Vec<_> { remote(t) }).collect();
+        assert_eq!(remote, ["10.0.0.0", "0.0.0.0"], "each in its place");
+        let (_, trap) = &traps[0];
         assert_eq!(trap.trap, Some(0));
-        assert_eq!(rank.1, usize::MAX, "after what can be sent for as much");
-        let remote: Vec<String> = trap.remote.iter().map(first).collect();
-        assert_eq!(remote, ["0.0.0.0", "10.0.0.0"]);
         let local: Vec<String> = trap.local.iter().map(first).collect();
         assert_eq!(local, ["0.0.0.0", "::"], "whatever the host sends from");
         assert_eq!(placeholders(&config.peers[0]), [DUMMY_V4]);
@@ -129,9 +137,10 @@ mod tests {
             .replace("addresses = [\"ipv4\"]", "start = \"trap\"")
             .replace("remote_ts", "local_ts = [\"10.1.0.0/16\"]\nremote_ts");
         let config = config(&text, "turn");
-        let traps: Vec<_> = traps(2, &config.peers[0]).collect();
+        let entries = spd::entries(&config);
+        let traps: Vec<_> = traps(0, &config.peers[0], &entries).collect();
         let (rank, trap) = &traps[0];
-        assert_eq!((rank.1, trap.trap), (2, Some(2)));
+        assert_eq!((rank.1, trap.trap), (0, Some(0)));
         let local: Vec<String> = trap.local.iter().map(first).collect();
         assert_eq!(local, ["10.1.0.0"]);
         assert!(placeholders(&config.peers[0]).is_empty());

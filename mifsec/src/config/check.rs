@@ -49,7 +49,7 @@ impl<'a> Checker<'a> {
         let pools = self.pools(raw.pool)?;
         let peers = self.peers(raw.peer, &accesses, &pools)?;
         let agent = self.agent(raw.agent, &peers)?;
-        self.ordered(agent.routing, &peers)?;
+        self.ordered(agent.routing, &peers, &pools)?;
         let limits = self.limits(raw.limits)?;
         Ok(Config {
             agent,

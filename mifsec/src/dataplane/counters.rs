@@ -45,6 +45,8 @@ reasons! {
     MalformedOut => "malformed_out",
     /// Outbound: no bundle's selectors match.
     NoPolicy => "no_policy",
+    /// Outbound: a service with `policy = "discard"` selects it.
+    DiscardedOut => "discarded_out",
     /// Outbound: the peer it is for is being connected, or will be because of it.
     Trapped => "trapped",
     /// Outbound: the bundle has no usable path.
@@ -101,6 +103,8 @@ reasons! {
     MalformedIn => "malformed_in",
     /// Inbound: authentic, but outside the SA's selectors.
     Selector => "selector",
+    /// Inbound: authentic, but a service with `policy = "discard"` selects it.
+    DiscardedIn => "discarded_in",
     /// Inbound: congestion was marked on a packet that cannot carry the mark
     /// (RFC 6040 4.2).
     EcnDrop => "ecn_drop",

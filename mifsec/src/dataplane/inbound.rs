@@ -360,6 +360,9 @@ fn accept(
     if !selected(&inner, &entry.ts_remote, &entry.ts_local) {
         return Err(Reason::Selector);
     }
+    if compiled.refuses(&inner) {
+        return Err(Reason::DiscardedIn);
+    }
     // What lies behind the packet is traffic flow padding (RFC 4303 2.7).
     let payload = payload.get_mut(..inner.total).ok_or(Reason::MalformedIn)?;
     let marked = ecn::decapsulate(tos, inner.tos).map_err(|_| Reason::EcnDrop)?;

@@ -137,6 +137,9 @@ impl Outbound {
         let Some((bundle, mtu)) = outside.compiled.lookup(&inner) else {
             return outside.counters.hit(Reason::NoPolicy);
         };
+        if bundle.discard {
+            return outside.counters.hit(Reason::DiscardedOut);
+        }
         if let Some(peer) = bundle.trap {
             let (inputs, counters) = (outside.inputs, outside.counters);
             let told = &mut self.told;

@@ -53,6 +53,18 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// As the head of a packet that goes the other way.
+    pub(super) fn answer(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ports: self
+                .ports
+                .map(|(source, destination)| (destination, source)),
+            ..*self
+        }
+    }
+
     /// Reads the headers of the packet at the start of `bytes`.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         match bytes.first()? >> 4 {

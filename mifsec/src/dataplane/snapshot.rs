@@ -43,6 +43,8 @@ pub struct Bundle {
     /// Of a peer that is connected when there is a packet for it: the agent's number
     /// of that peer. There are no members yet.
     pub trap: Option<usize>,
+    /// What it selects is dropped, whichever way it goes; there are no members.
+    pub discard: bool,
 }
 
 /// One outbound SA of a bundle.
@@ -84,7 +86,7 @@ pub struct Inbound {
 /// Everything a worker needs to know; replaced whole.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// In order of precedence.
+    /// In order of precedence: the first that selects a packet has it.
     pub bundles: Vec<Bundle>,
     /// The SAD.
     pub inbound: HashMap<Spi, Inbound>,
@@ -188,10 +190,12 @@ impl Member {
 pub(super) struct Compiled {
     pub(super) generation: u64,
     pub(super) snapshot: Snapshot,
-    /// Bundles whose remote selectors are all single hosts, by host.
+    /// Bundles whose remote selectors are all single hosts, by host, in order.
     hosts: HashMap<IpAddr, Vec<usize>>,
     /// The others, in order.
     ordered: Vec<usize>,
+    /// Whether a bundle discards.
+    discards: bool,
     /// Largest inner packet of each bundle: its flows may change members.
     mtus: Vec<usize>,
 }
@@ -204,8 +208,7 @@ impl Compiled {
             let addresses: Option<Vec<IpAddr>> =
                 bundle.remote.iter().map(Selector::is_host).collect();
             match addresses {
-                // What could be sent goes before what can only be told of.
-                Some(addresses) if !addresses.is_empty() && bundle.trap.is_none() => {
+                Some(addresses) if !addresses.is_empty() => {
                     for address in addresses {
                         let entry = hosts.entry(address).or_default();
                         if entry.last() != Some(&index) {
@@ -228,6 +231,7 @@ impl Compiled {
             .collect();
         Self {
             generation,
+            discards: snapshot.bundles.iter().any(|b| b.discard),
             snapshot,
             hosts,
             ordered,
@@ -236,27 +240,31 @@ impl Compiled {
     }
 
     /// The bundle an outbound packet belongs to and the largest inner packet it
-    /// takes: the exact host first (a gateway's lease), then the order given.
+    /// takes: the first in the order given. The hosts' index only leaves out those
+    /// of other hosts (a gateway's leases).
     pub(super) fn lookup(&self, inner: &Inner) -> Option<(&Bundle, usize)> {
-        let host = self.hosts.get(&inner.destination).into_iter().flatten();
-        host.chain(&self.ordered).find_map(|index| {
-            let bundle = self.snapshot.bundles.get(*index)?;
-            selected(inner, &bundle.local, &bundle.remote)
-                .then(|| Some((bundle, *self.mtus.get(*index)?)))?
-        })
+        let find = |list: &[usize], before: usize| {
+            let mut list = list.iter().copied().take_while(|index| *index < before);
+            list.find(|index| {
+                let bundle = self.snapshot.bundles.get(*index);
+                bundle.is_some_and(|b| selected(inner, &b.local, &b.remote))
+            })
+        };
+        let host = self.hosts.get(&inner.destination);
+        let host = host.and_then(|list| find(list, usize::MAX));
+        let index = find(&self.ordered, host.unwrap_or(usize::MAX)).or(host)?;
+        Some((self.snapshot.bundles.get(index)?, *self.mtus.get(index)?))
+    }
+
+    /// Whether a packet that came in may not, whatever its SA's selectors say.
+    pub(super) fn refuses(&self, inner: &Inner) -> bool {
+        let refused = || self.lookup(&inner.answer()).is_some_and(|(b, _)| b.discard);
+        self.discards && refused()
     }
 
     /// The largest packet that could answer an inbound one, for its MSS.
     pub(super) fn reverse_mtu(&self, inner: &Inner) -> Option<usize> {
-        let answer = Inner {
-            source: inner.destination,
-            destination: inner.source,
-            ports: inner
-                .ports
-                .map(|(source, destination)| (destination, source)),
-            ..*inner
-        };
-        self.lookup(&answer).map(|(_, mtu)| mtu)
+        self.lookup(&inner.answer()).map(|(_, mtu)| mtu)
     }
 }
 
@@ -359,6 +367,7 @@ pub(super) mod tests {
             members,
             table,
             trap: None,
+            discard: false,
         }
     }
 
@@ -373,23 +382,64 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_exact_host_wins_then_the_order() {
-        let host = Selector::host("198.51.100.2".parse().unwrap());
-        let snapshot = Snapshot {
-            bundles: vec![
-                bundle(any_v4(), any_v4(), vec![member(256)]),
-                bundle(any_v4(), any_v4(), vec![member(257)]),
-                bundle(any_v4(), host, vec![member(258)]),
-            ],
-            ..Snapshot::default()
+    fn the_first_in_order_wins_be_it_of_one_host_or_of_all() {
+        let host = |last: u8| Selector::host([198, 51, 100, last].into());
+        let dns = Selector {
+            protocol: UDP,
+            ports: 1..=1,
+            ..any_v4()
         };
-        let mut compiled = Compiled::new(1, snapshot);
+        let compiled = |bundles| {
+            let snapshot = Snapshot {
+                bundles,
+                ..Snapshot::default()
+            };
+            Compiled::new(1, snapshot)
+        };
         let packet = build(false, UDP, 0, &udp(b"x"));
-        assert_eq!(spi(&compiled, &packet), Some(258));
-        compiled.hosts.clear();
-        assert_eq!(spi(&compiled, &packet), Some(256));
+        let some = |remote, spi| bundle(any_v4(), remote, vec![member(spi)]);
+        let first = |bundles| spi(&compiled(bundles), &packet);
+        let all = || some(any_v4(), 256);
+        assert_eq!(first(vec![all(), some(host(2), 258)]), Some(256));
+        assert_eq!(first(vec![some(host(2), 258), all()]), Some(258));
+        assert_eq!(first(vec![some(host(3), 258), all()]), Some(256));
+        assert_eq!(
+            first(vec![some(dns, 257), some(host(2), 258), all()]),
+            Some(258),
+            "what comes before and selects other ports"
+        );
         let v6 = build(true, UDP, 0, &udp(b"x"));
-        assert_eq!(spi(&compiled, &v6), None);
+        assert_eq!(spi(&compiled(vec![all()]), &v6), None);
+    }
+
+    #[test]
+    fn what_is_discarded_is_refused_both_ways_in_its_turn() {
+        let discard = |remote| Bundle {
+            discard: true,
+            ..bundle(any_v4(), remote, Vec::new())
+        };
+        let all = || bundle(any_v4(), any_v4(), vec![member(256)]);
+        let packet = build(false, UDP, 0, &udp(b"x"));
+        let out = Inner::parse(&packet).unwrap();
+        let refused = |bundles| {
+            let snapshot = Snapshot {
+                bundles,
+                ..Snapshot::default()
+            };
+            let compiled = Compiled::new(1, snapshot);
+            let sends = compiled.lookup(&out).is_some_and(|(b, _)| !b.discard);
+            (!sends, compiled.refuses(&out.answer()))
+        };
+        assert_eq!(refused(vec![discard(any_v4()), all()]), (true, true));
+        assert_eq!(refused(vec![all(), discard(any_v4())]), (false, false));
+        assert_eq!(refused(vec![all()]), (false, false));
+        let other = Selector {
+            protocol: TCP,
+            ..any_v4()
+        };
+        assert_eq!(refused(vec![discard(other), all()]), (false, false));
+        let host = Selector::host(out.destination);
+        assert_eq!(refused(vec![discard(host), all()]), (true, true));
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! What a `[[peer.child]]` is for: selectors, `layout`, `policy`, `order`.
 
-use ipnet::IpNet;
+use std::collections::BTreeSet;
 
-use super::super::{ConfigError, Layout, Peer, Policy, Routing, Ts, raw};
+use ipnet::IpNet;
+use mifsec_common::spd::MAX_RULES;
+
+use super::super::{ConfigError, Layout, Peer, Policy, Pool, Routing, Ts, raw};
 use super::{Checker, Section};
 
 /// Most selectors where order or ports decide: each is a routing rule of the 49
 /// priorities there are.
 const MAX_ORDERED: usize = 48;
+/// Most selectors the guard holds: a rule for each direction.
+const MAX_GUARDED: usize = MAX_RULES as usize / 2;
 /// Names of protocols with selectors of their own; others are numbers.
 const PROTOCOLS: [(&str, u8); 6] = [
     ("icmp", 1),
@@ -60,14 +65,29 @@ impl Checker<'_> {
             order: self.integer(section, "order", raw.order, 0, -1000..=1000)?,
         };
         if service.policy != Policy::Protect {
-            if raw.layout.is_some() {
+            let of_a_tunnel = [
+                ("layout", raw.layout.is_some()),
+                ("accesses", raw.accesses.is_some()),
+                ("alternates", raw.alternates.is_some()),
+            ];
+            if let Some((key, _)) = of_a_tunnel.iter().find(|(_, given)| *given) {
                 return Err(self
                     .error(
                         section,
-                        "layout",
+                        key,
                         "is for what goes through a tunnel, and this does not".into(),
                     )
                     .mend("remove it, or use policy = \"protect\""));
+            }
+            // Rules in front of the routes and the guard tell nothing apart by source.
+            if service.local_ts.iter().any(|ts| ts.net.is_some()) {
+                return Err(self
+                    .error(
+                        section,
+                        "local_ts",
+                        "lists prefixes, but without a tunnel it holds for every source".into(),
+                    )
+                    .mend("leave the prefix out (\"dynamic[tcp/80]\" for ports), or use policy = \"protect\""));
             }
             if service.remote_ts.iter().any(|ts| ts.net.is_none()) {
                 return Err(self
@@ -138,26 +158,65 @@ impl Checker<'_> {
         })
     }
 
-    /// Where order or ports decide each selector is a routing rule.
-    pub(super) fn ordered(&self, routing: Routing, peers: &[Peer]) -> Result<(), ConfigError> {
+    /// Each selector is two rules of the guard, and a routing rule where order or
+    /// ports decide.
+    pub(super) fn ordered(
+        &self,
+        routing: Routing,
+        peers: &[Peer],
+        pools: &[Pool],
+    ) -> Result<(), ConfigError> {
         let children = || peers.iter().flat_map(|p| &p.children);
         let plain = children().all(|c| {
             let parts = c.local_ts.iter().chain(&c.remote_ts).any(Ts::is_part);
             c.policy == Policy::Protect && c.order == 0 && !parts
         });
+        let too_many = |count: usize, most: usize, of: &str| {
+            let error = format!("{count} selectors, and at most {most} {of}");
+            Err(ConfigError::file(self.file, error)
+                .key("[[peer.child]]")
+                .mend("join prefixes, or split the services over two hosts"))
+        };
         let count: usize = children()
             .map(|c| c.local_ts.len() * c.remote_ts.len())
             .sum();
-        if plain || routing == Routing::Manual || count <= MAX_ORDERED {
-            return Ok(());
+        if !plain && routing != Routing::Manual && count > MAX_ORDERED {
+            return too_many(count, MAX_ORDERED, "where policy, order or ports are given");
         }
-        Err(ConfigError::file(
-            self.file,
-            format!("{count} selectors, and at most {MAX_ORDERED} where policy, order or ports are given"),
-        )
-        .key("[[peer.child]]")
-        .mend("join prefixes, or split the services over two hosts"))
+        let guarded = guarded(peers, pools);
+        if guarded > MAX_GUARDED {
+            return too_many(guarded, MAX_GUARDED, "can be guarded");
+        }
+        Ok(())
     }
+}
+
+/// How many rules the guard has each way: those that say the same are one.
+fn guarded(peers: &[Peer], pools: &[Pool]) -> usize {
+    let mut rules = BTreeSet::new();
+    for peer in peers {
+        let pool = pools.iter().filter(|p| Some(&p.name) == peer.pool.as_ref());
+        let leases: Vec<IpNet> = pool.flat_map(|p| p.cidr.iter().copied()).collect();
+        for child in &peer.children {
+            let policy = (
+                child.policy == Policy::Bypass,
+                child.policy == Policy::Discard,
+            );
+            for (local, remote) in child
+                .local_ts
+                .iter()
+                .flat_map(|local| child.remote_ts.iter().map(move |remote| (local, remote)))
+            {
+                let nets = remote.net.map_or_else(|| leases.clone(), |net| vec![net]);
+                let ports = (local.ports, remote.ports);
+                let protocol = (local.protocol, remote.protocol);
+                let upper = |net| (net, protocol.0.max(protocol.1), ports, policy);
+                let either = protocol.0 == 0 || protocol.1 == 0 || protocol.0 == protocol.1;
+                rules.extend(nets.into_iter().filter(|_| either).map(upper));
+            }
+        }
+    }
+    rules.len()
 }
 
 /// `tcp`, `tcp/80`, `udp/5000-5010`, `47`.
