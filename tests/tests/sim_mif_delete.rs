@@ -684,3 +684,67 @@ fn whoever_is_connected_to_may_delete_an_interface_and_restore_it() {
     assert_eq!(deleted(&pair, A).len(), 2);
     assert!(pair.ends[B].engine.deleted(ike).is_empty());
 }
+
+/// A table that left later hides the interface; the peer has nothing on it then, and
+/// says that it knows of none.
+#[test]
+fn a_delete_that_comes_after_a_table_without_the_interface_has_succeeded() {
+    let mut pair = connected(setup::user(), setup::gateway(), 42);
+    let ike = pair.ends[A].ike();
+    pair.hold();
+    let command = delete(&pair, A, WLAN);
+    pair.command(A, command);
+    let mut ifaces = vec![
+        setup::record(WLAN, WLAN_ADDRESS),
+        setup::record(RAN, RAN_ADDRESS),
+    ];
+    ifaces[1].priority = 3;
+    pair.command(A, Command::SetInterfaces { ifaces });
+    let channel = setup::channel(RAN, RAN_ADDRESS);
+    pair.command(A, Command::MoveChannel { ike, channel });
+    pair.deliver(A, &["MIF_INTERFACES", "MIF_UPDATE_ADDRS"]);
+    pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
+    let answer = pair.deliver(B, &["MIF_UNKNOWN_INTERFACE"]);
+    assert!(answer.says.contains("response"), "{}", answer.says);
+    pair.release();
+    pair.run(SECOND);
+    assert!(refused(&pair, A).is_empty());
+    assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 0)]);
+    let told = tables(&pair, B);
+    assert_eq!(told.last(), Some(&vec![RAN]), "it is not announced again");
+}
+
+#[test]
+fn by_selectors_alone_an_interface_stays_that_has_others_on_it() {
+    // Both have the inner address that was leased first, for no interface.
+    let mut pair = two_members(43);
+    let command = Command::DeleteInterface {
+        ike: pair.ends[A].ike(),
+        iface: WLAN,
+        outer: false,
+        ts: true,
+        move_first: false,
+    };
+    pair.command(A, command);
+    pair.run(SETTLED);
+    assert_eq!(deleted(&pair, A), [(End::Local, WLAN, 0)]);
+    let both = BTreeSet::from([path(RAN, GATEWAY), path(WLAN, GATEWAY)]);
+    assert_eq!(pairs(&pair, A), both);
+    assert!(pair.ends[A].engine.deleted(pair.ends[A].ike()).is_empty());
+    // It is still an interface that may be moved.
+    let command = Command::Carry {
+        ike: pair.ends[A].ike(),
+        end: End::Local,
+        iface: WLAN,
+        by: RAN,
+        old: ip(WLAN_ADDRESS),
+        new: ip(RAN_ADDRESS),
+        old_is_dead: false,
+        grace: SECOND,
+        channel: None,
+    };
+    pair.command(A, command);
+    pair.run(SETTLED);
+    assert!(pair.ends[A].failures().is_empty());
+    assert_eq!(tables(&pair, B).last().map(Vec::len), Some(2));
+}

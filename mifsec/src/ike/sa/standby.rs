@@ -141,8 +141,8 @@ impl IkeSa {
         };
         let octets: usize = datagrams.iter().map(Vec::len).sum();
         let octets = u64::try_from(octets).unwrap_or(u64::MAX);
-        let known =
-            self.standby.given.contains(pair) || pair.remote.ip() == self.channel.remote.ip();
+        // Behind one address may be several hosts.
+        let known = self.standby.given.contains(pair) || pair.remote == self.channel.remote;
         if !known && !self.standby.may_copy(octets) {
             return cx.count("ike_copy_held_back");
         }

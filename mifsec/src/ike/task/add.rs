@@ -87,6 +87,11 @@ impl Operations {
         }
     }
 
+    /// The keys of what was answered are those of an IKE SA that is replaced.
+    pub(super) fn rekeyed(&mut self) {
+        self.answered = None;
+    }
+
     /// Whether this operation of the peer's comes after its last one on the
     /// interface; if so it is the last one from now.
     pub(super) fn admit(&mut self, iface: IfaceId, txn: u32) -> bool {

@@ -80,7 +80,7 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
                             }
                             child::deleted(child, sa, cx);
                         }
-                        None => remember(*spi_out, sa),
+                        None => remember(*spi_out, sa, cx),
                     }
                 }
             }
@@ -95,12 +95,9 @@ pub(super) fn respond(sa: &mut IkeSa, cx: &mut Context, received: &Received) -> 
 }
 
 /// A Delete may overtake the response that made its Child SA: what that response
-/// names then is gone already.
-fn remember(spi_out: Spi, sa: &mut IkeSa) {
-    if sa.outbound.tasks().any(Task::makes_child) && sa.early_deletes.len() < MAX_EARLY {
+/// names then is gone already. We wait for no more of them than we take.
+fn remember(spi_out: Spi, sa: &mut IkeSa, cx: &Context) {
+    if sa.outbound.tasks().any(Task::makes_child) && sa.early_deletes.len() < cx.limits.children {
         sa.early_deletes.insert(spi_out);
     }
 }
-
-/// More Deletes than Child SAs we can be waiting for.
-const MAX_EARLY: usize = 64;

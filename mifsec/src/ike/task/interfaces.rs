@@ -58,6 +58,7 @@ impl Mif {
     /// received on. The window is offered again.
     pub(in crate::ike) fn rekeyed(&mut self, probe: Option<(Spi, Spi)>) -> Option<Spi> {
         self.window_offered = false;
+        self.operations.rekeyed();
         let (probe_in, probe_out) = probe?;
         self.probe_out = probe_out;
         Some(std::mem::replace(&mut self.probe_in, probe_in))

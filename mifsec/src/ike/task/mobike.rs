@@ -321,5 +321,10 @@ impl IkeSa {
 
 /// Our addresses besides that of the channel.
 fn own_addresses(sa: &IkeSa, cx: &Context) -> Vec<IpAddr> {
-    notify::own(&cx.ifaces, sa.channel.local.ip())
+    let but = sa.channel.local.ip();
+    match &sa.mif {
+        // As the table says, without what is deleted for this peer.
+        Some(mif) => notify::own(&mif.our_table(cx).0.records, but),
+        None => notify::own(&cx.ifaces, but),
+    }
 }

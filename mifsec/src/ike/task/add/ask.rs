@@ -20,6 +20,11 @@ use crate::ike::task::{Received, Task, config, delete, interfaces, remove};
 use super::enumerate::{Derived, Target, enumerate};
 use super::{Exchange, Material};
 
+/// Octets of an entry of MIF_DERIVED_SAS, and all else in the request at most, the
+/// table with it: a message that is too long is never answered.
+const ENTRY: usize = 20;
+const REST: usize = 4096;
+
 /// What the agent wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ike) struct Wanted {
@@ -204,7 +209,8 @@ impl Add {
             });
             return Ok(None);
         }
-        if count > most || sa.children.len() + count > cx.limits.children {
+        let too_long = all.len() * ENTRY + REST > cx.limits.message;
+        if too_long || count > most || sa.children.len() + count > cx.limits.children {
             let reason = Failure::Limit {
                 what: "derived SAs",
             };
@@ -352,6 +358,9 @@ impl Add {
             }
         }
         asked.release(cx);
+        if let Some(mif) = &mut sa.mif {
+            mif.operations.rivals.clear();
+        }
     }
 
     /// The interface is to be deleted before this is asked.
@@ -449,11 +458,11 @@ impl Asked {
         for installation in new {
             created += usize::from(place(installation, &lowest, sa, cx));
         }
-        if let Some(mif) = &mut sa.mif {
-            mif.operations.rivals.clear();
-            if !leases.is_empty() {
-                mif.operations.leased.insert(wanted.iface, leases.clone());
-            }
+        if let Some(mif) = &mut sa.mif
+            && !leases.is_empty()
+        {
+            let leased = mif.operations.leased.entry(wanted.iface);
+            leased.or_default().extend(&leases);
         }
         sa.leases.extend(&leases);
         cx.event(Event::InterfaceAdded {

@@ -130,15 +130,17 @@ fn consider(
         add,
         entries: entries.entries,
     };
-    let (txn, response) = (job.add.txn, job.carry_out(sa, cx, &received.payloads)?);
+    let (txn, outcome) = (job.add.txn, job.carry_out(sa, cx, &received.payloads));
+    let refusal = |kind: &NotifyType| vec![Payload::Notify(Notify::new(*kind, Vec::new()))];
+    let response = outcome.as_ref().map_or_else(refusal, Vec::clone);
     if let Some(mif) = &mut sa.mif {
         mif.operations.answered = Some(Answered {
             txn,
             request,
-            response: response.clone(),
+            response,
         });
     }
-    Ok(response)
+    outcome
 }
 
 /// Not while the IKE SA is rekeyed or closed, and not too often (protocol 3.11,
@@ -205,7 +207,8 @@ impl Job {
             && !leases.is_empty()
         {
             sa.leases.extend(&leases);
-            mif.operations.leased.insert(self.add.iface, leases);
+            let leased = mif.operations.leased.entry(self.add.iface);
+            leased.or_default().extend(leases);
         }
         done
     }
@@ -405,13 +408,15 @@ fn permitted(
         }
         let others = || cx.sas.values().filter(|other| other.is_authenticated());
         let has = |other: &IkeSa| {
+            // Networks of other entries are the configuration's matter.
+            let entry = other.peer_name() == sa.peer_name();
+            let network = entry && other.remote_id != sa.remote_id;
+            let is = |ts: &TrafficSelector| {
+                let within = (ts.start()..=ts.end()).contains(&address);
+                within && (ts.is_host() || network)
+            };
             !other.caller && other.leases.contains(&address)
-                || other.children.values().any(|child| {
-                    child
-                        .ts_remote
-                        .iter()
-                        .any(|ts| ts.is_host() && ts.start() == address)
-                })
+                || other.children.values().any(|c| c.ts_remote.iter().any(is))
         };
         if others().any(|other| has(other)) {
             return Err(error::MIF_SELECTOR_EXISTS);
