@@ -343,7 +343,7 @@ fn with_the_move_first_both_ends_choose_the_same_alternate() {
         }
         pair.command(A, command);
         if refused_first {
-            pair.deliver(A, &["47111"]);
+            pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
             let answer = pair.deliver(B, &["INFORMATIONAL response"]);
             assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
             pair.release();
