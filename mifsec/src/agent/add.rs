@@ -340,12 +340,10 @@ impl Agent {
         }
     }
 
-    /// What the operator deleted stays so in an IKE SA that takes over.
-    pub(super) fn keep_deleted(&self, peer: &mut Peer) {
-        let same = |p: &&Peer| p.config == peer.config && p.remote_id == peer.remote_id;
-        if let Some(before) = self.peers.values().rfind(same) {
-            peer.additions.deleted.clone_from(&before.additions.deleted);
-        }
+    /// What the operator deleted stays so in an IKE SA that comes later; the engine has
+    /// not announced it.
+    pub(super) fn keep_deleted(&self, ike: IkeId, peer: &mut Peer) {
+        peer.additions.deleted = self.ike.deleted(ike);
     }
 
     fn change_fields(&self, ike: IkeId, end: End, iface: IfaceId) -> (String, String) {

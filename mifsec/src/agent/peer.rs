@@ -316,7 +316,7 @@ impl Agent {
             self.check_leases(peer.config, &peer.leases);
         }
         let initiator = peer.initiator;
-        self.keep_deleted(&mut peer);
+        self.keep_deleted(ike, &mut peer);
         let deleted = peer.additions.deleted();
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
