@@ -229,10 +229,10 @@ impl Agent {
             // A fresh look: `follow` then reports every interface as changed.
             accesses: Accesses::new(&config.accesses),
             attached,
-            drained: BTreeSet::new(),
             announced: None,
             anchors: Anchors::new(config.agent.anchor),
             peers: BTreeMap::new(),
+            told: BTreeMap::new(),
             retries,
             secrets: Secrets::new(&config, now),
             reauths: BTreeMap::new(),
