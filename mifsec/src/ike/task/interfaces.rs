@@ -306,7 +306,7 @@ pub(super) fn receive_table(
     mif.peer_ifaces.clone_from(&table.records);
     let ids: Vec<_> = mif.peer_ifaces.iter().map(|record| record.id).collect();
     mif.operations.announced(|iface| ids.contains(&iface));
-    sa.forget_interfaces();
+    sa.forget_interfaces(cx);
     cx.event(Event::PeerInterfaces {
         ike: sa.id,
         ifaces: table.records,

@@ -476,7 +476,7 @@ fn forget(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
         mif.peer_ifaces.retain(|record| record.id != iface);
         mif.operations.forget(iface);
     }
-    sa.forget_interfaces();
+    sa.forget_interfaces(cx);
 }
 
 /// What was leased for the interface and is not in use is free again.
