@@ -241,6 +241,7 @@ impl Agent {
                 self.path.forget(ike, whose, iface, true, now);
                 if let (End::Remote, Some(peer)) = (end, self.peers.get_mut(&ike)) {
                     peer.additions.peers_deleted.insert(iface);
+                    peer.moves.forget_remote(iface);
                 }
                 if end == End::Local {
                     if let Some(peer) = self.peers.get_mut(&ike) {
