@@ -563,6 +563,11 @@ fn what_is_pinned_rides_on_the_alternate_while_its_access_has_no_carrier() {
                 .longest_silence(at)
                 .max(outcome.down.longest_silence(at));
             let lost = outcome.up.lost() + outcome.down.lost();
+            // It was told: finding out by probes takes ten times as long.
+            ensure!(
+                !world.gw.log().contains("unanswered"),
+                "the gateway had to find out"
+            );
             ensure!(
                 silence < Duration::from_millis(1000),
                 "silent for {silence:?}"
