@@ -99,7 +99,7 @@ fn a_wrong_name_is_told_with_those_there_are() {
         let line = refused(eu.control(), words);
         assert!(line.contains(says), "{words}: {line}");
     }
-    let line = refused(gw.control(), "add-interface subscribers eth0");
+    let line = refused(gw.control(), "add-interface subscribers 203.0.113.1");
     assert!(line.contains("that peer connected to us"), "{line}");
     assert_eq!(sas(eu), before, "and nothing was done");
 }

@@ -107,15 +107,17 @@ impl Agent {
             .collect();
         // All services that may use the access, none of which it has, alike in how they
         // have their inner addresses.
-        let access = self.accesses.iface(pair.local);
-        let access = access.map_or(usize::MAX, |l| usize::from(l.access.0));
-        let may = || {
-            settings
-                .protected()
-                .filter(|c| c.accesses.contains(&access))
+        let access_of = |iface| {
+            let local = self.accesses.iface(iface);
+            local.map_or(usize::MAX, |l| usize::from(l.access.0))
         };
-        let all: BTreeSet<&str> = may().map(|c| c.name.as_str()).collect();
-        let mut layouts = may().map(|c| c.layout);
+        let may = |access| {
+            let all = settings.protected();
+            all.filter(move |c| c.accesses.contains(&access))
+        };
+        let access = access_of(pair.local);
+        let all: BTreeSet<&str> = may(access).map(|c| c.name.as_str()).collect();
+        let mut layouts = may(access).map(|c| c.layout);
         let layout = layouts.next();
         let alike = layouts.all(|other| Some(other) == layout);
         let new = !mine().any(|c| c.pair.local == pair.local);
@@ -127,14 +129,18 @@ impl Agent {
             let names = homes.entry(child.pair.local).or_default();
             names.insert(&child.name);
         }
+        // What may have others has them sooner or later, and they would be derived, too.
+        let others = |iface| may(access_of(iface)).any(|c| !asked.contains(c.name.as_str()));
+        let everywhere = homes.len();
+        homes.retain(|iface, _| !others(*iface));
         let Some(from) = templates(&homes, &asked) else {
             // Of what is under way elsewhere there will be templates.
-            let some = !homes.is_empty();
             let under_way = peer.pending.iter().filter(|(_, until)| until.is_none());
-            for ((child, at), _) in under_way.filter(|((_, at), _)| at.local != pair.local) {
+            let elsewhere = |iface| iface != pair.local && !others(iface);
+            for ((child, at), _) in under_way.filter(|((_, at), _)| elsewhere(at.local)) {
                 homes.entry(at.local).or_default().insert(child);
             }
-            let soon = some && templates(&homes, &asked).is_some();
+            let soon = everywhere > 0 && templates(&homes, &asked).is_some();
             return if soon { Plan::Later } else { Plan::OneByOne };
         };
         let pinned = layout == Some(Layout::Pinned);
@@ -153,8 +159,8 @@ impl Agent {
             inner,
             lease: false,
             bundle: !pinned,
-            // What all interfaces have needs no list.
-            from: if from.len() == homes.len() {
+            // What all interfaces have, and may have, needs no list.
+            from: if from.len() == everywhere && asked.len() == settings.protected().count() {
                 Vec::new()
             } else {
                 from
@@ -241,6 +247,7 @@ impl Agent {
                 self.path.forget(ike, whose, iface, true, now);
                 if let (End::Remote, Some(peer)) = (end, self.peers.get_mut(&ike)) {
                     peer.additions.peers_deleted.insert(iface);
+                    peer.moves.forget_remote(iface);
                 }
                 if end == End::Local {
                     if let Some(peer) = self.peers.get_mut(&ike) {

@@ -88,6 +88,11 @@ impl Moves {
         self.ranks = ifaces.iter().map(rank).collect();
     }
 
+    /// The peer deleted one.
+    pub(super) fn forget_remote(&mut self, iface: IfaceId) {
+        self.ranks.remove(&iface);
+    }
+
     fn may(&self, end: End, iface: IfaceId, now: Instant) -> bool {
         let chooses = end == End::Local || self.features.has(Features::ALTERNATES);
         let refused = self.refused.get(&(end, iface));
