@@ -112,6 +112,7 @@ pub(super) fn supported(probe_spi: Spi, cx: &Context) -> Notify {
     let supported = Supported {
         max_ifaces: cx.address_policy().max_ifaces,
         max_derived: u16::try_from(cx.limits.derived).unwrap_or(u16::MAX),
+        max_path_sas: u16::try_from(cx.limits.children).unwrap_or(u16::MAX),
         ..Supported::ours(probe_spi)
     };
     supported.notify()
