@@ -252,10 +252,9 @@ fn video_leaves_in_clear_http_is_protected_and_telnet_goes_nowhere() {
 }
 
 /// Services that may use different accesses: one that comes back is answered for once
-/// the Child SAs it may have are there, derived or one by one.
+/// the Child SAs it may have are there, made one by one.
 #[test]
 fn an_access_of_some_services_comes_back_with_theirs() {
-    covers!("R62");
     run("some services", |topology| {
         let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
         let child = |name: &str, ports: &str, accesses: &str| {
