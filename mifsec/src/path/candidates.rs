@@ -100,6 +100,14 @@ impl Candidate {
         }
     }
 
+    /// The peer has sent a challenge. If ours went where nothing listened yet, the
+    /// next need not wait any longer.
+    pub(super) fn hear(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.heard, true) && self.state == Validation::Validating {
+            self.next_at = Some(now);
+        }
+    }
+
     /// A challenge is due: the gap after it.
     pub(super) fn attempt(&mut self, first_gap: Duration, pause: Duration) -> Duration {
         if self.attempts >= CHALLENGE_LIMIT {

@@ -4,7 +4,9 @@
 //! An interface may be carried by another one of its end (a merge, protocol
 //! 3.7): then each of its paths holds the entry of the carrier's path to the
 //! same place. One entry is written for each path, whatever the number of
-//! security associations, and again whenever the carrier's changes. What is
+//! security associations, and again whenever the carrier's changes. A carrier's
+//! path that has not been tried yet carries nothing: until then what rides on it
+//! stays where it is (make before break). What is
 //! carried is named by interface and never followed twice: who lends an
 //! interface that others ride on lends those, too.
 
@@ -158,10 +160,10 @@ impl Carriage {
         let own = self.own.get(&path).copied();
         let entry = match self.carriers.get(&path) {
             None => own,
-            Some(carrier) => carrier
-                .and_then(|carrier| self.own.get(&carrier).copied())
-                // Its own may work, and is not what was agreed on.
-                .or(own.map(|own| Entry { up: false, ..own })),
+            // Its own may work, and is not what was agreed on.
+            Some(None) => own.map(|own| Entry { up: false, ..own }),
+            // What carries it is used once it has been tried from here.
+            Some(Some(carrier)) => self.own.get(carrier).copied().or(own),
         }?;
         (self.told.insert(path, entry) != Some(entry)).then_some(Event::Entry { path, entry })
     }
@@ -200,6 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn what_carries_others_has_been_tried_first() {
+        let mut carriage = Carriage::default();
+        let [home, carrier] = [PathIndex(1), PathIndex(2)];
+        carriage.entry(home, entry(1));
+        assert_eq!(carriage.set(home, Some(Some(carrier))), None, "not yet");
+        let told = carriage.entry(carrier, entry(2));
+        let expected = Event::Entry {
+            path: home,
+            entry: entry(2),
+        };
+        assert_eq!(told.last(), Some(&expected));
+    }
+
+    #[test]
     fn what_is_carried_has_its_carriers_entry_for_as_long() {
         let mut carriage = Carriage::default();
         let [home, carrier] = [PathIndex(1), PathIndex(2)];
@@ -217,7 +233,8 @@ mod tests {
             up: false,
             ..entry(4)
         };
-        assert_eq!(gone.last(), Some(&expected(down)));
+        assert_eq!(gone.last(), Some(&expected(entry(4))));
+        assert_eq!(carriage.set(home, Some(None)), Some(expected(down)));
         assert_eq!(carriage.set(home, None), Some(expected(entry(4))));
         carriage.removed(home);
         assert!(carriage.carriers.is_empty() && carriage.riders.is_empty());

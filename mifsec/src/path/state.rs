@@ -435,7 +435,7 @@ impl Path {
             _ => {}
         }
         if let Some(candidate) = self.candidates.pairs.get_mut(&pair) {
-            candidate.heard = true;
+            candidate.hear(now);
         }
         self.propose(out, now);
     }

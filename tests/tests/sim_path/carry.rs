@@ -360,3 +360,59 @@ fn both_ends_may_lend_at_once() {
         assert_eq!(downs(&world, host), []);
     }
 }
+
+/// A better interface of the gateway's that the user goes to at once; the gateway's
+/// first challenges are lost. Returns when the gateway could use it.
+fn gone_to_at_once(seed: u64, lost: u32) -> Duration {
+    let mut world = World::new(
+        seed,
+        &[
+            (WLAN, &["10.0.0.5"], Link::default()),
+            (WWAN, &["100.64.0.5"], Link::default()),
+        ],
+        &[(1, &["203.0.113.1"])],
+    );
+    world.change(GATEWAY, 1, |iface| iface.priority = 5);
+    world.run(3 * SECOND);
+    for iface in [WLAN, WWAN] {
+        world.link(iface).swallow = lost;
+    }
+    world.appear(GATEWAY, 2, &["203.0.113.2"], 0);
+    let [user, gateway] = [USER, GATEWAY].map(|host| {
+        let pairs = |iface| match host {
+            USER => pair(iface, 2),
+            _ => pair(2, iface),
+        };
+        let up = |world: &World, iface| {
+            let views = world.hosts[host].engine.views();
+            views.iter().any(|v| v.pair == pairs(iface) && v.up)
+        };
+        let took = world.run_until(3 * SECOND, |world| up(world, WLAN) && up(world, WWAN));
+        if host == USER {
+            world.carry(GATEWAY, USER, 1, 2);
+        }
+        took
+    });
+    world.run(SECOND);
+    for host in [USER, GATEWAY] {
+        assert_eq!(world.hosts[host].data_lost, 0, "host {host}");
+        assert_eq!(downs(&world, host), []);
+    }
+    for (iface, home) in [(WLAN, 1), (WWAN, 1)] {
+        let there = entry(&world, GATEWAY, home, iface);
+        assert_eq!(there.local.ip(), ip("203.0.113.2"), "{iface}");
+    }
+    user + gateway
+}
+
+#[test]
+fn the_peers_challenge_is_answered_and_asked_back_at_once() {
+    let took = gone_to_at_once(58, 1);
+    assert!(took < 90 * MS, "before the first repetition: {took:?}");
+}
+
+#[test]
+fn what_is_to_be_carried_stays_until_the_carrier_has_been_tried() {
+    let took = gone_to_at_once(59, 4);
+    assert!(took > 100 * MS, "{took:?}");
+}

@@ -13,7 +13,8 @@ impl Engine {
     /// two interfaces, protocol 3.7), with what `iface` carried until now;
     /// `by == iface` says that it carries its own again. The index of each path of
     /// `iface` gets the entry of the carrier's path to the same place and family;
-    /// without such a path it is down. Its own addresses are probed as before.
+    /// without such a path it is down, and until that path is validated it keeps
+    /// its own. Its own addresses are probed as before.
     pub fn carry(&mut self, ike: IkeId, end: End, iface: IfaceId, by: IfaceId, now: Instant) {
         self.last_now = Some(now);
         let Some(peer) = self.peers.get_mut(&ike).filter(|peer| peer.params.probes) else {
