@@ -20,3 +20,6 @@ pub use course::{Course, Fate};
 pub use impairments::{Bursts, Impairments, Jitter, Queue, Rate, Reordering};
 pub use link::{Counters, Link};
 pub use wire::{Device, Faults, Way, Wire};
+
+#[cfg(test)]
+mod tests;

@@ -34,15 +34,6 @@ pub(super) struct Port {
     overrun: AtomicU64,
 }
 
-/// What became of frames given to a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Sent {
-    /// Not taken, though the other end is up.
-    pub(super) refused: u64,
-    /// Not taken because the other end is down or gone.
-    pub(super) unplugged: u64,
-}
-
 impl Port {
     /// The device `name` of the calling thread's namespace.
     pub(super) fn open(name: &str) -> io::Result<Self> {
@@ -62,9 +53,10 @@ impl Port {
         Ok(self.overrun.fetch_add(more, Ordering::Relaxed) + more)
     }
 
-    /// Sends all of `frames`, in order.
-    pub(super) fn send(&self, frames: &[Frame]) -> Sent {
-        let mut sent = Sent::default();
+    /// Sends all of `frames`, in order; how many the kernel did not take though
+    /// the other end was up.
+    pub(super) fn send(&self, frames: &[Frame]) -> u64 {
+        let mut refused = 0;
         let mut rest = frames;
         while !rest.is_empty() {
             match send(self.socket.as_fd(), rest) {
@@ -73,15 +65,12 @@ impl Port {
                 Err(_) => {
                     // The first one was not taken, the others were not tried.
                     let up = ethtool::link_detected(&self.socket, &self.name);
-                    match up {
-                        Ok(true) => sent.refused += 1,
-                        Ok(false) | Err(_) => sent.unplugged += 1,
-                    }
+                    refused += u64::from(up.unwrap_or(false));
                     rest = rest.get(1..).unwrap_or_default();
                 }
             }
         }
-        sent
+        refused
     }
 }
 

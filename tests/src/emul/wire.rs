@@ -1,13 +1,15 @@
 //! Two links that run between two namespaces with real frames.
 //!
 //! ```text
-//! namespace a [device] -- veth -- [a] emulator [b] -- veth -- [device] namespace b
+//! namespace a [device] -- veth -- emulator -- veth -- [device] namespace b
 //! ```
 //!
 //! One thread reads both packet sockets in batches, puts the frames into the
 //! link of their way and sends what is due. Octets and the MTU count from the IP
 //! header on, as the MTU of a device does. ARP and neighbour discovery are
 //! impaired like all else: where packets are counted, neighbours are permanent.
+//! The other end of a wire is not told when a device goes down, and what reaches
+//! a device that is down has arrived, as far as the wire knows.
 //!
 //! The devices at the ends segment and sum for themselves, so what passes is
 //! what a wire would carry. What the instrument itself lost is in [`Faults`],
@@ -29,6 +31,8 @@ use crate::ethtool;
 use crate::lab::sys::Netns;
 use crate::namespace::Namespace;
 
+/// Names of the ports in the emulator's namespace.
+const PORTS: [&str; 2] = ["end-a", "end-b"];
 /// Batches read from one port before anything is sent.
 const ROUNDS: usize = 4;
 
@@ -50,7 +54,7 @@ pub enum Way {
     BToA,
 }
 
-/// What the instrument lost or did late, both ways together.
+/// What the instrument itself lost, both ways together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
     /// Frames the kernel could not queue for the emulator.
@@ -80,7 +84,6 @@ struct State {
     /// By [`Way`].
     links: [Link<Frame>; 2],
     refused: u64,
-    unplugged: u64,
     oversized: u64,
     /// Longest time a frame left after it was due.
     latest: Duration,
@@ -94,7 +97,7 @@ impl Wire {
     /// What `ip` or the kernel said.
     pub fn new(a: Device<'_>, b: Device<'_>, seed: u64) -> Result<Self> {
         let namespace = Namespace::new("emul")?;
-        for (port, end) in ["a", "b"].into_iter().zip([a, b]) {
+        for (port, end) in PORTS.into_iter().zip([a, b]) {
             let Device {
                 namespace: there,
                 name,
@@ -112,7 +115,7 @@ impl Wire {
                 .with_context(|| format!("offloads of {name}"))?;
             crate::namespace::ip(&["-n", there, "link", "set", name, "up"])?;
         }
-        let ports = namespace.run(|| Ok([Port::open("a")?, Port::open("b")?]))?;
+        let ports = namespace.run(|| Ok([Port::open(PORTS[0])?, Port::open(PORTS[1])?]))?;
         let link = |way: u64| Link::new(Impairments::default(), seed.rotate_left(1) ^ way);
         let shared = Arc::new(Shared {
             start: Instant::now(),
@@ -120,7 +123,6 @@ impl Wire {
             state: Mutex::new(State {
                 links: [link(0), link(1)],
                 refused: 0,
-                unplugged: 0,
                 oversized: 0,
                 latest: Duration::ZERO,
             }),
@@ -180,12 +182,6 @@ impl Wire {
             refused: state.refused,
             oversized: state.oversized,
         })
-    }
-
-    /// Packets that arrived at an end that was down.
-    #[must_use]
-    pub fn unplugged(&self) -> u64 {
-        self.shared.state().unplugged
     }
 
     /// The longest time a packet left the emulator after it was due: how far
@@ -278,11 +274,9 @@ impl Shared {
             state.links[way].due()
         };
         if !outbox.is_empty() {
-            let sent = self.ports[1 - way].send(outbox);
+            let refused = self.ports[1 - way].send(outbox);
             outbox.clear();
-            let mut state = self.state();
-            state.refused += sent.refused;
-            state.unplugged += sent.unplugged;
+            self.state().refused += refused;
         }
         due
     }
