@@ -141,10 +141,10 @@ fn the_rate_is_kept_to_one_percent() {
             // What does not pass while they come, nor fits the queue at last.
             let dropped = run.counters.queue_dropped;
             assert_eq!(dropped + run.counters.arrived, 20_000);
-            let queue = (10 * MS).div_duration_f64(rate.time_of(octets));
-            let expected = 10_000.0 - queue;
+            let passed = (gap * 20_000 + 10 * MS).div_duration_f64(rate.time_of(octets));
+            let expected = 20_000.0 - passed;
             assert!(
-                (dropped as f64 - expected).abs() < 5.0,
+                (dropped as f64 - expected).abs() < 3.0,
                 "{dropped} of {expected}"
             );
         }
