@@ -267,6 +267,21 @@ fn a_device_that_is_down_is_no_fault_of_the_wire() {
 }
 
 #[test]
+fn what_the_instrument_itself_loses_is_a_fault() {
+    if skipped() {
+        return;
+    }
+    let hosts = Hosts::new(8);
+    // No frame of the wire is that long for this end.
+    hosts.b.ip(&["link", "set", "wire", "mtu", "700"]).unwrap();
+    let outcome = hosts.load(Way::AToB, 1_000);
+    let faults = hosts.wire.faults().unwrap();
+    assert!(faults.refused > 0, "{faults:?}");
+    assert_eq!(faults.refused, outcome.sent - outcome.received);
+    hosts.wire.stop().unwrap();
+}
+
+#[test]
 fn three_hundred_megabits_pass_without_a_loss() {
     const DATAGRAMS: u64 = 134_000;
     const OCTETS: usize = 1400;
