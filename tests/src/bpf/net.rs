@@ -194,10 +194,12 @@ impl Tap {
             };
             if len < 0 {
                 let error = io::Error::last_os_error();
-                if error.kind() == io::ErrorKind::WouldBlock {
-                    return Ok(None);
+                match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    // A wait with a time-out is not taken up again by the kernel.
+                    io::ErrorKind::Interrupted => continue,
+                    _ => return Err(error.into()),
                 }
-                return Err(error.into());
             }
             frame.truncate(usize::try_from(len)?);
             if from.sll_pkttype != libc::PACKET_OUTGOING && is_udp(&frame) {
