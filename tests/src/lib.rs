@@ -4,13 +4,15 @@
 //! watches it from the router and judges what it saw. [`sim`] runs two IKE
 //! engines against each other in virtual time, [`session`] two agents, [`bpf`] the
 //! loaded programs over fixtures and on veth devices; [`pki`] issues certificates; [`tunnel`], [`pump`]
-//! and [`stamped`] measure the data plane between two [`namespace`]s; [`interop`]
-//! runs against strongSwan; [`fuzz`] is what the fuzz targets do. [`covers!`] says
+//! and [`stamped`] measure the data plane between two [`namespace`]s; [`emul`] is the
+//! link between them that delays, loses and limits; [`interop`] runs against strongSwan; [`fuzz`] is what the fuzz targets do. [`covers!`] says
 //! which requirements a test shows.
 
 pub mod bpf;
 pub mod cover;
 pub mod daemon;
+pub mod emul;
+pub mod ethtool;
 pub mod fuzz;
 pub mod interop;
 pub mod lab;

@@ -21,10 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use mifsec::crypto::{Entropy as _, SeededEntropy};
+use mifsec::crypto::SeededEntropy;
 use mifsec::ids::Arrival;
 use mifsec::ike::message::{ExchangeType, Payload};
 use mifsec::ike::{Command, Engine, IkeState, Transmit};
+
+use crate::emul::{Course, Fate, Impairments};
 
 pub use end::{End, Installed};
 pub use link::{Link, Nat};
@@ -65,6 +67,7 @@ pub struct Pair {
     held: Option<Vec<Held>>,
     in_flight: BTreeMap<(Instant, u64), (usize, Arrival, Vec<u8>)>,
     next: u64,
+    courses: [Course; 2],
     random: SeededEntropy,
     steps_at_once: u32,
 }
@@ -88,6 +91,7 @@ impl Pair {
             held: None,
             in_flight: BTreeMap::new(),
             next: 0,
+            courses: [(); 2].map(|()| Course::new(Impairments::default())),
             random: SeededEntropy::new(seed),
             steps_at_once: 0,
         }
@@ -265,7 +269,6 @@ impl Pair {
     /// What becomes of a datagram, for the trace.
     fn travel(&mut self, who: usize, transmit: Transmit) -> &'static str {
         let to = 1 - who;
-        let link = self.links[who];
         let Transmit {
             mut local,
             mut remote,
@@ -291,38 +294,26 @@ impl Pair {
         if self.dead.contains(&remote.ip()) {
             return "  (to a dead address)";
         }
-        if payload.len() > link.mtu {
-            return "  (too long)";
-        }
-        if self.chance(link.loss) {
-            return "  (lost)";
-        }
-        let copies = 1 + usize::from(self.chance(link.duplicate));
-        for _ in 0..copies {
-            let jitter = if link.jitter.is_zero() {
-                Duration::ZERO
-            } else {
-                link.jitter.mul_f64(self.unit())
-            };
-            let at = self.now + link.latency + jitter;
-            let arrival = Arrival {
-                ifindex: setup::ifindex(remote.ip()),
-                local: remote,
-                remote: local,
-            };
+        let course = &mut self.courses[who];
+        course.set(self.links[who].into());
+        let sent = self.now - self.start;
+        let (at, again) = match course.send(sent, payload.len(), &mut self.random) {
+            Fate::Arrives { at, again } => (at, again),
+            Fate::Lost => return "  (lost)",
+            Fate::QueueFull => return "  (no room)",
+            Fate::TooLong => return "  (too long)",
+        };
+        let arrival = Arrival {
+            ifindex: setup::ifindex(remote.ip()),
+            local: remote,
+            remote: local,
+        };
+        for at in [Some(at), again].into_iter().flatten() {
             self.next += 1;
             self.in_flight
-                .insert((at, self.next), (to, arrival, payload.clone()));
+                .insert((self.start + at, self.next), (to, arrival, payload.clone()));
         }
-        if copies > 1 { "  (twice)" } else { "" }
-    }
-
-    fn chance(&mut self, probability: f64) -> bool {
-        probability > 0.0 && self.unit() < probability
-    }
-
-    fn unit(&mut self) -> f64 {
-        f64::from(self.random.u32()) / (f64::from(u32::MAX) + 1.0)
+        if again.is_some() { "  (twice)" } else { "" }
     }
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::ethtool;
+
 /// Runs `test` in a new namespace on a thread of its own.
 ///
 /// # Panics
@@ -74,6 +76,7 @@ pub fn topology() -> Result<()> {
         -6 route add fd6d:6966::/64 via fd6d:6966::2 dev anchor onlink table 4501
         rule add oif anchor lookup 4501
         -6 rule add oif anchor lookup 4501")?;
+    let control = UdpSocket::bind("0.0.0.0:0")?;
     for i in 0..2 {
         ip(&format!(
             "link add acc{i} type veth peer name far{i}
@@ -86,7 +89,7 @@ pub fn topology() -> Result<()> {
              neigh add 192.0.{i}.1 lladdr 02:00:00:00:01:0{i} dev acc{i} nud permanent
              -6 neigh add 2001:db8:{i}::1 lladdr 02:00:00:00:01:0{i} dev acc{i} nud permanent"
         ))?;
-        no_offload(&format!("acc{i}"))?;
+        ethtool::no_offload(&control, &format!("acc{i}"))?;
     }
     Ok(())
 }
@@ -122,36 +125,6 @@ pub fn mac(name: &str) -> Result<[u8; 6]> {
         request.ifr_ifru.ifru_hwaddr.sa_data
     };
     Ok(std::array::from_fn(|i| octets[i].cast_unsigned()))
-}
-
-/// Turns segmentation and checksum offload off: what leaves is what a wire would see.
-fn no_offload(name: &str) -> Result<()> {
-    #[repr(C)]
-    struct Value {
-        command: u32,
-        data: u32,
-    }
-    // linux/ethtool.h: ETHTOOL_STXCSUM, ETHTOOL_SSG, ETHTOOL_STSO, ETHTOOL_SGSO.
-    for command in [0x17, 0x19, 0x1f, 0x24] {
-        let mut value = Value { command, data: 0 };
-        // SAFETY: an ifreq of zeros is a value.
-        let mut request: libc::ifreq = unsafe { zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
-        }
-        request.ifr_ifru.ifru_data = (&raw mut value).cast();
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        // SAFETY: request and value outlive the call.
-        let failed =
-            unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-        // Some are already off, some follow others.
-        let error = io::Error::last_os_error();
-        ensure!(
-            failed == 0 || error.raw_os_error() == Some(libc::EOPNOTSUPP),
-            "{name}: ethtool {command:#x}: {error}"
-        );
-    }
-    Ok(())
 }
 
 /// Reads (and writes) whole frames of one device.
@@ -221,10 +194,12 @@ impl Tap {
             };
             if len < 0 {
                 let error = io::Error::last_os_error();
-                if error.kind() == io::ErrorKind::WouldBlock {
-                    return Ok(None);
+                match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(None),
+                    // A wait with a time-out is not taken up again by the kernel.
+                    io::ErrorKind::Interrupted => continue,
+                    _ => return Err(error.into()),
                 }
-                return Err(error.into());
             }
             frame.truncate(usize::try_from(len)?);
             if from.sll_pkttype != libc::PACKET_OUTGOING && is_udp(&frame) {

@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -228,9 +228,10 @@ pub struct FrameInfo {
 }
 
 /// `struct virtio_net_hdr`, which says where the segments of a super-packet are.
-const VNET_HEADER: usize = 10;
+pub(crate) const VNET_HEADER: usize = 10;
 const PACKET_STATISTICS: i32 = 6;
 const PACKET_VNET_HDR: i32 = 15;
+const PACKET_IGNORE_OUTGOING: i32 = 23;
 
 impl PacketSocket {
     /// Opens one on `interface` of the calling thread's namespace.
@@ -271,6 +272,19 @@ impl PacketSocket {
         // SAFETY: pointer and length describe `address`.
         check(unsafe { libc::bind(raw, std::ptr::from_ref(&address).cast(), length) })?;
         Ok(Self { fd })
+    }
+
+    /// Sees what the interface receives from here on, not what is sent on it.
+    ///
+    /// # Errors
+    /// What `setsockopt` said.
+    pub fn ignore_outgoing(&self) -> io::Result<()> {
+        set_option(
+            self.fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_IGNORE_OUTGOING,
+            &1i32,
+        )
     }
 
     /// The next frame; `None` after 50 ms without one.
@@ -336,6 +350,12 @@ impl PacketSocket {
             )
         })?;
         Ok(stats[1])
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

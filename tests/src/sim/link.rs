@@ -1,8 +1,11 @@
-//! What may happen to a datagram between two engines.
+//! What may happen to a datagram between two engines: the part of the link
+//! emulator's impairments that IKE minds.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use crate::emul::{Impairments, Jitter};
 
 /// One direction.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +30,20 @@ impl Default for Link {
             loss: 0.0,
             duplicate: 0.0,
             mtu: 1500,
+        }
+    }
+}
+
+impl From<Link> for Impairments {
+    fn from(link: Link) -> Self {
+        Self {
+            delay: link.latency,
+            jitter: Jitter::Uniform(link.jitter),
+            keep_order: false,
+            loss: link.loss,
+            duplicate: link.duplicate,
+            mtu: link.mtu,
+            ..Self::default()
         }
     }
 }
