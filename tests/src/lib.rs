@@ -5,7 +5,7 @@
 //! engines against each other in virtual time, [`session`] two agents, [`bpf`] the
 //! loaded programs over fixtures and on veth devices; [`pki`] issues certificates; [`tunnel`], [`pump`]
 //! and [`stamped`] measure the data plane between two [`namespace`]s; [`interop`]
-//! runs against strongSwan; [`fuzz`] is what the fuzz targets do. [`covers!`] says
+//! runs against strongSwan, [`vm`] is for tests on a kernel of their own; [`fuzz`] is what the fuzz targets do. [`covers!`] says
 //! which requirements a test shows.
 
 pub mod bpf;
@@ -21,3 +21,4 @@ pub mod session;
 pub mod sim;
 pub mod stamped;
 pub mod tunnel;
+pub mod vm;

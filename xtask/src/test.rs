@@ -13,12 +13,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cover::Covered;
-use crate::{cmd, cover, run, setup};
+use crate::{cmd, cover, run, setup, vm};
 
 /// Options of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// unit, sim, bpf, netns, interop or all; anything else is a part of test names
+    /// unit, sim, bpf, netns, interop, vm or all; anything else is a part of test names
     #[arg(value_name = "KIND|FILTER")]
     what: Option<String>,
     /// A part of test names within a kind
@@ -42,17 +42,19 @@ enum Kind {
     Netns,
     /// Against other implementations.
     Interop,
+    /// In a virtual machine, on another kernel.
+    Vm,
 }
 
 /// What one stage or the whole run came to.
 #[derive(Default, Debug, PartialEq, Eq)]
-struct Tally {
-    passed: usize,
-    failed: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
     /// (test, why)
-    skipped: Vec<(String, String)>,
+    pub(crate) skipped: Vec<(String, String)>,
     /// What the passed ones show.
-    covered: Covered,
+    pub(crate) covered: Covered,
 }
 
 /// Runs the tests asked for.
@@ -68,6 +70,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut total = Tally::default();
     let mut agents_built = false;
     for kind in kinds {
+        if kind == Kind::Vm {
+            let (setup, filters) = (setup::Args::new(args.yes), filter.as_slice());
+            total.add(vm::stage(
+                &setup,
+                vm::kernel::KERNEL,
+                &vm_files()?,
+                filters,
+            )?);
+            continue;
+        }
         if kind.needs_agents() && !agents_built && !files(kind)?.is_empty() {
             run::build_agent()?;
             run::build_sabotaged_agent()?;
@@ -91,6 +103,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cover::write(&total.covered)?;
         println!("{}", total.covered.summary());
     }
+    conclude(&total)
+}
+
+/// Prints the skips and the one line that counts; an error when something failed or
+/// was skipped that may not be.
+pub(crate) fn conclude(total: &Tally) -> Result<()> {
     let allowed = fs::read_to_string(cmd::root().join(ALLOWED_SKIPS)).unwrap_or_default();
     println!("{}", total.summary(&allowed));
     total.verdict(&allowed)
@@ -109,6 +127,18 @@ fn selection(args: &Args) -> (Vec<Kind>, Option<String>) {
 /// The test files of the test package that belong to a kind: by the first word
 /// of their names, and without privileges where the word says nothing.
 fn files(kind: Kind) -> Result<Vec<String>> {
+    let mut names = stems()?;
+    names.retain(|stem| Kind::of_file(stem) == kind);
+    Ok(names)
+}
+
+/// Those that run in a virtual machine.
+pub(crate) fn vm_files() -> Result<Vec<String>> {
+    files(Kind::Vm)
+}
+
+/// All test files of the test package.
+pub(crate) fn stems() -> Result<Vec<String>> {
     let dir = cmd::root().join("tests/tests");
     let mut names = Vec::new();
     if !dir.exists() {
@@ -118,9 +148,7 @@ fn files(kind: Kind) -> Result<Vec<String>> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            if Kind::of_file(&stem) == kind {
-                names.push(stem.into_owned());
-            }
+            names.push(stem.into_owned());
         }
     }
     names.sort();
@@ -210,8 +238,8 @@ fn shown(line: &str) -> bool {
 }
 
 /// The output of one test binary so far.
-#[derive(Default)]
-struct Output {
+#[derive(Debug, Default)]
+pub(crate) struct Output {
     text: String,
     /// The test whose captured output is being printed.
     current: String,
@@ -223,8 +251,13 @@ struct Output {
 }
 
 impl Output {
+    /// All of it.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Takes one line; the binary's result line gives its tally.
-    fn line(&mut self, line: &str) -> Option<Tally> {
+    pub(crate) fn line(&mut self, line: &str) -> Option<Tally> {
         self.text.push_str(line);
         self.text.push('\n');
         if let Some(name) = line
@@ -277,7 +310,15 @@ impl Output {
 }
 
 impl Tally {
-    fn add(&mut self, other: Self) {
+    /// Tests that cannot run here, for one reason.
+    pub(crate) fn all_skipped<'a>(tests: impl Iterator<Item = &'a str>, why: &str) -> Self {
+        Self {
+            skipped: tests.map(|test| (test.into(), why.into())).collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
@@ -332,7 +373,14 @@ impl Tally {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Unit, Self::Sim, Self::Bpf, Self::Netns, Self::Interop];
+    const ALL: [Self; 6] = [
+        Self::Unit,
+        Self::Sim,
+        Self::Bpf,
+        Self::Netns,
+        Self::Interop,
+        Self::Vm,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -341,6 +389,7 @@ impl Kind {
             Self::Bpf => "bpf",
             Self::Netns => "netns",
             Self::Interop => "interop",
+            Self::Vm => "vm",
         }
     }
 
@@ -349,6 +398,7 @@ impl Kind {
             Some("bpf") => Self::Bpf,
             Some("netns") => Self::Netns,
             Some("interop") => Self::Interop,
+            Some("vm") => Self::Vm,
             _ => Self::Sim,
         }
     }
@@ -362,7 +412,8 @@ impl Kind {
         match self {
             Self::Unit => setup::Need::Build,
             Self::Sim => setup::Need::Compare,
-            Self::Bpf | Self::Netns => setup::Need::Lab,
+            // The guest gets the lab's tools from this machine.
+            Self::Bpf | Self::Netns | Self::Vm => setup::Need::Lab,
             Self::Interop => setup::Need::Interop,
         }
     }
@@ -505,6 +556,7 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         assert_eq!(Kind::of_file("bpf_fixtures"), Kind::Bpf);
         assert_eq!(Kind::of_file("netns_lab"), Kind::Netns);
         assert_eq!(Kind::of_file("interop_strongswan"), Kind::Interop);
+        assert_eq!(Kind::of_file("vm_boot"), Kind::Vm);
         assert_eq!(Kind::of_file("sim_pair"), Kind::Sim);
         assert_eq!(Kind::of_file("esp_vectors"), Kind::Sim);
     }
