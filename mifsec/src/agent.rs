@@ -41,6 +41,7 @@ mod show;
 mod socket;
 mod spd;
 mod standby;
+mod told;
 mod trap;
 pub mod views;
 
@@ -76,6 +77,7 @@ use self::retry::Retry;
 use self::sabotage::Sabotage;
 use self::secrets::Secrets;
 use self::socket::IkeSocket;
+use self::told::AllTold;
 use self::views::{EVENT_SCHEMA, EventView, Totals};
 
 pub use self::handle::{Handle, Question};
@@ -125,11 +127,11 @@ pub struct Agent {
     accesses: Accesses,
     /// Accesses the programs sit on: how arrivals are looked at, or why they do not.
     attached: BTreeMap<u32, Result<String, String>>,
-    /// Of the configured accesses those nothing is to be on.
-    drained: BTreeSet<usize>,
     announced: Option<Vec<InterfaceRecord>>,
     anchors: Anchors,
     peers: BTreeMap<IkeId, Peer>,
+    /// What the operator said of them.
+    told: AllTold,
     retries: Vec<Retry>,
     secrets: Secrets,
     /// IKE SAs that are to be replaced.
@@ -526,6 +528,7 @@ impl Agent {
             self.ensure_channels(&views, now);
             self.ensure_standbys(&views, now);
             self.ensure_members(&views, now);
+            self.answer_additions(now);
             self.publish(&views, now);
         }
     }

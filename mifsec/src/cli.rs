@@ -204,13 +204,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 to,
                 dry_run,
             };
-            action::moves(&common, &request)?;
+            return action::moves(&common, &request);
         }
         Command::Drain {
             access,
             undo,
             common,
-        } => action::moves(&common, &Request::Drain { access, undo })?,
+        } => return action::moves(&common, &Request::Drain { access, undo }),
         Command::AddInterface {
             peer,
             access,

@@ -26,6 +26,7 @@ use crate::ike::lease::PoolConfig;
 use crate::ike::peer::{Identity, IdentityPattern, LocalAuth};
 use crate::ike::proposal::{EspProposal, IkeProposal};
 
+pub(crate) use check::MAX_ORDERED;
 pub use error::ConfigError;
 pub use secrets::{FileStamp, PskSource};
 

@@ -99,7 +99,7 @@ fn a_wrong_name_is_told_with_those_there_are() {
         let line = refused(eu.control(), words);
         assert!(line.contains(says), "{words}: {line}");
     }
-    let line = refused(gw.control(), "add-interface subscribers eth0");
+    let line = refused(gw.control(), "add-interface subscribers 203.0.113.1");
     assert!(line.contains("that peer connected to us"), "{line}");
     assert_eq!(sas(eu), before, "and nothing was done");
 }
@@ -150,7 +150,42 @@ fn moves_are_rehearsed_done_undone_and_told() {
     let drained = json(eu, "drain wlan0");
     assert_eq!(drained["moves"][0]["to"], "wwan0");
     assert_eq!(said(eu.control(), "drain wlan0"), "nothing to move\n");
+    // Where it is is told; and what nothing else can carry stays, which is no success.
+    let paths = json(eu, "path");
+    let paths = paths["paths"].as_array().unwrap();
+    let wlan = paths.iter().find(|p| p["access"] == "wlan0").unwrap();
+    assert_eq!(wlan["carried_by"]["local"], "wwan0", "{wlan}");
+    let other = paths.iter().find(|p| p["access"] == "wwan0").unwrap();
+    assert!(other["carried_by"].is_null(), "{other}");
+    let (spi, _) = before.iter().find(|(_, access)| access == "wlan0").unwrap();
+    let view = json(eu, &format!("explain {spi}"));
+    assert_eq!(
+        (&view["path"]["home"], &view["path"]["access"]),
+        (&false.into(), &"wwan0".into()),
+        "{view}"
+    );
+    assert_eq!(view["sa"]["layout"], "bundle");
+    let line = refused(eu.control(), "drain wwan0");
+    assert!(
+        line.contains("gw.example.org stays on wwan0: no other access"),
+        "{line}"
+    );
+    let output = mifsec(eu.control(), "drain wwan0 --json");
+    assert_eq!(output.status.code(), Some(1));
+    let view: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(view["stays"][0]["peer"], "gw.example.org");
+    assert_eq!(view["stays"][0]["access"], "wwan0");
+    let line = refused(eu.control(), "move gw --from wlan0 --to wwan0");
+    assert!(
+        line.contains("wwan0 is drained; `mifsec drain wwan0 --undo`"),
+        "{line}"
+    );
+    let status = json(eu, "status");
+    assert_eq!(status["accesses"][1]["state"], "drained");
+    said(eu.control(), "drain wwan0 --undo");
     said(eu.control(), "drain wlan0 --undo");
+    let status = json(eu, "status");
+    assert_eq!(status["accesses"][0]["state"], "up");
     assert_eq!(sas(eu), before, "no SA was touched");
 }
 
@@ -238,6 +273,42 @@ fn what_is_no_flow_is_told_before_anybody_is_asked() {
         assert!(help.contains(&format!("  {command} ")), "{help}");
         assert!(said(nowhere, &format!("{command} --help")).contains("--json"));
     }
+}
+
+#[test]
+fn a_gateway_takes_an_interface_from_a_peer_and_gives_it_back() {
+    let Some(session) = session() else { return };
+    let (eu, gw) = (&session.agents.eu, &session.agents.gw);
+    session.topology.second_gateway(true).unwrap();
+    let with_second = |there: bool| {
+        for _ in 0..100 {
+            let view = eu.json("path").unwrap();
+            let paths = view["paths"].as_array().unwrap();
+            if paths
+                .iter()
+                .any(|p| p["remote_iface"] == 2 && p["state"] == "up")
+                == there
+            {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        panic!("paths to the second interface: {there} never came");
+    };
+    with_second(true);
+    let line = refused(gw.control(), "delete-interface subscribers eth0");
+    assert!(
+        line.contains("several addresses, name one: 203.0.113.1, 203.0.113.2"),
+        "{line}"
+    );
+    let left = json(gw, "delete-interface subscribers 203.0.113.2");
+    assert_eq!(left["access"], "203.0.113.2");
+    with_second(false);
+    let line = refused(eu.control(), "move gw --from peer:1 --to peer:2");
+    assert!(line.contains("the peer has no interface"), "{line}");
+    let back = json(gw, "add-interface subscribers 203.0.113.2");
+    assert_eq!(back["change"], "add");
+    with_second(true);
 }
 
 /// The events of an agent from now on.

@@ -285,6 +285,37 @@ fn an_access_moves_to_other_hardware_and_drains() {
     );
 }
 
+/// The IKE SA that comes after one the gateway ended is as the operator left that one.
+#[test]
+fn what_the_operator_moved_is_moved_in_the_next_ike_sa() {
+    world(
+        both_accesses(),
+        2,
+        |_| Ok(()),
+        |world| {
+            let lent = || -> Result<bool> {
+                let view = world.eu.json("path")?;
+                let mut paths = view["paths"].as_array().context("paths")?.iter();
+                Ok(paths.any(|p| p["access"] == "wlan0" && p["carried_by"]["local"] == "wwan0"))
+            };
+            world.tell(&world.eu, "move gw --from wlan0 --to wwan0")?;
+            ensure!(lent()?);
+            world.gw.stop()?;
+            world.wait("the end", || Ok(world.eu.established()?.is_empty()))?;
+            let gw = Agent::start(world.net, End::Gateway, &AgentConfig::gateway())?;
+            world.eu.wait_for(1, 2)?;
+            let took = world.wait("the move", lent)?;
+            // It is no loan that ends by itself, and the operator can end it.
+            sleep(Duration::from_secs(4));
+            ensure!(lent()?, "it went home by itself");
+            world.tell(&world.eu, "move gw --from wlan0 --to wlan0")?;
+            ensure!(!lent()?);
+            gw.stop()?;
+            Ok(format!("moved {} ms after the Child SAs", took.as_millis()))
+        },
+    );
+}
+
 #[test]
 fn both_ends_move_at_the_same_moment_with_several_interfaces_each() {
     mifsec_tests::covers!("R18", "R22", "R23", "R24", "R30");
@@ -532,6 +563,11 @@ fn what_is_pinned_rides_on_the_alternate_while_its_access_has_no_carrier() {
                 .longest_silence(at)
                 .max(outcome.down.longest_silence(at));
             let lost = outcome.up.lost() + outcome.down.lost();
+            // It was told: finding out by probes takes ten times as long.
+            ensure!(
+                !world.gw.log().contains("unanswered"),
+                "the gateway had to find out"
+            );
             ensure!(
                 silence < Duration::from_millis(1000),
                 "silent for {silence:?}"

@@ -181,7 +181,7 @@ fn video_leaves_in_clear_http_is_protected_and_telnet_goes_nowhere() {
     run("services", |topology| {
         let _echo = Echo::start(&topology.srv, SERVER, &[23, 80, 443, 4999, 5004])?;
         let watch = Watch::start(&topology.rt, &["wlan", "ran", "gw"], MARK)?;
-        let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
+        let gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
         let client = format!(
             r#"{CLIENT}
             [[peer.child]]
@@ -237,11 +237,51 @@ fn video_leaves_in_clear_http_is_protected_and_telnet_goes_nowhere() {
         let readable = watch.readable();
         ensure!(!readable.iter().any(others), "{readable:?}");
         // The gateway goes without a word: http fails closed, video goes on.
-        _gw.kill();
+        gw.kill();
+        let from = udp(&topology.eu, at(SERVER, 5004))?;
+        ensure!(from.to_string() == "192.168.10.2", "video left from {from}");
+        let http = refused(&topology.eu, at(SERVER, 80));
+        ensure!(http.is_some(), "http went through without a gateway");
+        let readable = watch.readable();
+        ensure!(!readable.iter().any(others), "{readable:?}");
         eu.stop()?;
         Ok(format!(
             "video {video:?}, https {https:?}, ESP {esp:?}, http and telnet never readable"
         ))
+    });
+}
+
+/// Services that may use different accesses: one that comes back is answered for once
+/// the Child SAs it may have are there, derived or one by one.
+#[test]
+fn an_access_of_some_services_comes_back_with_theirs() {
+    covers!("R62");
+    run("some services", |topology| {
+        let _gw = Daemon::start(topology, &topology.gw, "gw", GATEWAY)?;
+        let child = |name: &str, ports: &str, accesses: &str| {
+            format!(
+                "[[peer.child]]\nname = \"{name}\"\nremote_ts = [\"10.99.0.0/24[{ports}]\"]\n\
+                 accesses = [{accesses}]\n"
+            )
+        };
+        let client = format!(
+            "{CLIENT}{}{}",
+            child("web", "tcp/80", "\"wlan0\", \"wwan0\""),
+            child("voice", "udp/5004", "\"wlan0\"")
+        );
+        let eu = Daemon::start(topology, &topology.eu, "eu", &client)?;
+        eu.wait_children(&["web", "web", "voice"])?;
+        for _ in 0..2 {
+            let left = eu.json("delete-interface gw wwan0")?;
+            ensure!(left["sas"] == 1, "{left}");
+            let back = eu.json("add-interface gw wwan0")?;
+            ensure!(back["sas"] == 1 && back["skipped"] == 0, "{back}");
+            ensure!(back["took_ms"].as_u64() < Some(5000), "{back}");
+        }
+        let again = eu.json("add-interface gw wwan0")?;
+        ensure!(again["sas"] == 0 && again["skipped"] == 1, "{again}");
+        eu.stop()?;
+        Ok("one by one".to_owned())
     });
 }
 

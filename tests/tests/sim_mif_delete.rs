@@ -343,7 +343,7 @@ fn with_the_move_first_both_ends_choose_the_same_alternate() {
         }
         pair.command(A, command);
         if refused_first {
-            pair.deliver(A, &["47111"]);
+            pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
             let answer = pair.deliver(B, &["INFORMATIONAL response"]);
             assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
             pair.release();
@@ -596,4 +596,91 @@ fn an_addition_that_crosses_a_create_child_sa_for_the_same_path_makes_one() {
         assert_eq!(pair.a().children.len(), 2, "first {first}");
         assert_agreement(&pair);
     }
+}
+
+/// The tables that reached an end, in order.
+fn tables(pair: &Pair, who: usize) -> Vec<Vec<IfaceId>> {
+    let events = pair.ends[who].events.iter();
+    events
+        .filter_map(|event| match event {
+            Event::PeerInterfaces { ifaces, .. } => Some(ifaces.iter().map(|i| i.id).collect()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// From the first table on: there is no moment in which the peer could use it.
+#[test]
+fn what_is_deleted_for_a_peer_is_not_in_the_tables_of_its_next_ike_sa() {
+    mifsec_tests::covers!("R54");
+    for (lost, early) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut user = setup::user();
+        user.peers[0].mobility.early_announce = early;
+        let mut pair = connected(user, setup::gateway(), 40);
+        let command = delete(&pair, A, WLAN);
+        pair.command(A, command);
+        pair.run(SECOND);
+        if lost {
+            for who in [A, B] {
+                let ike = pair.ends[who].ike();
+                pair.command(who, Command::GiveUp { ike });
+            }
+        }
+        let since = tables(&pair, B).len();
+        setup::connect(&mut pair);
+        pair.run(SECOND);
+        let newest = |pair: &Pair| *pair.ends[A].established().last().expect("one stands");
+        let ike = newest(&pair);
+        assert_eq!(tables(&pair, B)[since..], [[RAN]], "{lost} {early}");
+        assert_eq!(pair.ends[A].engine.deleted(ike), [WLAN].into());
+        pair.command(A, Command::RestoreInterface { ike, iface: WLAN });
+        pair.run(SECOND);
+        assert_eq!(tables(&pair, B)[since + 1..], [[WLAN, RAN]]);
+        // And it is forgotten for the next one.
+        setup::connect(&mut pair);
+        pair.run(SECOND);
+        assert!(pair.ends[A].engine.deleted(newest(&pair)).is_empty());
+    }
+}
+
+#[test]
+fn whoever_is_connected_to_may_delete_an_interface_and_restore_it() {
+    const SPARE: IfaceId = IfaceId(2);
+    let mut pair = two_members(41);
+    let ifaces = vec![
+        setup::record(GATEWAY, GATEWAY_ADDRESS),
+        setup::record(SPARE, "203.0.113.2"),
+    ];
+    pair.command(B, Command::SetInterfaces { ifaces });
+    pair.run(SECOND);
+    let (ike, iface) = (pair.ends[B].ike(), SPARE);
+    let command = delete(&pair, B, SPARE);
+    pair.command(B, command);
+    pair.run(SECOND);
+    assert_eq!(deleted(&pair, A), [(End::Remote, SPARE, 0)]);
+    pair.command(B, Command::RestoreInterface { ike, iface });
+    pair.run(SECOND);
+    let all = [vec![GATEWAY], vec![GATEWAY, SPARE], vec![GATEWAY, SPARE]];
+    assert_eq!(tables(&pair, A), all);
+    // While the deletion is on its way it is brought back after that.
+    let command = delete(&pair, B, SPARE);
+    pair.command(B, command);
+    pair.command(B, Command::RestoreInterface { ike, iface });
+    pair.run(SECOND);
+    assert_eq!(deleted(&pair, A).len(), 2);
+    assert_eq!(tables(&pair, A)[3..], [[GATEWAY, SPARE]]);
+    // While it waits it is not deleted at all.
+    pair.hold();
+    let theirs = pair.ends[A].ike();
+    pair.command(A, Command::RekeyIke { ike: theirs });
+    let command = delete(&pair, B, SPARE);
+    pair.command(B, command);
+    pair.deliver(B, &["MIF_DELETE_INTERFACE"]);
+    pair.deliver(A, &["TEMPORARY_FAILURE"]);
+    pair.command(B, Command::RestoreInterface { ike, iface });
+    pair.release();
+    pair.run(SECOND * 5);
+    assert_eq!(refused(&pair, B).len(), 1, "{:?}", refused(&pair, B));
+    assert_eq!(deleted(&pair, A).len(), 2);
+    assert!(pair.ends[B].engine.deleted(ike).is_empty());
 }

@@ -77,12 +77,15 @@ fn ask(pair: &mut Pair, child: &str, iface: IfaceId) {
 }
 
 #[test]
-fn each_service_is_the_same_one_at_both_ends_where_the_gateway_has_the_narrower_first() {
+fn each_service_is_the_same_one_at_both_ends_in_whatever_order_they_have_it() {
     covers!("R16", "R60");
     for (user_order, gateway_order) in [
         ([0, 1, 2], [0, 1, 2]),
         ([2, 1, 0], [0, 1, 2]),
         ([1, 2, 0], [1, 0, 2]),
+        // The wide one would take any.
+        ([0, 1, 2], [2, 1, 0]),
+        ([1, 0, 2], [2, 0, 1]),
     ] {
         let (user, gateway) = configs(&user_order, &gateway_order);
         let mut pair = established(user, gateway, 7);

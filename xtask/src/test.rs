@@ -18,10 +18,11 @@ use crate::{cmd, cover, run, setup, vm};
 /// Options of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// unit, sim, bpf, netns, interop, vm or all; anything else is a part of test names
-    #[arg(value_name = "KIND|FILTER")]
+    /// unit, sim, bpf, netns, interop, vm or all; the start of names in tests/tests,
+    /// such as netns_moves; anything else is a part of test names
+    #[arg(value_name = "KIND|FILE|FILTER")]
     what: Option<String>,
-    /// A part of test names within a kind
+    /// A part of test names within a kind or file
     filter: Option<String>,
     /// Do not ask before installing what is missing
     #[arg(long)]
@@ -59,7 +60,11 @@ pub(crate) struct Tally {
 
 /// Runs the tests asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let (kinds, filter) = selection(args);
+    let Selection {
+        kinds,
+        file,
+        filter,
+    } = selection(args)?;
     let whole = kinds.len() == Kind::ALL.len() && filter.is_none();
     if whole {
         cover::forget()?;
@@ -70,22 +75,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut total = Tally::default();
     let mut agents_built = false;
     for kind in kinds {
+        let files = files(kind, &file)?;
         if kind == Kind::Vm {
             let (setup, filters) = (setup::Args::new(args.yes), filter.as_slice());
-            total.add(vm::stage(
-                &setup,
-                vm::kernel::KERNEL,
-                &vm_files()?,
-                filters,
-            )?);
+            total.add(vm::stage(&setup, vm::kernel::KERNEL, &files, filters)?);
             continue;
         }
-        if kind.needs_agents() && !agents_built && !files(kind)?.is_empty() {
+        if kind.needs_agents() && !agents_built && !files.is_empty() {
             run::build_agent()?;
             run::build_sabotaged_agent()?;
             agents_built = true;
         }
-        for mut command in commands(kind, filter.as_deref())? {
+        for mut command in commands(kind, &files, filter.as_deref())? {
             let started = Instant::now();
             cmd::step(&cmd::show(&command));
             let tally = execute(&mut command)?;
@@ -114,27 +115,65 @@ pub(crate) fn conclude(total: &Tally) -> Result<()> {
     total.verdict(&allowed)
 }
 
-/// The kinds and the name filter that the arguments mean.
-fn selection(args: &Args) -> (Vec<Kind>, Option<String>) {
+/// What is to run.
+#[derive(Debug, PartialEq, Eq)]
+struct Selection {
+    kinds: Vec<Kind>,
+    /// How the names of test files start.
+    file: String,
+    /// A part of the names of tests.
+    filter: Option<String>,
+}
+
+/// What the arguments mean.
+fn selection(args: &Args) -> Result<Selection> {
     let what = args.what.as_deref().unwrap_or("all");
-    match Kind::ALL.into_iter().find(|kind| kind.name() == what) {
-        Some(kind) => (vec![kind], args.filter.clone()),
-        None if what == "all" => (Kind::ALL.to_vec(), args.filter.clone()),
-        None => (Kind::ALL.to_vec(), Some(what.to_string())),
+    let filter = args.filter.clone();
+    let all = |file: &str, filter| Selection {
+        kinds: Kind::ALL.to_vec(),
+        file: file.to_string(),
+        filter,
+    };
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == what) {
+        return Ok(Selection {
+            kinds: vec![kind],
+            ..all("", filter)
+        });
     }
+    if what == "all" {
+        return Ok(all("", filter));
+    }
+    let mut kinds = Vec::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Unit) {
+        if !files(kind, what)?.is_empty() {
+            kinds.push(kind);
+        }
+    }
+    Ok(match (kinds.is_empty(), filter) {
+        (false, filter) => Selection {
+            kinds,
+            ..all(what, filter)
+        },
+        (true, None) => all("", Some(what.to_string())),
+        (true, Some(_)) => bail!(
+            "`{what}` is no kind of test and no file in tests/tests; try `cargo xtask test {what}` \
+             for what has it in its name"
+        ),
+    })
 }
 
 /// The test files of the test package that belong to a kind: by the first word
-/// of their names, and without privileges where the word says nothing.
-fn files(kind: Kind) -> Result<Vec<String>> {
+/// of their names, and without privileges where the word says nothing. Of those, the
+/// ones whose name starts so.
+fn files(kind: Kind, start: &str) -> Result<Vec<String>> {
     let mut names = stems()?;
-    names.retain(|stem| Kind::of_file(stem) == kind);
+    names.retain(|stem| Kind::of_file(stem) == kind && stem.starts_with(start));
     Ok(names)
 }
 
 /// Those that run in a virtual machine.
 pub(crate) fn vm_files() -> Result<Vec<String>> {
-    files(Kind::Vm)
+    files(Kind::Vm, "")
 }
 
 /// All test files of the test package.
@@ -155,7 +194,7 @@ pub(crate) fn stems() -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn commands(kind: Kind, filter: Option<&str>) -> Result<Vec<Command>> {
+fn commands(kind: Kind, files: &[String], filter: Option<&str>) -> Result<Vec<Command>> {
     let mut list = Vec::new();
     if kind == Kind::Unit {
         let mut crates = cmd::cargo();
@@ -164,14 +203,13 @@ fn commands(kind: Kind, filter: Option<&str>) -> Result<Vec<Command>> {
         harness.args(["test", "--package", "mifsec-tests", "--lib"]);
         list.extend([crates, harness]);
     } else {
-        let files = files(kind)?;
         if files.is_empty() {
             return Ok(list);
         }
         let mut cargo = cmd::cargo();
         cargo.args(["test", "--package", "mifsec-tests"]);
         for file in files {
-            cargo.args(["--test", &file]);
+            cargo.args(["--test", file]);
         }
         if kind.needs_root() {
             let words = cmd::privilege(run::KEEP_ENV)?;
@@ -454,6 +492,28 @@ skipped: no bpffs here
 
 test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ";
+
+    #[test]
+    fn arguments_name_a_kind_a_file_or_a_part_of_names() {
+        let select = |words: [Option<&str>; 2]| {
+            selection(&Args {
+                what: words[0].map(str::to_string),
+                filter: words[1].map(str::to_string),
+                yes: true,
+            })
+            .map(|s| (s.kinds.len(), s.file, s.filter))
+        };
+        let all = Kind::ALL.len();
+        let text = str::to_string;
+        assert_eq!(select([None; 2]).unwrap(), (all, text(""), None));
+        let kind = select([Some("sim"), Some("rekey")]).unwrap();
+        assert_eq!(kind, (1, text(""), Some(text("rekey"))));
+        let file = select([Some("netns_moves"), None]).unwrap();
+        assert_eq!(file, (1, text("netns_moves"), None));
+        let part = select([Some("no_such_file"), None]).unwrap();
+        assert_eq!(part, (all, text(""), Some(text("no_such_file"))));
+        assert!(select([Some("no_such_file"), Some("rekey")]).is_err());
+    }
 
     #[test]
     fn a_skipped_test_is_not_counted_as_passed() {

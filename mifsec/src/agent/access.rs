@@ -41,6 +41,8 @@ pub(super) struct Accesses {
     config: Vec<config::Access>,
     ifaces: Vec<Iface>,
     links: Vec<Option<Link>>,
+    /// Of the configured accesses those that are to be left: others come first.
+    drained: BTreeSet<usize>,
     /// Kernel indexes without a guard: as good as not there.
     unguarded: BTreeSet<u32>,
     seen: BTreeMap<(u32, IpAddr), Seen>,
@@ -77,6 +79,7 @@ impl Accesses {
             config: config.to_vec(),
             links: vec![None; config.len()],
             ifaces,
+            drained: BTreeSet::new(),
             unguarded: BTreeSet::new(),
             seen: BTreeMap::new(),
             next_order: 0,
@@ -84,6 +87,36 @@ impl Accesses {
             local: BTreeMap::new(),
             deadline: None,
         }
+    }
+
+    /// Says whether the `index`th `[[access]]` is to be left; returns the interfaces
+    /// that changed.
+    pub(super) fn drain(&mut self, index: usize, drained: bool) -> Vec<LocalIface> {
+        if drained {
+            self.drained.insert(index);
+        } else {
+            self.drained.remove(&index);
+        }
+        let mut changed = Vec::new();
+        let id = access_id(index);
+        for local in self.local.values_mut().filter(|l| l.access == id) {
+            let state = match local.state {
+                IfaceState::Up if drained => IfaceState::Backup,
+                IfaceState::Backup if !drained => IfaceState::Up,
+                _ => continue,
+            };
+            local.state = state;
+            changed.push(local.clone());
+        }
+        changed
+    }
+
+    /// Interfaces of accesses that are to be left.
+    pub(super) fn drained(&self) -> BTreeSet<IfaceId> {
+        let of = self.ifaces.iter();
+        of.filter(|iface| self.drained.contains(&iface.access))
+            .map(|iface| iface.id)
+            .collect()
     }
 
     /// Says which devices have no guard, for the next [`update`](Self::update).
@@ -223,10 +256,10 @@ impl Accesses {
                 }
             }
         }
-        local.state = if local.addresses.is_empty() {
-            IfaceState::NoAddress
-        } else {
-            IfaceState::Up
+        local.state = match (local.addresses.is_empty(), iface.access) {
+            (true, _) => IfaceState::NoAddress,
+            (false, access) if self.drained.contains(&access) => IfaceState::Backup,
+            (false, _) => IfaceState::Up,
         };
         local
     }
@@ -324,6 +357,32 @@ impl Accesses {
     pub(super) fn name(&self, id: IfaceId) -> String {
         self.settings(id)
             .map_or_else(|| format!("iface-{}", id.0), |c| c.interface.clone())
+    }
+
+    /// How commands name an interface of ours: by its access, or by its address where
+    /// the access has several of its own.
+    pub(super) fn label(&self, id: IfaceId) -> String {
+        let several = |i: &&Iface| i.id == id && self.ifaces_of(i.access).nth(1).is_some();
+        let one = self.ifaces.iter().find(several);
+        match one.and_then(|iface| iface.address) {
+            Some(address) => address.to_string(),
+            None => self.name(id),
+        }
+    }
+
+    /// The interface of this label, or what there is of an access that has several.
+    pub(super) fn named(&self, name: &str) -> Result<IfaceId, Vec<String>> {
+        let label = |i: &&Iface| self.label(i.id) == name;
+        if let Some(iface) = self.ifaces.iter().find(label) {
+            return Ok(iface.id);
+        }
+        let has = |l: &&LocalIface| l.addresses.iter().any(|a| a.to_string() == name);
+        if let Some(local) = self.local.values().find(has) {
+            return Ok(local.id);
+        }
+        let of = |i: &&Iface| self.name(i.id) == name;
+        let several = self.ifaces.iter().filter(of);
+        Err(several.map(|iface| self.label(iface.id)).collect())
     }
 
     /// The configured accesses with the links they have now, if they are guarded.

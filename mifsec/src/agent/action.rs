@@ -8,10 +8,12 @@ use std::net::IpAddr;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use crate::ids::IfaceId;
+
 use super::Agent;
 use super::handle::Question;
 use super::peer::Peer;
-use super::views::{MOVE_SCHEMA, MovePlan, MovesView};
+use super::views::{MOVE_SCHEMA, MovePlan, MovesView, StayView};
 
 /// Names told when one is wrong.
 const NAMES: usize = 8;
@@ -33,35 +35,25 @@ impl Agent {
                 to: onto,
                 dry_run,
             } => {
-                let known = self.known_peer(&peer).and_then(|()| {
-                    self.known_interface(&from)?;
-                    self.known_interface(&onto)
-                });
+                let known = self.known_peer(&peer);
                 let plan = known.and_then(|()| self.move_interface(&peer, &from, &onto, dry_run));
-                reply(to, plan.map(|plan| moves(vec![plan], dry_run)));
+                let moves = plan.map(|plan| vec![plan]);
+                reply(to, moves.map(|moves| view(moves, Vec::new(), dry_run)));
             }
             Question::Drain { access, undo } => {
                 let known = self.known_access(&access);
-                let plans = known.and_then(|()| self.drain_access(&access, undo));
-                reply(to, plans.map(|plans| moves(plans, false)));
+                let done = known.and_then(|()| self.drain_access(&access, undo));
+                reply(to, done.map(|(moves, stays)| view(moves, stays, false)));
             }
-            Question::AddInterface { peer, access } => {
-                match self
-                    .known_peer(&peer)
-                    .and_then(|()| self.known_access(&access))
-                {
-                    Ok(()) => self.add_interface(&peer, &access, to),
-                    Err(error) => reply::<()>(to, Err(error)),
-                }
-            }
+            Question::AddInterface { peer, access } => match self.known_peer(&peer) {
+                Ok(()) => self.add_interface(&peer, &access, to),
+                Err(error) => reply::<()>(to, Err(error)),
+            },
             Question::DeleteInterface {
                 peer,
                 access,
                 move_first,
-            } => match self
-                .known_peer(&peer)
-                .and_then(|()| self.known_access(&access))
-            {
+            } => match self.known_peer(&peer) {
                 Ok(()) => self.delete_interface(&peer, &access, move_first, to),
                 Err(error) => reply::<()>(to, Err(error)),
             },
@@ -99,14 +91,20 @@ impl Agent {
         ))
     }
 
-    /// An access of ours by its name or address, or an interface of the peer's.
-    fn known_interface(&self, name: &str) -> Result<(), String> {
-        let other = name.starts_with("peer:") || name.parse::<IpAddr>().is_ok();
-        if other {
-            Ok(())
-        } else {
-            self.known_access(name)
+    /// An interface of ours: by its access, or by one of its addresses.
+    pub(super) fn our_iface(&self, name: &str) -> Result<IfaceId, String> {
+        let several = match self.accesses.named(name) {
+            Ok(iface) => return Ok(iface),
+            Err(several) => several,
+        };
+        if name.parse::<IpAddr>().is_ok() {
+            return Err(format!("no access has the address {name} now"));
         }
+        self.known_access(name)?;
+        Err(format!(
+            "access {name:?} has several addresses, name one: {}",
+            list(several.iter().map(String::as_str))
+        ))
     }
 
     /// There is an access of this name.
@@ -123,11 +121,12 @@ impl Agent {
     }
 }
 
-fn moves(moves: Vec<MovePlan>, dry_run: bool) -> MovesView {
+fn view(moves: Vec<MovePlan>, stays: Vec<StayView>, dry_run: bool) -> MovesView {
     MovesView {
         schema: MOVE_SCHEMA.into(),
         dry_run,
         moves,
+        stays,
     }
 }
 

@@ -2,28 +2,26 @@
 //! access are derived in one exchange where both ends can (protocol 3.9), and all
 //! of one that goes are deleted in one.
 
+mod operator;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use crate::config::Layout;
 use crate::ids::{IfaceId, IfacePair, IkeId};
 use crate::ike::mif::{Features, InterfaceRecord};
-use crate::ike::{Command, End, Event, Failure};
+use crate::ike::{Command, End, Event};
 use crate::path;
 
-use super::peer::{Peer, Wanted};
-use super::views::{CHANGE_SCHEMA, ChangeView};
+use super::peer::Wanted;
 use super::{Agent, pinned};
+
+use operator::{Change, Outcome, Waiting};
 
 /// How long a refused operation is not asked for again.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// How long whoever asked for a change waits for the peer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is kept of this for one peer.
 #[derive(Default)]
@@ -32,10 +30,12 @@ pub(super) struct Additions {
     pub(super) derives: bool,
     /// Interfaces whose Child SAs are asked for one by one.
     one_by_one: BTreeSet<IfaceId>,
-    /// Interfaces the operator deleted for this peer.
-    deleted: BTreeSet<IfaceId>,
     /// Interfaces the peer deleted.
     peers_deleted: BTreeSet<IfaceId>,
+    /// Interfaces the operator deleted for this peer.
+    pub(super) deleted: BTreeSet<IfaceId>,
+    /// Interfaces the peer was told of that they go, and has not answered.
+    leaving: BTreeSet<IfaceId>,
     /// Who waits for the outcome of a change.
     waiting: Vec<Waiting>,
 }
@@ -49,49 +49,6 @@ impl Additions {
             ..Self::default()
         }
     }
-
-    /// Whether the operator took this interface from the peer.
-    pub(super) fn is_deleted(&self, iface: IfaceId) -> bool {
-        self.deleted.contains(&iface)
-    }
-
-    /// All of them.
-    pub(super) fn deleted(&self) -> BTreeSet<IfaceId> {
-        self.deleted.clone()
-    }
-
-    fn take_waiting(&mut self, iface: IfaceId, change: Change) -> Vec<Waiting> {
-        let mine = |waiting: &mut Waiting| waiting.iface == iface && waiting.change == change;
-        self.waiting.extract_if(.., mine).collect()
-    }
-}
-
-/// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Add,
-    Delete,
-}
-
-struct Waiting {
-    iface: IfaceId,
-    change: Change,
-    since: Instant,
-    reply: oneshot::Sender<String>,
-}
-
-/// What came of a change.
-struct Outcome {
-    sas: usize,
-    skipped: usize,
-    leases: Vec<IpAddr>,
-}
-
-/// The answer to what could not be done.
-fn refuse(reply: oneshot::Sender<String>, error: &str) {
-    let line = json!({ "error": error }).to_string();
-    // Whoever asked may be gone.
-    let _ = reply.send(line);
 }
 
 impl Agent {
@@ -148,45 +105,47 @@ impl Agent {
             .iter()
             .map(|(_, (child, _), ..)| child.as_str())
             .collect();
-        // All services of the peer, none of which the interface has, alike in how they
+        // All services that may use the access, none of which it has, alike in how they
         // have their inner addresses.
-        let all: BTreeSet<&str> = settings.protected().map(|c| c.name.as_str()).collect();
-        let mut layouts = settings.protected().map(|c| c.layout);
+        let access_of = |iface| {
+            let local = self.accesses.iface(iface);
+            local.map_or(usize::MAX, |l| usize::from(l.access.0))
+        };
+        let may = |access| {
+            let all = settings.protected();
+            all.filter(move |c| c.accesses.contains(&access))
+        };
+        let access = access_of(pair.local);
+        let all: BTreeSet<&str> = may(access).map(|c| c.name.as_str()).collect();
+        let mut layouts = may(access).map(|c| c.layout);
         let layout = layouts.next();
         let alike = layouts.all(|other| Some(other) == layout);
         let new = !mine().any(|c| c.pair.local == pair.local);
         if asked != all || !alike || !new || peer.additions.one_by_one.contains(&pair.local) {
             return Plan::OneByOne;
         }
-        let mut homes: BTreeMap<IfaceId, BTreeSet<&str>> = BTreeMap::new();
+        let mut homes: Homes<'_> = BTreeMap::new();
         for child in mine() {
-            homes
-                .entry(child.pair.local)
-                .or_default()
-                .insert(&child.name);
+            let names = homes.entry(child.pair.local).or_default();
+            names.insert(&child.name);
         }
-        let whole = homes.iter().find(|(_, names)| asked.is_subset(names));
-        let Some((from, _)) = whole else {
-            // Of what is under way elsewhere there will be a template.
-            let under_way = |name: &&str| {
-                peer.pending
-                    .iter()
-                    .any(|((child, _), until)| child == name && until.is_none())
-            };
-            let there = |name: &&str| homes.values().any(|names| names.contains(name));
-            let soon = !homes.is_empty() && asked.iter().all(|n| there(n) || under_way(n));
+        // What may have others has them sooner or later, and they would be derived, too.
+        let others = |iface| may(access_of(iface)).any(|c| !asked.contains(c.name.as_str()));
+        let everywhere = homes.len();
+        homes.retain(|iface, _| !others(*iface));
+        let Some(from) = templates(&homes, &asked) else {
+            // Of what is under way elsewhere there will be templates.
+            let under_way = peer.pending.iter().filter(|(_, until)| until.is_none());
+            let elsewhere = |iface| iface != pair.local && !others(iface);
+            for ((child, at), _) in under_way.filter(|((_, at), _)| elsewhere(at.local)) {
+                homes.entry(at.local).or_default().insert(child);
+            }
+            let soon = everywhere > 0 && templates(&homes, &asked).is_some();
             return if soon { Plan::Later } else { Plan::OneByOne };
         };
         let pinned = layout == Some(Layout::Pinned);
         let inner = match pinned {
-            true => {
-                let access = self
-                    .accesses
-                    .iface(pair.local)
-                    .map(|l| usize::from(l.access.0));
-                let access = access.unwrap_or(usize::MAX);
-                pinned::of_access(settings, &peer.leases, access)
-            }
+            true => pinned::of_access(settings, &peer.leases, access),
             false => pinned::of_bundle(&peer.leases),
         };
         // A gateway's leases are its peer's.
@@ -200,10 +159,11 @@ impl Agent {
             inner,
             lease: false,
             bundle: !pinned,
-            // One interface has a template of everything.
-            from: match homes.len() {
-                1 => Vec::new(),
-                _ => vec![*from],
+            // What all interfaces have, and may have, needs no list.
+            from: if from.len() == everywhere && asked.len() == settings.protected().count() {
+                Vec::new()
+            } else {
+                from
             },
             pfs: false,
         }))
@@ -245,7 +205,10 @@ impl Agent {
                         skipped,
                         leases,
                     };
-                    self.answer_change(ike, iface, Change::Add, &Ok(outcome), now);
+                    // Where nothing was made each Child SA is asked for by itself.
+                    if created > 0 {
+                        self.answer_change(ike, iface, Change::Add, &Ok(outcome), now);
+                    }
                 }
             }
             Event::AddRefused {
@@ -257,7 +220,10 @@ impl Agent {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, fall_back, "no Child SAs derived");
                 let until = if fall_back { None } else { Some(now + AGAIN) };
                 self.asked_for(ike, iface, Some(until));
-                self.answer_change(ike, iface, Change::Add, &Err(reason), now);
+                if !fall_back {
+                    let refused = Err(reason.to_string());
+                    self.answer_change(ike, iface, Change::Add, &refused, now);
+                }
             }
             Event::InterfaceDeleted {
                 ike,
@@ -281,8 +247,12 @@ impl Agent {
                 self.path.forget(ike, whose, iface, true, now);
                 if let (End::Remote, Some(peer)) = (end, self.peers.get_mut(&ike)) {
                     peer.additions.peers_deleted.insert(iface);
+                    peer.moves.forget_remote(iface);
                 }
                 if end == End::Local {
+                    if let Some(peer) = self.peers.get_mut(&ike) {
+                        peer.additions.leaving.remove(&iface);
+                    }
                     let outcome = Outcome {
                         sas: removed,
                         skipped: 0,
@@ -294,10 +264,12 @@ impl Agent {
             Event::DeleteRefused { ike, iface, reason } => {
                 tracing::warn!(ike = ike.0, iface = iface.0, %reason, "interface not deleted");
                 if let Some(peer) = self.peers.get_mut(&ike) {
-                    peer.additions.deleted.remove(&iface);
+                    peer.additions.leaving.remove(&iface);
                 }
+                self.set_deleted(ike, iface, false);
                 self.path.forget(ike, path::End::Local, iface, false, now);
-                self.answer_change(ike, iface, Change::Delete, &Err(reason), now);
+                let refused = Err(reason.to_string());
+                self.answer_change(ike, iface, Change::Delete, &refused, now);
             }
             _ => {}
         }
@@ -340,14 +312,6 @@ impl Agent {
         }
     }
 
-    /// What the operator deleted stays so in an IKE SA that takes over.
-    pub(super) fn keep_deleted(&self, peer: &mut Peer) {
-        let same = |p: &&Peer| p.config == peer.config && p.remote_id == peer.remote_id;
-        if let Some(before) = self.peers.values().rfind(same) {
-            peer.additions.deleted.clone_from(&before.additions.deleted);
-        }
-    }
-
     fn change_fields(&self, ike: IkeId, end: End, iface: IfaceId) -> (String, String) {
         let peer = self.peers.get(&ike);
         let peer = peer.map_or_else(String::new, |p| p.remote_id.clone());
@@ -366,202 +330,6 @@ impl Agent {
         ];
         self.tell(event, &fields);
     }
-
-    /// Tells whoever waits for it.
-    fn answer_change(
-        &mut self,
-        ike: IkeId,
-        iface: IfaceId,
-        change: Change,
-        outcome: &Result<Outcome, Failure>,
-        now: Instant,
-    ) {
-        let access = self.accesses.name(iface);
-        let Some(peer) = self.peers.get_mut(&ike) else {
-            return;
-        };
-        for Waiting { since, reply, .. } in peer.additions.take_waiting(iface, change) {
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                Err(reason) => {
-                    refuse(reply, &reason.to_string());
-                    continue;
-                }
-            };
-            let took = now.duration_since(since).as_millis();
-            let view = ChangeView {
-                schema: CHANGE_SCHEMA.into(),
-                change: match change {
-                    Change::Add => "add".into(),
-                    Change::Delete => "delete".into(),
-                },
-                peer: peer.remote_id.clone(),
-                access: access.clone(),
-                sas: outcome.sas,
-                skipped: outcome.skipped,
-                leases: outcome.leases.iter().map(IpAddr::to_string).collect(),
-                took_ms: u64::try_from(took).unwrap_or(u64::MAX),
-            };
-            let line = serde_json::to_string(&view).unwrap_or_default();
-            let _ = reply.send(line);
-        }
-    }
-
-    /// Whoever has waited too long is told so.
-    pub(super) fn changes_due(&mut self, now: Instant) {
-        for peer in self.peers.values_mut() {
-            let late = |w: &mut Waiting| now >= w.since + PATIENCE;
-            for waiting in peer.additions.waiting.extract_if(.., late) {
-                refuse(
-                    waiting.reply,
-                    "no answer yet: the access has no path to the peer that works, or the peer is silent",
-                );
-            }
-        }
-    }
-
-    /// When somebody will have.
-    pub(super) fn changes_until(&self) -> Option<Instant> {
-        let waiting = self.peers.values().flat_map(|p| &p.additions.waiting);
-        waiting.map(|w| w.since + PATIENCE).min()
-    }
-
-    /// The established peer of this name or identity, the newest if there are several.
-    fn established_peer(&self, name: &str) -> Result<IkeId, String> {
-        let is = |p: &Peer| p.remote_id == name || self.config.peers[p.config].name == name;
-        let found = self.peers.iter().rfind(|(_, p)| is(p)).map(|(ike, _)| *ike);
-        found
-            .ok_or_else(|| format!("peer {name:?} is not established; see `mifsec status` for why"))
-    }
-
-    /// Our interface of an access, with an address.
-    fn interface_of(&self, access: &str) -> Result<IfaceId, String> {
-        let named = |id: IfaceId| {
-            self.accesses
-                .settings(id)
-                .is_some_and(|a| a.interface == access)
-        };
-        let found = self.accesses.local().find(|l| named(l.id));
-        let found = found.ok_or_else(|| {
-            format!("access {access:?} is not there; see `mifsec status` for those that are")
-        })?;
-        Ok(found.id)
-    }
-
-    /// Gives a peer the access again that was deleted for it, and answers when its
-    /// Child SAs are there.
-    pub(super) fn add_interface(
-        &mut self,
-        peer: &str,
-        access: &str,
-        reply: oneshot::Sender<String>,
-    ) {
-        let now = Instant::now();
-        let found = self.established_peer(peer);
-        let found = found.and_then(|ike| Ok((ike, self.interface_of(access)?)));
-        let (ike, iface) = match found {
-            Ok(found) => found,
-            Err(error) => return refuse(reply, &error),
-        };
-        let there = self
-            .children
-            .values()
-            .filter(|c| c.ike == ike && c.pair.local == iface && !c.retired)
-            .count();
-        let Some(peer) = self.peers.get_mut(&ike) else {
-            return;
-        };
-        if !peer.mif {
-            return refuse(reply, "that peer does not speak IKEv2-MIF");
-        }
-        if !peer.initiator {
-            return refuse(
-                reply,
-                "that peer connected to us: it adds what it measures, ours are announced",
-            );
-        }
-        peer.additions.deleted.remove(&iface);
-        peer.additions.one_by_one.remove(&iface);
-        peer.additions.waiting.push(Waiting {
-            iface,
-            change: Change::Add,
-            since: now,
-            reply,
-        });
-        self.path.forget(ike, path::End::Local, iface, false, now);
-        self.changed = true;
-        if there > 0 {
-            let outcome = Outcome {
-                sas: 0,
-                skipped: there,
-                leases: Vec::new(),
-            };
-            self.answer_change(ike, iface, Change::Add, &Ok(outcome), now);
-        }
-    }
-
-    /// Deletes an access for one peer, with all Child SAs on it; with `move_first`
-    /// they live on at its first alternate. The IKE channel moves off it first.
-    pub(super) fn delete_interface(
-        &mut self,
-        peer: &str,
-        access: &str,
-        move_first: bool,
-        reply: oneshot::Sender<String>,
-    ) {
-        let now = Instant::now();
-        let found = self.established_peer(peer);
-        let found = found.and_then(|ike| Ok((ike, self.interface_of(access)?)));
-        let (ike, iface) = match found {
-            Ok(found) => found,
-            Err(error) => return refuse(reply, &error),
-        };
-        let on_it = |agent: &Self| {
-            let peer = agent.peers.get(&ike);
-            peer.is_some_and(|p| p.channel.local_iface == iface)
-        };
-        if on_it(self) {
-            let views = self.path.views();
-            let others: Vec<_> = views
-                .into_iter()
-                .filter(|v| v.pair.local != iface)
-                .collect();
-            self.move_channel(ike, &others, now);
-        }
-        if on_it(self) {
-            let error = "it carries the IKE channel, and no other path is known to work";
-            return refuse(reply, error);
-        }
-        let Some(peer) = self.peers.get_mut(&ike) else {
-            return;
-        };
-        if !peer.mif {
-            return refuse(reply, "that peer does not speak IKEv2-MIF");
-        }
-        peer.additions.deleted.insert(iface);
-        peer.additions.waiting.push(Waiting {
-            iface,
-            change: Change::Delete,
-            since: now,
-            reply,
-        });
-        // What can go elsewhere does so before the peer stops to receive. What is to
-        // be moved first still has its home here until the peer has answered.
-        if !move_first {
-            self.path.forget(ike, path::End::Local, iface, true, now);
-        }
-        self.ike.handle_command(
-            Command::DeleteInterface {
-                ike,
-                iface,
-                outer: true,
-                ts: true,
-                move_first,
-            },
-            now,
-        );
-        self.changed = true;
-    }
 }
 
 /// How the Child SAs of an interface are to be made.
@@ -569,4 +337,43 @@ enum Plan {
     OneByOne,
     Later,
     Derive(Box<Command>),
+}
+
+/// Which services each interface of ours has Child SAs of.
+type Homes<'a> = BTreeMap<IfaceId, BTreeSet<&'a str>>;
+
+/// Interfaces whose Child SAs are templates of the services asked for and of no
+/// other: one that has them all, else several together.
+fn templates(homes: &Homes<'_>, asked: &BTreeSet<&str>) -> Option<Vec<IfaceId>> {
+    let fit = || homes.iter().filter(|(_, names)| names.is_subset(asked));
+    if let Some((whole, _)) = fit().find(|(_, names)| names.len() == asked.len()) {
+        return Some(vec![*whole]);
+    }
+    let together: BTreeSet<&str> = fit().flat_map(|(_, names)| names.iter().copied()).collect();
+    (together.len() == asked.len() && !asked.is_empty())
+        .then(|| fit().map(|(iface, _)| *iface).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_those_of_the_services_that_may_use_the_access() {
+        let homes: Homes<'_> = [
+            (IfaceId(1), BTreeSet::from(["web", "voice"])),
+            (IfaceId(2), BTreeSet::from(["voice"])),
+            (IfaceId(3), BTreeSet::from(["mail"])),
+        ]
+        .into();
+        let of = |asked: &[&'static str]| {
+            let from = templates(&homes, &asked.iter().copied().collect());
+            from.map(|from| from.iter().map(|iface| iface.0).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["web", "voice"]), Some(vec![1]), "one has both");
+        assert_eq!(of(&["voice"]), Some(vec![2]), "not web's");
+        assert_eq!(of(&["web"]), None, "what has it has voice, too");
+        assert_eq!(of(&["voice", "mail"]), Some(vec![2, 3]), "together");
+        assert_eq!(of(&["voice", "news"]), None);
+    }
 }

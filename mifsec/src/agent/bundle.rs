@@ -285,8 +285,10 @@ impl Agent {
                     self.ike.alternates(*ike, ike::End::Local, *iface)
                 });
             let at = (child.ike, child.pair);
-            let sa = sa_out(views, at, order, |access| {
-                may_use(&self.config, peer.config, &child.name, access)
+            let deleted = &peer.additions.deleted;
+            let sa = sa_out(views, at, order, |view| {
+                !deleted.contains(&view.pair.local)
+                    && may_use(&self.config, peer.config, &child.name, view.access)
             });
             if child.written == Some(sa) {
                 continue;
@@ -503,23 +505,23 @@ fn discards(entries: &[Entry]) -> Vec<(spd::Place, Bundle)> {
 }
 
 /// The paths of an outbound SA: homes, and up to three others that are up, those of
-/// other interfaces first and in the order of `alternates`; none over an access that
-/// `may_use` refuses.
+/// other interfaces first and in the order of `alternates`; none that `may_use`
+/// refuses.
 fn sa_out(
     views: &[PathView],
     (ike, pair): (IkeId, IfacePair),
     alternates: &[IfaceId],
-    may_use: impl Fn(AccessId) -> bool,
+    may_use: impl Fn(&PathView) -> bool,
 ) -> SaOut {
     let home = home(views, ike, pair);
     let index = |place: Option<Place<'_>>| {
-        let place = place.filter(|p| may_use(p.leads_to.unwrap_or(p.path).access));
+        let place = place.filter(|p| may_use(p.leads_to.unwrap_or(p.path)));
         place.map_or(NO_PATH, |place| place.index().0)
     };
     let (home_v4, home_v6) = (index(home.v4), index(home.v6));
     let mut others: Vec<&PathView> = views
         .iter()
-        .filter(|v| (v.validated || v.carried_by.is_some()) && may_use(v.access))
+        .filter(|v| (v.validated || v.carried_by.is_some()) && may_use(v))
         .filter(|v| v.path.0 != home_v4 && v.path.0 != home_v6)
         .collect();
     // Where all have a slot it does not matter which of them work, and whose entry a

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use mifsec_common::steering;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Policy, Start, Ts};
+use crate::config::{Config, Layout, Policy, Start, Ts};
 use crate::dataplane::{Bundle, Selector};
 use crate::ids::{AccessId, Spi};
 use crate::io::netlink::MAIN;
@@ -96,7 +96,8 @@ pub struct ExplainSa {
     pub spi_in: String,
     /// Outbound SPI.
     pub spi_out: String,
-    /// `bundle` or `pinned`.
+    /// `bundle`, `pinned`, or `single`: alone, since the peer takes no equal selectors
+    /// on several paths.
     pub layout: String,
     /// Our selectors.
     pub local: Vec<String>,
@@ -377,13 +378,23 @@ impl Agent {
                 .push(format!("it is at home on {at_home}, which has no path now"));
             return;
         };
-        let home = path.pair.local == child.pair.local;
+        let home = place.is_none_or(|place| place.path.carried_by.is_none());
         let access = self.accesses.name(path.pair.local);
         view.why.push(match (home, path.up) {
             (true, true) => format!("it is at home on {access}, and that path is up"),
             (true, false) => format!("it is at home on {access}, and that path is down"),
+            (false, _) if path.pair.local == child.pair.local => format!(
+                "it is at home on {access} towards peer:{} and lent to the path towards peer:{}",
+                child.pair.remote.0, path.pair.remote.0
+            ),
             (false, _) => format!("it is at home on {at_home} and lent to {access}"),
         });
+        if !path.up && view.verdict == "protect" && child.sends {
+            view.why.push(
+                "until it is lent or works again its packets take the first alternate that is up"
+                    .into(),
+            );
+        }
         let address = |a: Option<SocketAddr>| a.map_or_else(String::new, |a| a.to_string());
         view.path = Some(ExplainPath {
             index: path.path.0,
@@ -408,6 +419,8 @@ impl Agent {
             .get(&child.ike)
             .map(|p| &self.config.peers[p.config]);
         let list = |list: &[Selector]| list.iter().map(show).collect();
+        let settings = config.and_then(|p| p.children.iter().find(|c| c.name == child.name));
+        let pinned = settings.is_some_and(|c| c.layout == Layout::Pinned);
         let equal = |c: &&Child| {
             c.ike == child.ike
                 && c.sends
@@ -420,7 +433,11 @@ impl Agent {
             child: child.name.clone(),
             spi_in: child.inbound.spi().to_string(),
             spi_out: child.outbound.spi().to_string(),
-            layout: if child.bundle { "bundle" } else { "pinned" }.into(),
+            layout: match (child.bundle, pinned) {
+                (true, _) => "bundle".into(),
+                (false, true) => "pinned".into(),
+                (false, false) => "single".into(),
+            },
             local: list(&child.local),
             remote: list(&child.remote),
             members: self.children.values().filter(equal).count(),
@@ -555,7 +572,8 @@ fn has_ports(protocol: u8) -> bool {
     mifsec_common::parse::has_ports(protocol)
 }
 
-/// Whether a bundle would take the flow; what is not known is no obstacle.
+/// Whether a bundle would take the flow, from any source if that is not known. A port
+/// that is not known is within no range but all.
 fn selects(bundle: &Bundle, flow: &Flow) -> bool {
     let any = |s: &Selector| s.ports == (0..=u16::MAX);
     let within = |s: &Selector, address: IpAddr, port: Option<u16>| {

@@ -64,6 +64,8 @@ pub(super) struct Moves {
     asking: Option<Why>,
     /// Interfaces of which a loan was refused, and until when none is tried.
     refused: BTreeMap<(End, IfaceId), Instant>,
+    /// What the operator moved in an IKE SA before this one: it is moved once here.
+    wishes: BTreeMap<(End, IfaceId), IfaceId>,
 }
 
 impl Moves {
@@ -75,10 +77,20 @@ impl Moves {
         }
     }
 
+    /// What is to be moved, once it can be.
+    pub(super) fn set_wishes(&mut self, wishes: BTreeMap<(End, IfaceId), IfaceId>) {
+        self.wishes = wishes;
+    }
+
     /// The peer's table.
     pub(super) fn set_remotes(&mut self, ifaces: &[RemoteIface]) {
         let rank = |iface: &RemoteIface| (iface.id, (iface.state, iface.priority));
         self.ranks = ifaces.iter().map(rank).collect();
+    }
+
+    /// The peer deleted one.
+    pub(super) fn forget_remote(&mut self, iface: IfaceId) {
+        self.ranks.remove(&iface);
     }
 
     fn may(&self, end: End, iface: IfaceId, now: Instant) -> bool {
@@ -121,6 +133,7 @@ impl Agent {
             };
             let why = peer.moves.asking.unwrap_or(by_peer);
             let until = if up { now + RETURN_AFTER } else { now };
+            peer.moves.wishes.remove(&(end, iface));
             if iface == by {
                 peer.moves.loans.remove(&(end, iface));
                 if end == End::Remote && peer.moves.asking.is_none() {
@@ -138,6 +151,9 @@ impl Agent {
                 ?why,
                 "interface carried"
             );
+            if why == Why::Peer {
+                self.forget_move(ike, end, iface);
+            }
         }
         self.path.carry(ike, side(end), iface, by, now);
         self.changed = true;
@@ -147,6 +163,17 @@ impl Agent {
     pub(super) fn loan_refused(&mut self, ike: IkeId, end: End, iface: IfaceId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&ike) {
             peer.moves.refused.insert((end, iface), now + REFUSED);
+            peer.moves.wishes.remove(&(end, iface));
+        }
+        self.forget_move(ike, end, iface);
+    }
+
+    /// What the operator moved is elsewhere by the peer's word.
+    fn forget_move(&mut self, ike: IkeId, end: End, iface: IfaceId) {
+        if self.told(ike).is_some()
+            && let Some(told) = self.told_mut(ike)
+        {
+            told.moved.remove(&(end, iface));
         }
     }
 
@@ -209,7 +236,7 @@ impl Agent {
                 .filter(|iface| iface.state.usable())
                 .map(|iface| iface.id)
                 .collect(),
-            drained: self.drained_ifaces(),
+            drained: self.accesses.drained(),
             carrier: Box::new(move |end, iface| self.path.carrier(ike, side(end), iface)),
             alternates: Box::new(move |end, iface| self.ike.alternates(ike, end, iface)),
             now,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Routing};
+use crate::config::{Config, MAX_ORDERED, Routing};
 use crate::ids::Family;
 use crate::ike::Command;
 use crate::io::netlink::MAIN;
@@ -34,14 +34,13 @@ pub(super) struct Numbers {
     /// One table and one rule for each selector where order decides.
     services: u32,
     service_rules: u32,
-    service_count: u32,
     anchor_rule: u32,
     protected_rule: u32,
 }
 
 impl Numbers {
-    /// `services` is how many selectors have a rule of their own.
-    pub(super) fn new(table: u32, services: usize) -> Self {
+    /// From `[agent] table`.
+    pub(super) fn new(table: u32) -> Self {
         Self {
             protected: table,
             anchors: table + 1,
@@ -49,7 +48,6 @@ impl Numbers {
             access_rules: table - 100,
             services: table + 100,
             service_rules: table - 50,
-            service_count: u32::try_from(services).unwrap_or(0),
             // Before the protected table: an `unreachable` there refuses packets
             // whatever device they are bound to.
             anchor_rule: table - 1,
@@ -59,7 +57,8 @@ impl Numbers {
 
     fn tables(&self, accesses: usize) -> BTreeSet<u32> {
         let per_access = (0..).take(accesses).map(|i| self.accesses + i);
-        let services = (0..self.service_count).map(|i| self.services + i);
+        // A former configuration may have had more than this one.
+        let services = (0..).take(MAX_ORDERED).map(|i| self.services + i);
         let others = [self.protected, self.anchors];
         per_access.chain(services).chain(others).collect()
     }
@@ -514,7 +513,7 @@ pub(super) mod tests {
         };
         wanted(
             config,
-            Numbers::new(4500, crate::agent::spd::rules(config)),
+            Numbers::new(4500),
             &devices,
             &accesses,
             leases,
@@ -660,8 +659,9 @@ pub(super) mod tests {
         let mut over_tun = wanted.routes.iter().filter(|r| r.interface == 7);
         assert!(over_tun.all(|r| r.source == Some(lease)));
         // All of it is in what is compared and cleared.
-        let numbers = Numbers::new(4500, crate::agent::spd::rules(&config));
+        let numbers = Numbers::new(4500);
         let tables = numbers.tables(config.accesses.len());
+        assert!(tables.contains(&4647), "of a former one, too");
         assert!(wanted.routes.iter().all(|r| tables.contains(&r.table)));
         assert!(
             wanted
@@ -685,7 +685,7 @@ pub(super) mod tests {
                 anchor_routes: Vec::new(),
             };
             let leases = [(0, leases.to_vec())];
-            let numbers = Numbers::new(4500, 0);
+            let numbers = Numbers::new(4500);
             let wanted = wanted(&config, numbers, &devices, &accesses, &leases, state, true);
             assert_eq!(wanted.leases.len(), 2, "the TUN holds both");
             let mut over_tun = wanted.routes.iter().filter(|r| r.interface == 7);

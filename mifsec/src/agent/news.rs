@@ -65,7 +65,7 @@ impl Agent {
     }
 
     /// An event about one peer.
-    fn tell_of(&mut self, ike: IkeId, event: &str, fields: &[(&str, Value)]) {
+    pub(super) fn tell_of(&mut self, ike: IkeId, event: &str, fields: &[(&str, Value)]) {
         let Some(peer) = self.peers.get(&ike) else {
             return;
         };
@@ -79,9 +79,9 @@ impl Agent {
     }
 
     /// An interface as commands name it.
-    fn interface_name(&self, end: End, iface: IfaceId) -> String {
+    pub(super) fn interface_name(&self, end: End, iface: IfaceId) -> String {
         match end {
-            End::Local => self.accesses.name(iface),
+            End::Local => self.accesses.label(iface),
             End::Remote => format!("peer:{}", iface.0),
         }
     }

@@ -226,13 +226,13 @@ impl Agent {
                     let key = peer.pending_key(&child, pair);
                     peer.pending.insert(key, Some(now + CHILD_RETRY));
                 }
-                self.tell(
-                    "alert",
-                    &[
-                        ("child", json!(child)),
-                        ("reason", json!(reason.to_string())),
-                    ],
-                );
+                self.addition_failed(ike, &child, pair.local, &reason);
+                self.changed = true;
+                let fields = [
+                    ("child", json!(child)),
+                    ("reason", json!(reason.to_string())),
+                ];
+                self.tell_of(ike, "alert", &fields);
             }
             ike::Event::InterfaceAdded { .. }
             | ike::Event::AddRefused { .. }
@@ -252,13 +252,12 @@ impl Agent {
                 }
                 self.move_refused(ike, now);
                 self.loan_refused(ike, end, iface, now);
-                self.tell(
-                    "alert",
-                    &[
-                        ("iface", json!(iface.0)),
-                        ("reason", json!(reason.to_string())),
-                    ],
-                );
+                let fields = [
+                    ("iface", json!(iface.0)),
+                    ("access", json!(self.interface_name(end, iface))),
+                    ("reason", json!(reason.to_string())),
+                ];
+                self.tell_of(ike, "alert", &fields);
             }
         }
     }
@@ -316,8 +315,6 @@ impl Agent {
             self.check_leases(peer.config, &peer.leases);
         }
         let initiator = peer.initiator;
-        self.keep_deleted(&mut peer);
-        let deleted = peer.additions.deleted();
         let same = |p: &Peer| p.config == peer.config && p.remote_id == peer.remote_id;
         // Numbers are given in order: the oldest come first.
         let older = self.peers.iter().filter(|(_, p)| same(p));
@@ -331,8 +328,15 @@ impl Agent {
                 .handle_command(Command::DeleteIke { ike: oldest }, now);
         }
         self.path.add_peer(ike, params, now);
-        for iface in deleted {
-            self.path.forget(ike, path::End::Local, iface, true, now);
+        // What the operator deleted stays so; the engine has not announced it.
+        let deleted = self.ike.deleted(ike);
+        for iface in &deleted {
+            self.path.forget(ike, path::End::Local, *iface, true, now);
+        }
+        let moved = self.told(ike).map(|told| told.moved.clone());
+        if let Some(peer) = self.peers.get_mut(&ike) {
+            peer.additions.deleted = deleted;
+            peer.moves.set_wishes(moved.unwrap_or_default());
         }
         // Whether we are behind a NAT is known only now.
         self.announce(now);
@@ -367,10 +371,12 @@ impl Agent {
         self.remove_children_of(ike, &peer);
         self.path.remove_peer(ike);
         self.anchors.give(peer.anchor);
+        let initiator = peer.initiator;
+        peer.additions.closed(reason);
         self.retry_closed(&name, ike, reason, now);
         self.update_names();
         self.guard_dirty = true;
-        self.routes_dirty |= peer.initiator;
+        self.routes_dirty |= initiator;
         self.changed = true;
     }
 
@@ -522,12 +528,13 @@ impl Agent {
         let order = self
             .ike
             .alternates(ike, ike::End::Local, current.local_iface);
-        let drained = self.drained_ifaces();
+        let drained = self.accesses.drained();
         let best = views
             .iter()
             .filter(|v| v.ike == ike && v.up && v.validated)
             .filter(|v| v.local.is_some_and(|l| l != current.local))
             .filter(|v| self.accesses.settings(v.pair.local).is_some_and(|a| a.ike))
+            .filter(|v| !self.is_deleted(ike, v.pair.local))
             .min_by_key(|v| {
                 let priority = self
                     .accesses
@@ -638,9 +645,7 @@ impl Agent {
                     continue;
                 };
                 // Until the peer's table is known the channel's pair has no name.
-                if view.pair.remote == IfaceId::CHANNEL
-                    || peer.additions.is_deleted(view.pair.local)
-                {
+                if view.pair.remote == IfaceId::CHANNEL || self.is_deleted(*ike, view.pair.local) {
                     continue;
                 }
                 for child in self.config.peers[peer.config].protected() {
@@ -674,6 +679,12 @@ impl Agent {
             tracing::debug!(ike = ike.0, child, ?pair, "asking for a Child SA");
             if let Some(peer) = self.peers.get_mut(&ike) {
                 peer.pending.insert(peer.pending_key(&child, pair), None);
+            }
+            if self.ike.deleted(ike).contains(&pair.local) {
+                // No exchange of its own brings it back to the peer.
+                let iface = pair.local;
+                let command = Command::RestoreInterface { ike, iface };
+                self.ike.handle_command(command, now);
             }
             let command = self.create_child(ike, child, pair, (local, remote));
             self.ike.handle_command(command, now);

@@ -123,7 +123,10 @@ impl Agent {
     /// addresses of a family it has, best access first.
     pub(super) fn ways(&self, index: usize) -> Vec<ike::Channel> {
         let peer = self.config.peers.get(index);
-        self.ways_to(peer.map_or(&[], |peer| &peer.remote))
+        let mut ways = self.ways_to(peer.map_or(&[], |peer| &peer.remote));
+        // What was deleted for it is tried when nothing else answers.
+        ways.sort_by_key(|way| self.is_deleted_for(index, way.local_iface));
+        ways
     }
 
     /// The ways to these addresses.
@@ -134,7 +137,7 @@ impl Agent {
             .filter(|l| matches!(l.state, IfaceState::Up | IfaceState::Backup))
             .filter(|l| self.accesses.settings(l.id).is_some_and(|a| a.ike))
             .collect();
-        locals.sort_by_key(|l| (l.priority, l.id));
+        locals.sort_by_key(|l| (l.state, l.priority, l.id));
         let mut out = Vec::new();
         for local in locals {
             for remote in remotes {

@@ -60,7 +60,7 @@ impl Agent {
                 && !ebpf::left_behind(&config.agent.instance),
             device: config.agent.device.clone(),
             anchor_device: config.agent.anchor_device.clone(),
-            numbers: Numbers::new(config.agent.table, super::spd::rules(&config)),
+            numbers: Numbers::new(config.agent.table),
             accesses: config.accesses.len(),
         };
         let mut ebpf = None;
@@ -80,7 +80,7 @@ impl Agent {
     ) -> anyhow::Result<(Self, Sources, Handle)> {
         let now = Instant::now();
         let sabotage = Sabotage::from_environment();
-        let numbers = Numbers::new(config.agent.table, super::spd::rules(&config));
+        let numbers = Numbers::new(config.agent.table);
         let mut accesses = Accesses::new(&config.accesses);
         anyhow::ensure!(
             accesses.count() <= MAX_ANNOUNCED,
@@ -229,10 +229,10 @@ impl Agent {
             // A fresh look: `follow` then reports every interface as changed.
             accesses: Accesses::new(&config.accesses),
             attached,
-            drained: BTreeSet::new(),
             announced: None,
             anchors: Anchors::new(config.agent.anchor),
             peers: BTreeMap::new(),
+            told: BTreeMap::new(),
             retries,
             secrets: Secrets::new(&config, now),
             reauths: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::ids::{Family, IkeId, IkeSpi};
+use crate::ids::{Family, IfacePair, IkeId, IkeSpi};
 use crate::ike::{IkeSaView, IkeState};
 use crate::path::{self, IfaceState};
 
@@ -11,7 +11,7 @@ use super::Agent;
 use super::bundle::Child;
 use super::handle::{Asked, Question};
 use super::peer::Peer;
-use super::place::home;
+use super::place::{home, of_peer};
 use super::retry::Progress;
 use super::views::{
     AccessView, IkeSpis, PATH_SCHEMA, PathView, PathsView, PeerView, SA_SCHEMA, STATUS_SCHEMA,
@@ -134,6 +134,7 @@ impl Agent {
                 let state = match link {
                     None => "missing",
                     Some(_) if ifaces.iter().any(|l| l.state == IfaceState::Up) => "up",
+                    Some(_) if ifaces.iter().any(|l| l.state == IfaceState::Backup) => "drained",
                     Some(_) if ifaces.iter().any(|l| l.state == IfaceState::NoAddress) => {
                         "no-address"
                     }
@@ -238,6 +239,7 @@ impl Agent {
             validated: view.validated,
             channel: view.channel,
             home: view.home,
+            carried_by: view.carried_by.map(|pair| self.carrier(view, pair)),
             rtt_us: view
                 .rtt
                 .map(|r| u64::try_from(r.as_micros()).unwrap_or(u64::MAX)),
@@ -247,6 +249,19 @@ impl Agent {
             rx_packets: stats.rx_packets,
             rx_octets: stats.rx_octets,
             mtu: view.mtu,
+        }
+    }
+
+    /// The path whose entry another one has; without index while there is none.
+    fn carrier(&self, carried: &path::PathView, pair: IfacePair) -> SaPath {
+        let views = self.path.views();
+        let mut of_peer = of_peer(&views, carried.ike).iter();
+        let found = of_peer.find(|v| v.pair == pair && v.family == carried.family);
+        SaPath {
+            index: found.map(|v| v.path.0),
+            local: self.accesses.name(pair.local),
+            local_iface: pair.local.0,
+            remote_iface: pair.remote.0,
         }
     }
 
@@ -313,7 +328,7 @@ impl Agent {
         self.config.peers.get(peer.config)?.rekey.time
     }
 
-    fn names(&self, ike: IkeId) -> (String, String) {
+    pub(super) fn names(&self, ike: IkeId) -> (String, String) {
         self.peers.get(&ike).map_or_else(Default::default, |p| {
             (
                 self.config.peers[p.config].name.clone(),

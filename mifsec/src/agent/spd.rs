@@ -153,15 +153,6 @@ pub(super) fn is_ordered(config: &Config) -> bool {
         && config.peers.iter().flat_map(|p| &p.children).any(child)
 }
 
-/// How many routing rules of their own selectors have.
-pub(super) fn rules(config: &Config) -> usize {
-    if is_ordered(config) {
-        entries(config).len()
-    } else {
-        0
-    }
-}
-
 /// The same Child SAs once for each remote selector, and for each local one where
 /// these name protocols: each has its place in the order.
 pub(super) fn split(bundle: Bundle) -> Vec<Bundle> {

@@ -62,6 +62,7 @@ impl Agent {
             .iter()
             .filter(|v| v.ike == ike && v.up && v.validated && !v.channel)
             .filter(|v| self.accesses.settings(v.pair.local).is_some_and(|a| a.ike))
+            .filter(|v| !self.is_deleted(ike, v.pair.local))
             .filter_map(|v| {
                 let place = order.iter().position(|iface| *iface == v.pair.local);
                 let channel = ike::Channel {

@@ -82,7 +82,7 @@ pub struct PeerView {
 pub struct AccessView {
     /// Kernel name.
     pub interface: String,
-    /// `up`, `no-address`, `down` or `missing`.
+    /// `up`, `drained`, `no-address`, `down` or `missing`.
     pub state: String,
     /// Usable outer addresses, newest first.
     pub addresses: Vec<String>,
@@ -154,6 +154,9 @@ pub struct PathView {
     pub channel: bool,
     /// Home of a bundle member.
     pub home: bool,
+    /// The path that carries what is at home on it; absent while it does so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried_by: Option<SaPath>,
     /// Smoothed round trip time; absent before the first probe.
     pub rtt_us: Option<u64>,
     /// Of the probes.
@@ -250,7 +253,7 @@ pub struct IkeSpis {
     pub spi_r: String,
 }
 
-/// Where a Child SA is homed.
+/// Where a Child SA is homed, or what carries a path.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SaPath {
     /// In the maps; absent while no path of its pair exists.
@@ -272,6 +275,20 @@ pub struct MovesView {
     pub dry_run: bool,
     /// One for each peer that is concerned.
     pub moves: Vec<MovePlan>,
+    /// What could not be moved off an access that is drained.
+    #[serde(default)]
+    pub stays: Vec<StayView>,
+}
+
+/// A peer that stays on an access that is drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StayView {
+    /// The authenticated identity.
+    pub peer: String,
+    /// The access, or its address that was to be left.
+    pub access: String,
+    /// Why, in one line.
+    pub reason: String,
 }
 
 /// What moves for one peer.

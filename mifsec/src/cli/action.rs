@@ -2,26 +2,44 @@
 //! in a line for each.
 
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 
-use crate::agent::views::{ChangeView, MovePlan, MovesView};
+use crate::agent::views::{ChangeView, MovePlan, MovesView, StayView};
 use crate::control::{self, Request};
 
 use super::{Common, print_json};
 
 /// Access carries access.
-pub(super) fn moves(common: &Common, request: &Request) -> anyhow::Result<()> {
+pub(super) fn moves(common: &Common, request: &Request) -> anyhow::Result<ExitCode> {
     let view: MovesView = control::call(&common.control, request)?;
     if common.json {
-        return print_json(&view);
+        print_json(&view)?;
+        return Ok(code(&view));
     }
     let mut out = io::stdout().lock();
-    if view.moves.is_empty() {
+    if view.moves.is_empty() && view.stays.is_empty() {
         writeln!(out, "nothing to move")?;
     }
     for plan in &view.moves {
         writeln!(out, "{}", describe(plan, view.dry_run))?;
     }
-    Ok(())
+    for StayView {
+        peer,
+        access,
+        reason,
+    } in &view.stays
+    {
+        writeln!(io::stderr(), "mifsec: {peer} stays on {access}: {reason}")?;
+    }
+    Ok(code(&view))
+}
+
+/// 1 if something stayed where it was.
+fn code(view: &MovesView) -> ExitCode {
+    match view.stays.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
 /// An access joins or leaves.

@@ -30,12 +30,19 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
         "MTU",
     ]);
     for path in &view.paths {
-        let role = match (path.channel, path.home) {
+        let mut role: String = match (path.channel, path.home) {
             (true, true) => "ike,data",
             (true, false) => "ike",
             (false, true) => "data",
             (false, false) => "-",
-        };
+        }
+        .into();
+        if let Some(by) = &path.carried_by {
+            let index = by
+                .index
+                .map_or_else(|| "-".into(), |index| index.to_string());
+            role += &format!(" on {index}");
+        }
         table.row(vec![
             path.index.to_string(),
             path.remote_id.clone(),
@@ -45,7 +52,7 @@ pub(super) fn run(common: &Common) -> anyhow::Result<()> {
             format!("{} -> {}", path.local, path.remote),
             if path.nat { "N".into() } else { "-".into() },
             path.state.clone(),
-            role.into(),
+            role,
             rtt(path.rtt_us),
             loss(path.loss_ppm),
             format!("{} p {}", path.tx_packets, octets(path.tx_octets)),

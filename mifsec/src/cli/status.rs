@@ -54,7 +54,10 @@ fn health(status: &StatusView, paths: &PathsView) -> u8 {
             .iter()
             .filter(|p| p.home)
             .all(|p| p.state == "up")
-        && status.accesses.iter().all(|a| a.state == "up");
+        && status
+            .accesses
+            .iter()
+            .all(|a| ["up", "drained"].contains(&a.state.as_str()));
     if whole { 0 } else { DEGRADED }
 }
 

@@ -10,6 +10,8 @@ mod rekey;
 mod service;
 mod values;
 
+pub(crate) use service::MAX_ORDERED;
+
 use std::path::Path;
 
 use toml::Spanned;

@@ -198,6 +198,14 @@ impl Engine {
         sa.map_or_else(Vec::new, |sa| sa.carried().collect())
     }
 
+    /// Interfaces of ours that are deleted for the peer of an IKE SA, by this one or one
+    /// before it.
+    #[must_use]
+    pub fn deleted(&self, ike: IkeId) -> BTreeSet<IfaceId> {
+        let mif = self.cx.sas.get(&ike).and_then(|sa| sa.mif.as_ref());
+        mif.map_or_else(BTreeSet::new, |mif| mif.operations.withheld.clone())
+    }
+
     /// Input that had no effect, by reason.
     #[must_use]
     pub fn counters(&self) -> BTreeMap<&'static str, u64> {

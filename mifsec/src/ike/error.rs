@@ -185,6 +185,9 @@ pub enum Failure {
     /// We deleted it.
     #[error("deleted by command")]
     Deleted,
+    /// A later command says otherwise.
+    #[error("called off by a later command")]
+    CalledOff,
     /// The peer refused to rekey it until its lifetime was over.
     #[error("too old, and the peer did not rekey it: see its log")]
     Lifetime,

@@ -248,7 +248,9 @@ pub enum Command {
         /// With a key exchange of its own.
         pfs: bool,
     },
-    /// One of our interfaces goes, with all SAs on it (MIF_DELETE_INTERFACE).
+    /// One of our interfaces goes, with all SAs on it (MIF_DELETE_INTERFACE). The peer
+    /// is not told of it any more, in its next IKE SAs either (see
+    /// [`Engine::deleted`](super::Engine::deleted)), until it is added or restored.
     /// Answered by [`Event::InterfaceDeleted`] or [`Event::DeleteRefused`].
     DeleteInterface {
         /// Of which IKE SA.
@@ -261,6 +263,15 @@ pub enum Command {
         ts: bool,
         /// They move to its first alternate and live on there.
         move_first: bool,
+    },
+    /// An interface of ours that was deleted for the peer is in its table again, without
+    /// SAs: the peer may add them. What is still to be deleted is not, and
+    /// [`Event::DeleteRefused`] says so.
+    RestoreInterface {
+        /// Of which IKE SA.
+        ike: IkeId,
+        /// Our interface.
+        iface: IfaceId,
     },
     /// Delete one Child SA at both ends.
     DeleteChild {

@@ -270,6 +270,7 @@ impl Engine {
             && let Some(now) = self.last_now
         {
             let old = std::mem::replace(&mut peer.channel, path);
+            self.discard_forgotten(ike, now);
             for index in [old, path] {
                 if let Some(pair) = self.paths.get(&index).map(|path| path.key().pair) {
                     self.settle_pair(ike, pair, now);

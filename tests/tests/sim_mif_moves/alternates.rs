@@ -113,6 +113,85 @@ fn an_interface_that_comes_back_has_the_list_it_had() {
     assert_eq!(alternates(&pair, A, ETH), same(&[1]));
 }
 
+/// Deleted and added, or by tables alone: whatever the peer forgot meanwhile, it is told
+/// again.
+#[test]
+fn an_interface_that_was_deleted_has_its_list_again_when_it_is_added() {
+    mifsec_tests::covers!("R36", "R39");
+    let mut pair = members(4);
+    say(&mut pair, A, &[(WLAN, &[ETH, RAN])]);
+    pair.run(SECOND);
+    let ike = pair.a().ike();
+    let delete = Command::DeleteInterface {
+        ike,
+        iface: WLAN,
+        outer: true,
+        ts: false,
+        move_first: false,
+    };
+    let since = pair.log.len();
+    pair.command(A, delete);
+    pair.run(SECOND);
+    assert_eq!(messages(&pair, since), 2, "nothing is told of what is gone");
+    // Meanwhile it is another one.
+    say(&mut pair, A, &[(WLAN, &[ETH])]);
+    pair.run(SECOND);
+    let heard = |pair: &Pair| {
+        let lists = pair.ends[B].events.iter();
+        lists
+            .filter(|e| matches!(e, Event::PeerAlternates { .. }))
+            .count()
+    };
+    assert_eq!(heard(&pair), 1);
+    let add = Command::AddInterface {
+        ike,
+        iface: WLAN,
+        remote: GATEWAY,
+        local_addr: ip(setup::WLAN_ADDRESS),
+        remote_addr: ip(setup::GATEWAY_ADDRESS),
+        inner: Vec::new(),
+        lease: false,
+        bundle: true,
+        from: Vec::new(),
+        pfs: false,
+    };
+    pair.command(A, add);
+    pair.run(SECOND);
+    assert_eq!(heard(&pair), 2);
+    assert_eq!(alternates(&pair, A, WLAN), same(&[3]));
+    // Taken back while the interface is away, which is not told either.
+    let since = pair.log.len();
+    for lists in [&[(WLAN, &[RAN][..])][..], &[]] {
+        let ifaces = users()[1..].to_vec();
+        pair.command(A, Command::SetInterfaces { ifaces });
+        pair.run(SECOND);
+        say(&mut pair, A, lists);
+        let ifaces = users();
+        pair.command(A, Command::SetInterfaces { ifaces });
+        pair.run(SECOND);
+    }
+    assert_eq!(alternates(&pair, A, WLAN), same(&[2, 3]));
+    assert_eq!(heard(&pair), 4);
+    assert_eq!(messages(&pair, since), 12);
+}
+
+#[test]
+fn a_list_of_an_interface_that_is_not_there_is_told_when_it_comes() {
+    mifsec_tests::covers!("R36", "R39");
+    let mut pair = tables(setup::user(), setup::gateway(), 5);
+    let (usb, since) = (IfaceId(7), pair.log.len());
+    say(&mut pair, A, &[(usb, &[RAN]), (WLAN, &[usb, ETH])]);
+    pair.run(60 * SECOND);
+    assert_eq!(messages(&pair, since), 2, "of the WLAN alone");
+    assert!(pair.ends[A].failures().is_empty());
+    let mut ifaces = users();
+    ifaces.push(setup::record(usb, "192.0.2.77"));
+    pair.command(A, Command::SetInterfaces { ifaces });
+    pair.run(SECOND);
+    assert_eq!(alternates(&pair, A, usb), same(&[2]));
+    assert_eq!(alternates(&pair, A, WLAN), same(&[7, 3]));
+}
+
 #[test]
 fn a_list_of_more_than_the_peer_keeps_is_cut_and_one_before_its_table_waits_for_it() {
     let mut pair = setup::established(setup::user(), setup::gateway(), 3);
@@ -126,8 +205,7 @@ fn a_list_of_more_than_the_peer_keeps_is_cut_and_one_before_its_table_waits_for_
     pair.command(A, Command::SetInterfaces { ifaces });
     pair.run(10 * SECOND);
     assert!(pair.ends[A].failures().is_empty());
-    let [_, theirs] = alternates(&pair, A, IfaceId(9));
-    assert_eq!(theirs, [2, 3, 4, 5]);
+    assert_eq!(alternates(&pair, A, IfaceId(9)), same(&[2, 3, 4, 5]));
 }
 
 /// A table of up to nine with anything in it.

@@ -257,3 +257,54 @@ fn an_interface_that_is_gone_from_the_table_still_lends_its_child_sas() {
     pair.run(60 * SECOND);
     assert!(pair.ends[A].failures()[0].contains("announce it first"));
 }
+
+/// Its owner remembers who carries it, and so does the other end: what is said later
+/// means the same to both.
+#[test]
+fn an_interface_that_comes_back_is_carried_by_whoever_carried_it() {
+    let mut pair = members(7);
+    carry(&mut pair, A, End::Local, ETH, RAN);
+    pair.run(SECOND);
+    let is_on = |c: &&mifsec_tests::sim::Installed| c.pair.local == ETH;
+    let child = pair.ends[A].children.iter();
+    let child = child.filter(|(_, c)| is_on(c)).map(|(id, _)| *id).next();
+    let child = child.expect("a member");
+    pair.command(A, Command::DeleteChild { child });
+    pair.run(SECOND);
+    for ifaces in [users()[..2].to_vec(), users()] {
+        pair.command(A, Command::SetInterfaces { ifaces });
+        pair.run(SECOND);
+        assert_carried(&pair, A, &[(3, 2)]);
+    }
+    let ike = pair.a().ike();
+    pair.command(A, member(ike, "internet", ETH));
+    carry(&mut pair, A, End::Local, ETH, ETH);
+    pair.run(SECOND);
+    assert_carried(&pair, A, &[]);
+    for who in [A, B] {
+        let end = [End::Local, End::Remote][who];
+        assert_eq!(told(&pair, who), [(end, 3, 2), (end, 3, 3)]);
+    }
+}
+
+/// Who names ever new interfaces is not believed for ever, and what is forgotten is
+/// told.
+#[test]
+fn no_more_than_a_tables_worth_of_carriers_is_remembered() {
+    let mut pair = members(8);
+    for n in 0..100u16 {
+        let id = IfaceId(100 + n);
+        let mut ifaces = users();
+        ifaces.push(setup::record(id, "192.0.2.77"));
+        pair.command(A, Command::SetInterfaces { ifaces });
+        pair.run(SECOND);
+        carry(&mut pair, A, End::Local, id, RAN);
+        pair.run(SECOND);
+    }
+    let [own, others] = carried(&pair, A);
+    assert_eq!(own.len(), 100);
+    assert!(others.len() <= 65, "{}", others.len());
+    let told = told(&pair, B);
+    let forgotten = told.iter().filter(|(_, iface, by)| iface == by).count();
+    assert_eq!(forgotten, 100 - others.len());
+}

@@ -312,6 +312,36 @@ fn an_interface_done_without_has_no_paths_until_it_is_announced_again() {
 }
 
 #[test]
+fn where_the_channel_was_nothing_stays_of_an_interface_done_without() {
+    for channel_first in [true, false] {
+        let mut world = three_accesses(60);
+        for (host, end, pair) in [
+            (USER, End::Local, (WWAN, 1)),
+            (GATEWAY, End::Remote, (1, WWAN)),
+        ] {
+            let (now, to) = (world.now, index(&world, host, pair.0, pair.1));
+            let engine = &mut world.hosts[host].engine;
+            if channel_first {
+                engine.set_channel(IkeId(1), to);
+            }
+            engine.forget(IkeId(1), end, IfaceId(WLAN), true, now);
+            engine.set_channel(IkeId(1), to);
+        }
+        world.run(3 * SECOND);
+        for host in [USER, GATEWAY] {
+            let views = world.hosts[host].engine.views();
+            let on = |p: IfacePair| match host {
+                USER => p.local == IfaceId(WLAN),
+                _ => p.remote == IfaceId(WLAN),
+            };
+            let left: Vec<_> = views.iter().filter(|v| on(v.pair)).collect();
+            assert!(left.is_empty(), "host {host}, {channel_first}: {left:?}");
+            assert!(views.iter().any(|v| v.channel && v.up), "host {host}");
+        }
+    }
+}
+
+#[test]
 fn both_ends_may_lend_at_once() {
     let mut world = second_gateway_interface(59);
     world.carry(USER, USER, WLAN, WWAN);

@@ -35,6 +35,7 @@ impl Scene<'_> {
     /// The next thing to do.
     pub(super) fn step(&self) -> Option<Step> {
         self.drain()
+            .or_else(|| self.as_before())
             .or_else(|| self.leave_dead())
             .or_else(|| self.better())
             .or_else(|| self.go_home())
@@ -60,6 +61,33 @@ impl Scene<'_> {
             let others = self.others(End::Local, place);
             let by = others.into_iter().find(|by| !self.drained.contains(by))?;
             self.lend(End::Local, place, by, Why::Drained)
+        })
+    }
+
+    /// What the operator moved in the IKE SA before this one, if all that is there works
+    /// on it.
+    fn as_before(&self) -> Option<Step> {
+        self.moves.wishes.iter().find_map(|((end, iface), by)| {
+            let (end, iface, by) = (*end, *iface, *by);
+            let places: Vec<_> = self.members.iter().map(|m| self.place(m.home)).collect();
+            let mut there = places
+                .iter()
+                .filter(|p| at_end(**p, end) == iface)
+                .peekable();
+            let any = there.peek().is_some();
+            let drained = end == End::Local && self.drained.contains(&by);
+            let allowed = end == End::Local && !drained
+                || end == End::Remote && (self.alternates)(end, iface).contains(&by);
+            (any && allowed && there.all(|p| self.up(with_end(*p, end, by))))
+                .then(|| {
+                    self.lend(
+                        end,
+                        *places.iter().find(|p| at_end(**p, end) == iface)?,
+                        by,
+                        Why::Operator,
+                    )
+                })
+                .flatten()
         })
     }
 
@@ -370,6 +398,22 @@ mod tests {
         moves.loans.insert((End::Local, IfaceId(1)), loan);
         let here = scene(&both, &members, &moves, &carried);
         assert_eq!(here.step(), None, "it was up when it was lent: wait");
+    }
+
+    #[test]
+    fn what_the_operator_moved_is_moved_again_in_the_next_ike_sa() {
+        let mut moves = moves(&[(1, 0)]);
+        let wish = ((End::Local, IfaceId(1)), IfaceId(2));
+        moves.set_wishes([wish].into());
+        let members = [member(1, 1, true), member(2, 1, true)];
+        let some = views(&[(1, 1)], &[(2, 1)]);
+        assert_eq!(scene(&some, &members, &moves, &[]).step(), None, "not yet");
+        let both = views(&[(1, 1), (2, 1)], &[]);
+        let here = scene(&both, &members, &moves, &[]);
+        assert_eq!(here.step(), step(End::Local, 1, 2, Why::Operator));
+        let carried = [(End::Local, 1, 2)];
+        let here = scene(&both, &members, &moves, &carried);
+        assert_eq!(here.step(), None, "done");
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! `mifsec move` and `mifsec drain`.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::agent::Agent;
 use crate::agent::place::of_peer;
-use crate::agent::views::MovePlan;
-use crate::ids::{IfaceId, IkeId};
-use crate::ike::End;
+use crate::agent::views::{MovePlan, StayView};
+use crate::ids::{IfaceId, IfacePair, IkeId};
+use crate::ike::mif::Features;
+use crate::ike::{End, IkeSaView, IkeState};
 use crate::path::PathView;
 
-use super::{Step, Why, at_end};
+use super::{Step, Why, at_end, with_end};
 
 impl Agent {
     /// Moves everything of a peer (its identity or configured name) that is on `from`
@@ -39,104 +39,122 @@ impl Agent {
             by,
             why: Why::Operator,
         };
-        self.planned(ike, step, dry_run)
-    }
-
-    /// Moves everything of all peers off an access, and keeps it off until `undo`.
-    ///
-    /// # Errors
-    /// With one line for the operator when the access is unknown, or a peer has no
-    /// other path.
-    pub fn drain_access(&mut self, access: &str, undo: bool) -> Result<Vec<MovePlan>, String> {
-        let index = self
-            .config
-            .accesses
-            .iter()
-            .position(|a| a.interface == access);
-        let index = index.ok_or_else(|| format!("there is no access {access:?}"))?;
-        let news = match undo {
-            true => self.drained.remove(&index),
-            false => self.drained.insert(index),
-        };
-        if !news {
-            return Ok(Vec::new());
-        }
-        let ifaces: Vec<IfaceId> = {
-            let local = self.accesses.local();
-            let on = |id: &IfaceId| {
-                let settings = self.accesses.settings(*id);
-                settings.is_some_and(|a| a.interface == access)
-            };
-            local.map(|iface| iface.id).filter(on).collect()
-        };
-        let mut plans = Vec::new();
-        let ikes: Vec<IkeId> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.mif)
-            .map(|(ike, _)| *ike)
-            .collect();
-        for ike in ikes {
-            for iface in &ifaces {
-                let by = if undo {
-                    *iface
-                } else {
-                    match self.way_out(ike, *iface) {
-                        Some(by) => by,
-                        // The only one there is: it is left when there is another.
-                        None => continue,
-                    }
-                };
-                let step = Step {
-                    end: End::Local,
-                    iface: *iface,
-                    by,
-                    why: if undo { Why::Operator } else { Why::Drained },
-                };
-                let plan = self.planned(ike, step, false);
-                plans.extend(plan.ok().filter(|plan| plan.messages > 0));
+        let plan = self.planned(ike, step, dry_run)?;
+        if let (false, Some(told)) = (dry_run, self.told_mut(ike)) {
+            // As carriers are kept: nothing is carried by what is carried itself.
+            told.moved.remove(&(end, by));
+            let on = told.moved.iter_mut();
+            on.filter(|((e, _), carrier)| *e == end && **carrier == iface)
+                .for_each(|(_, carrier)| *carrier = by);
+            if iface == by {
+                told.moved.remove(&(end, iface));
+            } else {
+                told.moved.insert((end, iface), by);
             }
         }
-        if undo {
-            self.end_drained(&ifaces);
+        if let (false, Some(peer)) = (dry_run, self.peers.get_mut(&ike)) {
+            peer.moves.wishes.remove(&(end, iface));
         }
-        self.changed = true;
-        Ok(plans)
+        Ok(plan)
     }
 
-    /// What could not be taken home at once goes when its home works.
-    fn end_drained(&mut self, ifaces: &[IfaceId]) {
-        for peer in self.peers.values_mut() {
-            for ((end, iface), loan) in &mut peer.moves.loans {
-                if *end == End::Local && ifaces.contains(iface) && loan.why == Why::Drained {
-                    loan.why = Why::Dead;
+    /// Moves everything of all peers off an access, and keeps it off until `undo`; says
+    /// also who stays, and why.
+    ///
+    /// # Errors
+    /// With one line for the operator when the access is unknown.
+    pub fn drain_access(
+        &mut self,
+        access: &str,
+        undo: bool,
+    ) -> Result<(Vec<MovePlan>, Vec<StayView>), String> {
+        let mut accesses = self.config.accesses.iter();
+        let index = accesses.position(|a| a.interface == access);
+        let index = index.ok_or_else(|| format!("there is no access {access:?}"))?;
+        let now = Instant::now();
+        for iface in self.accesses.drain(index, !undo) {
+            self.path.set_local(iface, now);
+        }
+        let ifaces: Vec<IfaceId> = self.accesses.ifaces_of(index).collect();
+        let ikes: Vec<IkeId> = self.peers.keys().copied().collect();
+        let (mut plans, mut stays) = (Vec::new(), Vec::new());
+        for ike in ikes {
+            for iface in &ifaces {
+                let done = match undo {
+                    true => self.take_home(ike, *iface),
+                    false => self.leave(ike, *iface),
+                };
+                match done {
+                    Ok(plan) => plans.extend(plan.filter(|plan| plan.messages > 0)),
+                    Err(reason) => stays.push(StayView {
+                        peer: self.names(ike).1,
+                        access: self.accesses.label(*iface),
+                        reason,
+                    }),
                 }
             }
         }
+        // The peers are told where to go before they hear that this is the last choice.
+        self.announce(now);
+        self.changed = true;
+        Ok((plans, stays))
     }
 
-    /// Our interfaces that are to be left.
-    pub(in crate::agent) fn drained_ifaces(&self) -> BTreeSet<IfaceId> {
-        if self.drained.is_empty() {
-            return BTreeSet::new();
-        }
-        let local = self.accesses.local();
-        local
-            .filter(|iface| self.drained.contains(&usize::from(iface.access.0)))
-            .map(|iface| iface.id)
-            .collect()
-    }
-
-    /// The first alternate of an interface of ours that works and is not drained.
-    fn way_out(&self, ike: IkeId, iface: IfaceId) -> Option<IfaceId> {
-        let views = self.path.views();
-        let drained = self.drained_ifaces();
-        let works = |by: &IfaceId| {
-            let mut mine = of_peer(&views, ike).iter();
-            mine.any(|v| v.pair.local == *by && v.up && v.validated)
+    /// Everything of a peer off an interface of ours, if anything is there.
+    fn leave(&mut self, ike: IkeId, iface: IfaceId) -> Result<Option<MovePlan>, String> {
+        let Some(peer) = self.peers.get(&ike) else {
+            return Ok(None);
         };
-        let mut others = self.ike.alternates(ike, End::Local, iface).into_iter();
-        others.find(|by| !drained.contains(by) && works(by))
+        let on = |home: IfaceId| self.path_carrier(ike, End::Local, home) == iface;
+        let mut mine = self
+            .children
+            .values()
+            .filter(|c| c.ike == ike && !c.retired);
+        if peer.channel.local_iface != iface && !mine.any(|c| on(c.pair.local)) {
+            return Ok(None);
+        }
+        if !peer.mif {
+            return Err("without IKEv2-MIF its one path moves by itself".into());
+        }
+        let drained = self.accesses.drained();
+        let mut why = None;
+        for by in self.ike.alternates(ike, End::Local, iface) {
+            if drained.contains(&by) {
+                continue;
+            }
+            let step = Step {
+                end: End::Local,
+                iface,
+                by,
+                why: Why::Drained,
+            };
+            match self.planned(ike, step, false) {
+                Ok(plan) => return Ok(Some(plan)),
+                Err(error) => why = why.or(Some(error)),
+            }
+        }
+        Err(why.unwrap_or_else(|| "no other access may carry it".into()))
+    }
+
+    /// What was drained from an interface is at home again, now or once that works.
+    fn take_home(&mut self, ike: IkeId, iface: IfaceId) -> Result<Option<MovePlan>, String> {
+        let at = (End::Local, iface);
+        let loan = self
+            .peers
+            .get_mut(&ike)
+            .and_then(|peer| peer.moves.loans.get_mut(&at));
+        let Some(loan) = loan.filter(|loan| loan.why == Why::Drained) else {
+            return Ok(None);
+        };
+        // What ends a loan whose home was dead.
+        loan.why = Why::Dead;
+        let step = Step {
+            end: End::Local,
+            iface,
+            by: iface,
+            why: Why::Operator,
+        };
+        Ok(self.planned(ike, step, false).ok())
     }
 
     /// What a step means, and, unless it is a rehearsal, the step.
@@ -146,6 +164,7 @@ impl Agent {
         let views = of_peer(&all, ike);
         let Step { end, iface, by, .. } = step;
         let (from, to) = (self.iface_name(end, iface), self.iface_name(end, by));
+        self.may_be(ike, &step)?;
         let works = |v: &PathView| at_end(v.pair, end) == by && v.up && v.validated;
         if !views.iter().any(works) {
             return Err(format!("no path over {to} works; see `mifsec path`"));
@@ -157,9 +176,30 @@ impl Agent {
             false => current(home) == iface,
         };
         let children = self.children.values();
-        let sas = children
+        let moved: Vec<_> = children
             .filter(|c| c.ike == ike && !c.retired && moves(at_end(c.pair, end)))
-            .count();
+            .map(|c| c.pair)
+            .collect();
+        // Each of them has a path there: else the move would end what works.
+        for pair in &moved {
+            let there = IfacePair {
+                local: self.path_carrier(ike, End::Local, pair.local),
+                remote: self.path_carrier(ike, End::Remote, pair.remote),
+            };
+            let there = with_end(there, end, by);
+            let same = |v: &&PathView| {
+                v.pair.local == there.local
+                    && (v.pair.remote == there.remote || there.remote == IfaceId::CHANNEL)
+            };
+            if !views.iter().filter(same).any(works) {
+                let local = self.iface_name(End::Local, there.local);
+                let remote = self.iface_name(End::Remote, there.remote);
+                return Err(format!(
+                    "no path from {local} to {remote} works; see `mifsec path`"
+                ));
+            }
+        }
+        let sas = moved.len();
         let is_moved = |v: &&PathView| moves(at_end(v.pair, end));
         let paths = views.iter().filter(is_moved);
         let paths = paths.filter(|v| v.validated || v.carried_by.is_some());
@@ -183,7 +223,42 @@ impl Agent {
         Ok(plan)
     }
 
-    fn one_peer(&self, name: &str) -> Result<IkeId, String> {
+    /// Whether both ends can do that, and we are allowed to.
+    fn may_be(&self, ike: IkeId, step: &Step) -> Result<(), String> {
+        let Step { end, iface, by, .. } = *step;
+        let (from, to) = (self.iface_name(end, iface), self.iface_name(end, by));
+        let peer = self.peers.get(&ike).ok_or("the peer has gone")?;
+        if !peer.moves.features.has(Features::UPDATE) {
+            return Err(
+                "the peer has no MIF_UPDATE_ADDRS: nothing moves on its word or ours".into(),
+            );
+        }
+        if end == End::Local && iface != by && self.accesses.drained().contains(&by) {
+            return Err(format!(
+                "{to} is drained; `mifsec drain {to} --undo` ends that"
+            ));
+        }
+        if end == End::Local || iface == by {
+            return Ok(());
+        }
+        if !peer.moves.features.has(Features::ALTERNATES) {
+            return Err("the peer lets nobody choose among its interfaces; move them there".into());
+        }
+        let list = self.ike.alternates(ike, end, iface);
+        if list.contains(&by) {
+            return Ok(());
+        }
+        let names: Vec<_> = list.iter().map(|id| self.iface_name(end, *id)).collect();
+        Err(match names.is_empty() {
+            true => format!("the peer lets nothing stand in for {from}; move it there"),
+            false => format!(
+                "the peer does not let {to} stand in for {from}; choose one of: {}",
+                names.join(", ")
+            ),
+        })
+    }
+
+    pub(in crate::agent) fn one_peer(&self, name: &str) -> Result<IkeId, String> {
         let named = self.peers.iter().filter(|(_, peer)| {
             let config = self.config.peers.get(peer.config);
             peer.remote_id == name || config.is_some_and(|c| c.name == name)
@@ -207,6 +282,13 @@ impl Agent {
                 "{name:?} does not have MIF: its one path moves by itself"
             ));
         }
+        let engine = self.ike.views();
+        let stands = |v: &IkeSaView| v.ike == **ike && v.state == IkeState::Established;
+        if !engine.iter().any(stands) {
+            return Err(format!(
+                "the IKE SA with {name:?} is being closed; `mifsec status` says when there is another"
+            ));
+        }
         Ok(**ike)
     }
 
@@ -222,20 +304,12 @@ impl Agent {
                 .map(|id| (End::Remote, id))
                 .ok_or_else(|| format!("the peer has no interface {name:?}; see `mifsec path`"));
         }
-        let mut local = self.accesses.local();
-        let of = |id: IfaceId| {
-            let settings = self.accesses.settings(id);
-            settings.is_some_and(|a| a.interface == name)
-        };
-        local
-            .find(|iface| of(iface.id) || iface.addresses.iter().any(|a| a.to_string() == name))
-            .map(|iface| (End::Local, iface.id))
-            .ok_or_else(|| format!("there is no access {name:?}"))
+        self.our_iface(name).map(|id| (End::Local, id))
     }
 
     fn iface_name(&self, end: End, iface: IfaceId) -> String {
         match end {
-            End::Local => self.accesses.name(iface),
+            End::Local => self.accesses.label(iface),
             End::Remote => format!("peer:{}", iface.0),
         }
     }

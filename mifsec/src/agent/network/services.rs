@@ -14,7 +14,6 @@ use crate::agent::trap::placeholders;
 use crate::config::{Child, Config, Layout, Peer, Policy, Start};
 use crate::ids::Family;
 use crate::io::netlink::{MAIN, Route, Rule};
-use crate::path::IfaceState;
 
 use super::{Devices, Leases, Numbers, Wanted};
 
@@ -143,7 +142,7 @@ pub(in crate::agent) fn inner(
     let up = |index: usize| {
         let id = crate::agent::access::access_id(index);
         let mut mine = accesses.local().filter(|l| l.access == id);
-        mine.any(|l| l.state == IfaceState::Up)
+        mine.any(|l| l.state.usable())
     };
     let mut listed: Vec<_> = accesses
         .links()

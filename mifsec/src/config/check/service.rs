@@ -10,7 +10,7 @@ use super::{Checker, Section};
 
 /// Most selectors where order or ports decide: each is a routing rule of the 49
 /// priorities there are.
-const MAX_ORDERED: usize = 48;
+pub(crate) const MAX_ORDERED: usize = 48;
 /// Most selectors the guard holds: a rule for each direction.
 const MAX_GUARDED: usize = MAX_RULES as usize / 2;
 /// Names of protocols with selectors of their own; others are numbers.

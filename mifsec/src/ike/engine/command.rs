@@ -140,6 +140,11 @@ impl Engine {
                     remove::submit(Remove::new(iface, flags), sa, cx);
                 }
             }),
+            Command::RestoreInterface { ike, iface } => self.step(ike, |sa, cx| {
+                if sa.is_established() {
+                    remove::restore(iface, sa, cx);
+                }
+            }),
             Command::DeleteChild { child } => {
                 self.step_owner(child, |sa, cx| sa.delete_child(child, cx));
             }

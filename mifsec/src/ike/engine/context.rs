@@ -53,6 +53,9 @@ pub(in crate::ike) struct Context {
     pub(in crate::ike) ifaces: Vec<InterfaceRecord>,
     /// Number of that table.
     pub(in crate::ike) epoch: u32,
+    /// Interfaces of ours that are deleted for a peer, by its entry and identity: for
+    /// its next IKE SA too.
+    deleted: BTreeMap<(String, String), BTreeSet<IfaceId>>,
     /// Redirections followed lately.
     pub(in crate::ike) redirects: History,
     /// Other IKE SAs this step changed.
@@ -92,6 +95,7 @@ impl Context {
             sas: BTreeMap::new(),
             ifaces: Vec::new(),
             epoch: 0,
+            deleted: BTreeMap::new(),
             #[cfg(feature = "testing")]
             fault: None,
             entropy,
@@ -106,6 +110,34 @@ impl Context {
             touched: Vec::new(),
             refusals: BTreeMap::new(),
         })
+    }
+
+    /// Notes whether an interface of ours is deleted for the peer of `sa`.
+    pub(in crate::ike) fn note_deleted(&mut self, sa: &IkeSa, iface: IfaceId, deleted: bool) {
+        let key = (sa.peer_name(), sa.remote_id.clone());
+        let all = self.deleted.entry(key).or_default();
+        match deleted {
+            true => all.insert(iface),
+            false => all.remove(&iface),
+        };
+        self.deleted.retain(|_, ifaces| !ifaces.is_empty());
+    }
+
+    /// Interfaces of ours that are deleted for the peer of `sa`, whoever it may be of
+    /// its entry while it has not proved that. One that it is connected over is not.
+    pub(in crate::ike) fn deleted_for(&self, sa: &IkeSa) -> BTreeSet<IfaceId> {
+        let name = sa.peer_name();
+        let unknown = sa.remote_id.is_empty();
+        let is =
+            |(entry, id): &(String, String)| *entry == name && (unknown || *id == sa.remote_id);
+        let all = self.deleted.iter().filter(|(key, _)| is(key));
+        let mut all: BTreeSet<_> = all.flat_map(|(_, ifaces)| ifaces).copied().collect();
+        let over = match sa.channel.local_iface {
+            IfaceId::CHANNEL => self.iface_of(sa.channel.local.ip()),
+            known => known,
+        };
+        all.remove(&over);
+        all
     }
 
     /// Starts a step. Time never goes back, whatever the driver passes.

@@ -24,7 +24,8 @@ pub struct Supported {
     pub max_alternates: u8,
     /// Most derived SAs per request.
     pub max_derived: u16,
-    /// Most SAs on paths.
+    /// Most Child SAs of the IKE SA: one more is refused with NO_ADDITIONAL_SAS, or
+    /// MIF_LIMIT_EXCEEDED in MIF_ADD_INTERFACE.
     pub max_path_sas: u16,
     /// Optional parts the sender has.
     pub features: Features,

@@ -48,7 +48,7 @@ pub(in crate::ike) struct Operations {
     /// Interfaces the peer deleted.
     pub(super) deleted: BTreeSet<IfaceId>,
     /// Interfaces of ours that are deleted for this peer.
-    pub(super) withheld: BTreeSet<IfaceId>,
+    pub(in crate::ike) withheld: BTreeSet<IfaceId>,
     /// Inner addresses that were leased for an interface of the IKE SA's caller.
     pub(super) leased: BTreeMap<IfaceId, Vec<IpAddr>>,
     /// What the peer derived while our own request was on its way.
@@ -72,14 +72,15 @@ struct Rival {
 }
 
 impl Operations {
-    /// With a peer that derives so many SAs at once.
-    pub(super) fn new(max_derived: u16) -> Self {
+    /// With a peer that derives so many SAs at once, and for which these interfaces
+    /// are deleted.
+    pub(super) fn new(max_derived: u16, withheld: BTreeSet<IfaceId>) -> Self {
         Self {
             max_derived: usize::from(max_derived),
             last: BTreeMap::new(),
             answered: None,
             deleted: BTreeSet::new(),
-            withheld: BTreeSet::new(),
+            withheld,
             leased: BTreeMap::new(),
             rivals: Vec::new(),
             recent: None,

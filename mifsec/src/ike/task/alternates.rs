@@ -2,7 +2,7 @@
 //! owner says, else by the default rule. Either peer may move what is on an
 //! interface to one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::IfaceId;
 use crate::ike::engine::Context;
@@ -20,8 +20,10 @@ pub(in crate::ike) struct Lists {
     most: u8,
     /// Ours.
     own: BTreeMap<IfaceId, Vec<IfaceId>>,
-    /// Ours as the peer has them; as it will have them once it answers.
+    /// Ours as the peer has them.
     confirmed: BTreeMap<IfaceId, Vec<IfaceId>>,
+    /// Ours of which the peer may have anything: they had a list and were gone.
+    unsure: BTreeSet<IfaceId>,
     /// Number of our last statement.
     epoch: u32,
     /// The peer's, each with its number.
@@ -35,6 +37,7 @@ impl Lists {
             most,
             own: BTreeMap::new(),
             confirmed: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             epoch: 0,
             peer: BTreeMap::new(),
         }
@@ -46,6 +49,13 @@ impl Lists {
     pub(super) fn retain(&mut self, is_one: impl Fn(IfaceId) -> bool) {
         if self.peer.len() > MAX_RECORDS {
             self.peer.retain(|iface, _| is_one(*iface));
+        }
+    }
+
+    /// An interface of ours is not in the peer's table: it may forget what it was told.
+    pub(super) fn gone(&mut self, iface: IfaceId) {
+        if self.confirmed.remove(&iface).is_some() {
+            self.unsure.insert(iface);
         }
     }
 
@@ -89,33 +99,33 @@ impl IkeSa {
     }
 }
 
-/// MIF_ALTERNATES of all interfaces of which the peer does not have our word.
+/// MIF_ALTERNATES of all interfaces in our table of which the peer does not have our
+/// word.
+#[derive(Default)]
 pub(in crate::ike) struct Tell {
     /// What is told, once it is built.
-    told: BTreeMap<IfaceId, Vec<IfaceId>>,
+    told: BTreeMap<IfaceId, Option<Vec<IfaceId>>>,
     /// Epoch of the table that goes with it.
     epoch: Option<u32>,
     /// How often it was refused for the moment.
     attempts: u32,
 }
 
-/// The agent says which of our interfaces stand in for which.
+/// The agent says which of our interfaces stand in for which. What the peer does not
+/// keep of it does not count here either.
 pub(in crate::ike) fn set(
     sa: &mut IkeSa,
     cx: &mut Context,
-    lists: BTreeMap<IfaceId, Vec<IfaceId>>,
+    mut lists: BTreeMap<IfaceId, Vec<IfaceId>>,
 ) {
     let Some(mif) = sa.mif.as_mut() else {
         return;
     };
+    let most = usize::from(mif.lists.most);
+    lists.values_mut().for_each(|list| list.truncate(most));
     mif.lists.own = lists;
     if sa.is_established() {
-        let tell = Tell {
-            told: BTreeMap::new(),
-            epoch: None,
-            attempts: 0,
-        };
-        sa.submit(Task::Alternates(tell), cx);
+        sa.submit(Task::Alternates(Tell::default()), cx);
     }
 }
 
@@ -127,27 +137,33 @@ impl Tell {
         if !mif.features.has(Features::ALTERNATES) {
             return None;
         }
-        let lists = &mut mif.lists;
-        let ifaces = lists.own.keys().chain(lists.confirmed.keys());
-        let mut ifaces: Vec<_> = ifaces.copied().collect();
+        // Of an interface that is not there the peer takes none: it is told when
+        // it comes.
+        let table = mif.our_table(cx).0.records;
+        let mut ifaces: Vec<_> = table.iter().map(|record| record.id).collect();
         ifaces.sort();
-        ifaces.dedup();
-        ifaces.retain(|iface| lists.own.get(iface) != lists.confirmed.get(iface));
+        let lists = &mut mif.lists;
+        let confirmed: Vec<_> = lists.confirmed.keys().copied().collect();
+        for iface in confirmed {
+            if !ifaces.contains(&iface) {
+                lists.gone(iface);
+            }
+        }
+        ifaces.retain(|iface| {
+            lists.own.get(iface) != lists.confirmed.get(iface) || lists.unsure.contains(iface)
+        });
         if ifaces.is_empty() {
             return None;
         }
         lists.epoch = lists.epoch.wrapping_add(1);
         let (epoch, most) = (lists.epoch, lists.most);
-        let statements: Vec<_> = ifaces
-            .into_iter()
-            .map(|iface| Alternates {
-                epoch,
-                iface,
-                list: lists.own.get(&iface).cloned(),
-            })
-            .map(|statement| statement.notify(most))
-            .collect();
-        self.told.clone_from(&lists.own);
+        let own = |iface: IfaceId| (iface, lists.own.get(&iface).cloned());
+        self.told = ifaces.into_iter().map(own).collect();
+        let statement = |(iface, list): (&IfaceId, &Option<Vec<IfaceId>>)| {
+            let (iface, list) = (*iface, list.clone());
+            Alternates { epoch, iface, list }.notify(most)
+        };
+        let statements: Vec<_> = self.told.iter().map(statement).collect();
         let table = interfaces::table_if_unconfirmed(mif, cx);
         self.epoch = table.as_ref().map(|(epoch, _)| *epoch);
         let table = table.map(|(_, notify)| notify);
@@ -160,7 +176,13 @@ impl Tell {
         let Some(refusal) = received.payloads.error() else {
             if let Some(mif) = &mut sa.mif {
                 mif.confirm(self.epoch);
-                mif.lists.confirmed = self.told;
+                for (iface, list) in self.told {
+                    mif.lists.unsure.remove(&iface);
+                    match list {
+                        Some(list) => mif.lists.confirmed.insert(iface, list),
+                        None => mif.lists.confirmed.remove(&iface),
+                    };
+                }
             }
             return;
         };

@@ -125,7 +125,7 @@ impl AuthTask {
         if peer.mobility.mif {
             payloads.extend(interfaces::offer(self.probe_spi, cx));
             if peer.mobility.early_announce {
-                self.early = interfaces::early(cx, &mut payloads);
+                self.early = interfaces::early(sa, cx, &mut payloads);
             }
         }
         payloads.extend(mobike::offer(sa, cx));

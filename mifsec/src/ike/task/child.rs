@@ -100,7 +100,7 @@ impl Create {
         }
     }
 
-    /// The same Child SA anew, on the path it was on.
+    /// The same Child SA anew, on the path it was on if that is there.
     fn again(child: &Child, sa: &IkeSa, cx: &Context) -> Option<Self> {
         let peer = sa.peer.as_ref()?;
         let config = peer.children.iter().find(|c| c.name == child.name)?.clone();
@@ -112,9 +112,12 @@ impl Create {
             let local = first(&cx.ifaces, child.pair.local)?;
             Some((local, first(&mif.peer_ifaces, child.pair.remote)?))
         });
+        let unnamed = [child.pair.local, child.pair.remote].contains(&IfaceId::CHANNEL);
         let create = match outer {
             Some(outer) => Self::on_path(config, sa, child.pair, outer),
-            None => Self::on_channel(config, sa),
+            None if sa.mif.is_none() || unnamed => Self::on_channel(config, sa),
+            // Its interface is gone: another path may have its member already.
+            None => return None,
         };
         Some(create.with_inner(path::inner_of(child, sa)))
     }

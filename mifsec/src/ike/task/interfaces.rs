@@ -2,6 +2,8 @@
 //! (protocol 3.4, 3.5): MIF_SUPPORTED in IKE_AUTH, MIF_INTERFACES in the
 //! responder's IKE_AUTH response and in any INFORMATIONAL.
 
+use std::collections::BTreeSet;
+
 use crate::ids::{IfaceId, Spi};
 use crate::ike::engine::Context;
 use crate::ike::error::Failure;
@@ -11,7 +13,7 @@ use crate::ike::mif::{Features, InterfaceRecord, Interfaces, Supported, VENDOR_I
 use crate::ike::sa::IkeSa;
 
 use super::add::Operations;
-use super::alternates::Lists;
+use super::alternates::{Lists, Tell};
 use super::update::Moves;
 use super::{Payloads, Received, Task, mobike};
 
@@ -109,6 +111,7 @@ pub(super) fn supported(probe_spi: Spi, cx: &Context) -> Notify {
     let supported = Supported {
         max_ifaces: cx.address_policy().max_ifaces,
         max_derived: u16::try_from(cx.limits.derived).unwrap_or(u16::MAX),
+        max_path_sas: u16::try_from(cx.limits.children).unwrap_or(u16::MAX),
         ..Supported::ours(probe_spi)
     };
     supported.notify()
@@ -134,6 +137,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
     let Some(theirs) = theirs else {
         return cx.release_spi(probe_spi);
     };
+    let withheld = cx.deleted_for(sa);
     sa.mif = Some(Mif {
         features: Features::IMPLEMENTED.common(theirs.features),
         probe_in: probe_spi,
@@ -148,7 +152,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         next_txn: 1,
         moves: Moves::default(),
         lists: Lists::new(theirs.max_alternates),
-        operations: Operations::new(theirs.max_derived),
+        operations: Operations::new(theirs.max_derived, withheld),
     });
 }
 
@@ -156,24 +160,32 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
 pub(super) struct Early {
     epoch: u32,
     records: usize,
+    withheld: BTreeSet<IfaceId>,
 }
 
 /// Puts our table into the IKE_AUTH request, if it fits.
-pub(super) fn early(cx: &Context, payloads: &mut Vec<Payload>) -> Option<Early> {
+pub(super) fn early(sa: &IkeSa, cx: &Context, payloads: &mut Vec<Payload>) -> Option<Early> {
     let (epoch, records) = (cx.epoch, cx.ifaces.clone());
     let mut table = Interfaces { epoch, records };
+    let withheld = cx.deleted_for(sa);
+    table.records.retain(|r| !withheld.contains(&r.id));
     if table.records.is_empty() || table.fit(u8::MAX) {
         return None;
     }
     payloads.push(Payload::Notify(table.notify()));
     let records = table.records.len();
-    Some(Early { epoch, records })
+    Some(Early {
+        epoch,
+        records,
+        withheld,
+    })
 }
 
 /// The peer took that table, if it keeps as many interfaces.
 pub(super) fn taken_early(sa: &mut IkeSa, early: Option<Early>) {
     if let (Some(mif), Some(early)) = (&mut sa.mif, early)
         && usize::from(mif.peer_max_ifaces) >= early.records
+        && mif.operations.withheld == early.withheld
     {
         mif.announced = Some(early.epoch);
         mif.confirmed = Some(early.epoch);
@@ -191,10 +203,12 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context) -> Vec<Payload> {
     payloads
 }
 
-/// Tells the peer our table if it does not have it.
+/// Tells the peer our table if it does not have it, and what stands in for what is
+/// new in it.
 pub(in crate::ike) fn announce(sa: &mut IkeSa, cx: &mut Context) {
     if sa.mif.is_some() && sa.is_established() {
-        sa.submit(Task::Announce(None), cx);
+        sa.queue.push(Task::Announce(None));
+        sa.submit(Task::Alternates(Tell::default()), cx);
     }
 }
 
@@ -292,7 +306,7 @@ pub(super) fn receive_table(
     mif.peer_ifaces.clone_from(&table.records);
     let ids: Vec<_> = mif.peer_ifaces.iter().map(|record| record.id).collect();
     mif.operations.announced(|iface| ids.contains(&iface));
-    sa.forget_interfaces();
+    sa.forget_interfaces(cx);
     cx.event(Event::PeerInterfaces {
         ike: sa.id,
         ifaces: table.records,

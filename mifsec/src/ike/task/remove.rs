@@ -23,6 +23,8 @@ use crate::ike::mif::{DeleteFlags, DeleteInterface, Features, error, status};
 use crate::ike::sa::IkeSa;
 use crate::ike::selector::{self, TrafficSelector};
 
+use super::alternates::Tell;
+use super::interfaces::Mif;
 use super::{Received, Task, add, interfaces};
 
 /// An interface of ours that goes.
@@ -71,7 +73,9 @@ impl Remove {
         // An older table that comes late must not bring it back.
         let table = interfaces::table_if_unconfirmed(mif, cx);
         self.epoch = table.as_ref().map(|(epoch, _)| *epoch);
-        mif.operations.withheld.insert(self.iface);
+        if is_whole(self.flags) {
+            withhold(self.iface, true, sa, cx);
+        }
         let table = table.map(|(_, notify)| notify);
         let notifies = table.into_iter().chain([delete.notify()]);
         Some(notifies.map(Payload::Notify).collect())
@@ -97,11 +101,12 @@ impl Remove {
         cx: &mut Context,
         received: &Received,
     ) {
-        if let Some(refusal) = received.payloads.error() {
+        let refusal = received.payloads.error();
+        // A table without it came first, and nothing was on it there.
+        let gone = |refusal: &&Notify| refusal.kind == error::MIF_UNKNOWN_INTERFACE;
+        if let Some(refusal) = refusal.filter(|refusal| !gone(refusal)) {
             // Until it is asked again the interface is there.
-            if let Some(mif) = &mut sa.mif {
-                mif.operations.withheld.remove(&self.iface);
-            }
+            withhold(self.iface, false, sa, cx);
             let passing = refusal.kind == NotifyType::TEMPORARY_FAILURE;
             if passing && sa.postpone(self.attempts, cx) {
                 self.attempts += 1;
@@ -142,13 +147,27 @@ impl Remove {
             removed += usize::from(take(id, sa, cx));
         }
         fate.settle(sa, cx);
-        forget(End::Local, self.iface, sa, cx);
+        if is_whole(self.flags) || !sa.is_home(End::Local, self.iface) {
+            forget(End::Local, self.iface, sa, cx);
+            self.note_gone(sa, cx);
+        }
+        release(End::Local, self.iface, sa, cx);
         cx.event(Event::InterfaceDeleted {
             ike: sa.id,
             end: End::Local,
             iface: self.iface,
             removed,
         });
+    }
+
+    /// The peer knows of it no more; what was said meanwhile comes after that.
+    fn note_gone(&self, sa: &mut IkeSa, cx: &mut Context) {
+        let restored = |mif: &Mif| !mif.operations.withheld.contains(&self.iface);
+        let restored = is_whole(self.flags) && sa.mif.as_ref().is_some_and(restored);
+        withhold(self.iface, true, sa, cx);
+        if restored {
+            bring_back(self.iface, sa, cx);
+        }
     }
 
     fn refused(&self, reason: Failure, sa: &IkeSa, cx: &mut Context) {
@@ -158,6 +177,49 @@ impl Remove {
             reason,
         });
     }
+}
+
+/// Whether this peer is not to know of an interface of ours, in this IKE SA and in
+/// those that follow it; whether that is new.
+pub(super) fn withhold(iface: IfaceId, deleted: bool, sa: &mut IkeSa, cx: &mut Context) -> bool {
+    cx.note_deleted(sa, iface, deleted);
+    let withheld = sa.mif.as_mut().map(|mif| &mut mif.operations.withheld);
+    withheld.is_some_and(|withheld| match deleted {
+        true => withheld.insert(iface),
+        false => withheld.remove(&iface),
+    })
+}
+
+/// A deleted interface is announced again. If its deletion is still to be asked for
+/// it is not.
+pub(in crate::ike) fn restore(iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
+    let queued: Vec<_> = sa.queue.take().collect();
+    let (deletes, rest): (Vec<_>, Vec<_>) = queued.into_iter().partition(|t| is_of(t, iface));
+    for task in rest {
+        sa.queue.push(task);
+    }
+    let postponed = sa.postponed.extract_if(.., |task| is_of(task, iface));
+    let called_off: Vec<Task> = postponed.chain(deletes).collect();
+    for task in called_off {
+        if let Task::Remove(remove) = task {
+            remove.refused(Failure::CalledOff, sa, cx);
+        }
+    }
+    bring_back(iface, sa, cx);
+    sa.pump(cx);
+}
+
+/// If the interface was deleted it is in the next table, with what stands in for it.
+pub(super) fn bring_back(iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
+    if withhold(iface, false, sa, cx) {
+        cx.epoch = cx.epoch.wrapping_add(1);
+        sa.queue.push(Task::Announce(None));
+        sa.queue.push(Task::Alternates(Tell::default()));
+    }
+}
+
+fn is_of(task: &Task, iface: IfaceId) -> bool {
+    matches!(task, Task::Remove(remove) if remove.iface == iface)
 }
 
 /// Asks for it. What was to be made on the interface and waits for its turn, or for
@@ -181,10 +243,18 @@ pub(in crate::ike) fn submit(remove: Remove, sa: &mut IkeSa, cx: &mut Context) {
 }
 
 impl IkeSa {
+    /// Whether a Child SA is at home on the interface.
+    fn is_home(&self, end: End, iface: IfaceId) -> bool {
+        let mut pairs = self.children.values().map(|c| self.named_pair(c.pair));
+        pairs.any(|pair| match end {
+            End::Local => pair.local == iface,
+            End::Remote => pair.remote == iface,
+        })
+    }
+
     /// Whether a request to delete this interface of ours waits to be sent.
     pub(super) fn is_to_go(&self, iface: IfaceId) -> bool {
-        let deletes = |task: &Task| matches!(task, Task::Remove(remove) if remove.iface == iface);
-        self.queue.iter().any(deletes)
+        self.queue.iter().any(|task| is_of(task, iface))
     }
 }
 
@@ -252,7 +322,10 @@ fn carry_out(
         }
     }
     fate.settle(sa, cx);
-    forget(End::Remote, iface, sa, cx);
+    if is_whole(delete.flags) || !sa.is_home(End::Remote, iface) {
+        forget(End::Remote, iface, sa, cx);
+    }
+    release(End::Remote, iface, sa, cx);
     cx.event(Event::InterfaceDeleted {
         ike: sa.id,
         end: End::Remote,
@@ -385,18 +458,33 @@ fn take(id: ChildId, sa: &mut IkeSa, cx: &mut Context) -> bool {
     there
 }
 
-/// Nothing is known of the interface any more; what was leased for it and is not in
-/// use is free again.
+/// Whether it leaves nothing on the interface, whatever there is: no path is needed
+/// there any more.
+fn is_whole(flags: DeleteFlags) -> bool {
+    flags.has(DeleteFlags::OUTER) || flags.has(DeleteFlags::MOVE_TO_ALTERNATE_FIRST)
+}
+
+/// Nothing is known of the interface any more.
 fn forget(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
     sa.vacate(end, iface, cx);
+    let Some(mif) = &mut sa.mif else {
+        return;
+    };
+    if end == End::Local {
+        mif.lists.gone(iface);
+    } else {
+        mif.peer_ifaces.retain(|record| record.id != iface);
+        mif.operations.forget(iface);
+    }
+    sa.forget_interfaces(cx);
+}
+
+/// What was leased for the interface and is not in use is free again.
+fn release(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
     let of_caller = sa.caller == (end == End::Local);
     let Some(mif) = &mut sa.mif else {
         return;
     };
-    if end == End::Remote {
-        mif.peer_ifaces.retain(|record| record.id != iface);
-        mif.operations.forget(iface);
-    }
     let leased = match of_caller {
         true => mif.operations.leased.remove(&iface).unwrap_or_default(),
         false => Vec::new(),
@@ -411,5 +499,4 @@ fn forget(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
     let free: Vec<_> = leased.into_iter().filter(|ip| !used(ip)).collect();
     sa.leases.retain(|ip| !free.contains(ip));
     add::release(sa, cx, &free);
-    sa.forget_interfaces();
 }

@@ -51,22 +51,35 @@ impl Engine {
             let initiators = (end == End::Local) == peer.params.initiator;
             peer.homes
                 .retain(|from, to| iface != if initiators { *from } else { *to });
-            let kept = [peer.channel, peer.origin];
-            let mut gone: Vec<PathIndex> = Vec::new();
-            peer.paths.retain(|(pair, _), index| {
-                let on = iface == side(*pair, end) && !kept.contains(index);
-                if on {
-                    gone.push(*index);
-                }
-                !on
-            });
-            for index in gone {
-                self.discard(index, now);
-            }
+            self.discard_forgotten(ike, now);
         } else {
             peer.forgotten.remove(&(end, iface));
         }
         self.settle_peer(ike, now);
+    }
+
+    /// Removes the paths of interfaces the peer does without, but for the one the IKE
+    /// channel is on.
+    pub(super) fn discard_forgotten(&mut self, ike: IkeId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&ike) else {
+            return;
+        };
+        let (channel, forgotten) = (peer.channel, &peer.forgotten);
+        let mut gone: Vec<PathIndex> = Vec::new();
+        peer.paths.retain(|(pair, _), index| {
+            let ends = [(End::Local, pair.local), (End::Remote, pair.remote)];
+            let on = *index != channel && ends.iter().any(|at| forgotten.contains(at));
+            if on {
+                gone.push(*index);
+            }
+            !on
+        });
+        if gone.contains(&peer.origin) {
+            peer.origin = channel;
+        }
+        for index in gone {
+            self.discard(index, now);
+        }
     }
 
     /// The pair is home for its initiator's interface, as a Child SA of the peer's
@@ -144,12 +157,4 @@ impl Engine {
     /// Without the feature all paths of an interface move.
     #[cfg(not(feature = "testing"))]
     const fn leave_behind(&self, _: &mut Carried) {}
-}
-
-/// The interface a pair has at that end.
-fn side(pair: IfacePair, end: End) -> IfaceId {
-    match end {
-        End::Local => pair.local,
-        End::Remote => pair.remote,
-    }
 }

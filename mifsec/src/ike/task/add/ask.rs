@@ -15,7 +15,7 @@ use crate::ike::mif::{
 };
 use crate::ike::sa::{Child, IkeSa, Installation};
 use crate::ike::selector;
-use crate::ike::task::{Received, Task, config, delete, interfaces};
+use crate::ike::task::{Received, Task, config, delete, interfaces, remove};
 
 use super::enumerate::{Derived, Target, enumerate};
 use super::{Exchange, Material};
@@ -71,7 +71,7 @@ struct Refused {
 
 impl Refused {
     /// CREATE_CHILD_SA may do.
-    fn derivation(reason: Failure) -> Self {
+    const fn derivation(reason: Failure) -> Self {
         Self {
             reason,
             fall_back: true,
@@ -131,18 +131,17 @@ impl Add {
         cx: &mut Context,
     ) -> Result<Option<Vec<Payload>>, Refused> {
         let wanted = &self.wanted;
-        let mif = sa.mif.as_mut();
-        let mif = mif.ok_or_else(|| Refused::derivation(Failure::MifRequired))?;
+        const MIF_REQUIRED: Refused = Refused::derivation(Failure::MifRequired);
+        let mif = sa.mif.as_ref().ok_or(MIF_REQUIRED)?;
         let has = |features| mif.features.has(features);
         let derives = has(Features::ADD_IF) && has(Features::DERIVE);
         if !derives || wanted.pfs && !has(Features::PFS_DERIVE) {
             return Err(Refused::derivation(Failure::Unsupported));
         }
         let bundle = wanted.bundle && has(Features::BUNDLE);
-        if mif.operations.withheld.remove(&wanted.iface) {
-            cx.epoch = cx.epoch.wrapping_add(1);
-        }
         let most = mif.operations.max_derived;
+        remove::bring_back(wanted.iface, sa, cx);
+        let mif = sa.mif.as_ref().ok_or(MIF_REQUIRED)?;
         let record = |table: &[InterfaceRecord], iface, ip| {
             let record = table.iter().find(|record| record.id == iface);
             let addresses = record.map(|record| record.addresses.as_slice());

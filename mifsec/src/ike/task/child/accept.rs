@@ -245,9 +245,10 @@ fn outer_addrs(
     Ok(Some(outer))
 }
 
-/// The configured child that leaves most of what is asked for as it is: of several
-/// services the one that was meant, not the first that is part of it. Of equal ones
-/// the first (RFC 7296 2.9).
+/// The configured child that leaves most of what is asked for as it is, and of those
+/// the one that has nothing else: of several services the one that was meant, not the
+/// first that is part of it or that it is part of. Of equal ones the first (RFC 7296
+/// 2.9).
 fn narrow(
     sa: &IkeSa,
     payloads: &Payloads,
@@ -266,16 +267,21 @@ fn narrow(
             .is_some_and(|mif| mif.features.has(Features::BUNDLE));
         // Without MIF_OUTER_ADDRS it is the first of a bundle at most.
         let asked = outer.is_none_or(|outer| outer.flags.has(OuterFlags::BUNDLE));
-        Some(Wanted {
+        let wider = [(&theirs, &remote), (&ours, &local)];
+        let wider = wider.map(|(offer, policy)| u8::from(!selector::equal(offer, policy)));
+        let wanted = Wanted {
             remote: selector::narrow(&theirs, &remote)?,
             local: selector::narrow(&ours, &local)?,
             config: config.clone(),
             pair,
             bundle: config.bundle && agreed && asked,
             outer,
-        })
+        };
+        let cut = u8::from(wanted.local.cut) + u8::from(wanted.remote.cut);
+        Some(((cut, wider.iter().sum::<u8>()), wanted))
     });
-    candidates.min_by_key(|wanted| u8::from(wanted.local.cut) + u8::from(wanted.remote.cut))
+    let best = candidates.min_by_key(|(order, _)| *order);
+    best.map(|(_, wanted)| wanted)
 }
 
 /// Equal selectors are for bundles only, and there one per path (protocol 0.2,

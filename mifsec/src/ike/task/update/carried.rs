@@ -79,9 +79,10 @@ impl Carried {
         lenders.map(|((_, lender), _)| *lender).collect()
     }
 
-    /// Forgets interfaces that are none any more.
-    pub(in crate::ike) fn retain(&mut self, end: End, is_one: impl Fn(IfaceId) -> bool) {
-        self.0.retain(|(of, iface), _| *of != end || is_one(*iface));
+    /// Interfaces that lend.
+    pub(in crate::ike) fn entries(&self, end: End) -> Vec<IfaceId> {
+        let entries = self.0.keys().filter(|(of, _)| *of == end);
+        entries.map(|(_, iface)| *iface).collect()
     }
 
     /// Interfaces that are not at home: whose, which, what carries them.

@@ -9,7 +9,7 @@ use crate::ike::event::{End, Event};
 use crate::ike::fault::Fault;
 use crate::ike::message::{Notify, NotifyType};
 use crate::ike::mif::{
-    Features, InterfaceRecord, MAX_ADDRESSES, UpdateAddrs, UpdateFlags, error, status,
+    Features, InterfaceRecord, MAX_ADDRESSES, MAX_RECORDS, UpdateAddrs, UpdateFlags, error, status,
 };
 use crate::ike::sa::IkeSa;
 use crate::ike::task::Payloads;
@@ -209,20 +209,34 @@ impl IkeSa {
 
     /// What is remembered is remembered of interfaces there are: a peer that names
     /// ever new ones makes us hold no more than one table's worth. Ids are not used
-    /// again, so no late move of a forgotten one can pass for new.
-    pub(in crate::ike) fn forget_interfaces(&mut self) {
-        let Some(mif) = &mut self.mif else {
+    /// again, so no late move of a forgotten one can pass for new. Who carries one that
+    /// is missing is forgotten only when they are too many: its owner remembers it, and
+    /// it may come back.
+    pub(in crate::ike) fn forget_interfaces(&mut self, cx: &mut Context) {
+        let Some(mif) = &self.mif else {
             return;
         };
         let homes = self.children.values().map(|child| child.pair.remote);
         let announced = mif.peer_ifaces.iter().map(|record| record.id);
         let there: BTreeSet<_> = homes.chain(announced).chain([IfaceId::CHANNEL]).collect();
+        let lenders = mif.moves.carried.entries(End::Remote);
+        if lenders.len() > MAX_RECORDS {
+            for iface in lenders.into_iter().filter(|iface| !there.contains(iface)) {
+                self.vacate(End::Remote, iface, cx);
+            }
+        }
+        let Some(mif) = &mut self.mif else {
+            return;
+        };
         mif.moves
             .last
             .retain(|(end, iface), _| *end == End::Local || there.contains(iface));
         let is_one = |iface| there.contains(&iface);
-        mif.moves.carried.retain(End::Remote, is_one);
-        mif.moves.agreed.retain(|iface, _| is_one(*iface));
+        let carried = &mif.moves.carried;
+        let lends = |iface| carried.lent_to(End::Remote, iface) != iface;
+        mif.moves
+            .agreed
+            .retain(|iface, _| is_one(*iface) || lends(*iface));
         mif.lists.retain(is_one);
     }
 }
