@@ -10,7 +10,7 @@ pub mod skb;
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mifsec::ebpf::{Config, Ebpf, EbpfEvent, PathStats};
 use mifsec::ids::PathIndex;
 
@@ -83,6 +83,27 @@ pub fn observe(ebpf: &mut Ebpf, fixture: &Fixture) -> Result<Outcome> {
             .collect(),
         events: ebpf.drain_events(),
     })
+}
+
+/// Sets up the fixtures' state, runs all of them and says of those that come out
+/// otherwise than expected what they are and should be.
+///
+/// # Errors
+/// The kernel refuses a run.
+pub fn wrong(ebpf: &mut Ebpf) -> Result<Vec<String>> {
+    fixtures::set_up(ebpf)?;
+    let mut wrong = Vec::new();
+    for fixture in &fixtures::all() {
+        let outcome = observe(ebpf, fixture).with_context(|| fixture.name.to_string())?;
+        let expected = fixture.outcome();
+        if outcome != expected {
+            wrong.push(format!(
+                "{}:\n  is     {outcome:02x?}\n  should {expected:02x?}",
+                fixture.name
+            ));
+        }
+    }
+    Ok(wrong)
 }
 
 fn all_stats(ebpf: &Ebpf) -> Vec<[u64; 5]> {

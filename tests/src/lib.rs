@@ -5,7 +5,9 @@
 //! engines against each other in virtual time, [`session`] two agents, [`bpf`] the
 //! loaded programs over fixtures and on veth devices; [`pki`] issues certificates; [`tunnel`], [`pump`]
 //! and [`stamped`] measure the data plane between two [`namespace`]s; [`emul`] is the
-//! link between them that delays, loses and limits; [`interop`] runs against strongSwan; [`fuzz`] is what the fuzz targets do. [`covers!`] says
+//! link between them that delays, loses and limits; [`interop`] runs against
+//! strongSwan, [`vm`] is for tests on a kernel of their own; [`fuzz`] is what the
+//! fuzz targets do. [`covers!`] says
 //! which requirements a test shows.
 
 pub mod bpf;
@@ -23,3 +25,4 @@ pub mod session;
 pub mod sim;
 pub mod stamped;
 pub mod tunnel;
+pub mod vm;

@@ -20,6 +20,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", version, about)]
@@ -36,6 +37,8 @@ enum Task {
     Run(run::Args),
     /// Run the tests: all of them, one kind, or those whose name matches
     Test(test::Args),
+    /// Run tests in a virtual machine, on a kernel of its own: vm_*, or those named
+    Vm(vm::Args),
     /// Everything a change must pass, in order
     Ci,
     /// The repository's own rules
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
         Task::Fuzz(args) => fuzz::run(&args),

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cmd;
+use crate::{cmd, vm};
 
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const BPF_LINKER: &str = "0.13.0";
@@ -102,7 +102,15 @@ struct Line {
 
 /// Installs what is missing, and says so when nothing is.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !ensure(args, Need::Interop)? {
+    let mut done = ensure(args, Need::Interop)?;
+    match ensure_vm(args, vm::kernel::KERNEL) {
+        Ok(more) => done |= more,
+        Err(error) => {
+            println!("setup: tests in a virtual machine will be skipped: {error:#}");
+            done = true;
+        }
+    }
+    if !done {
         println!("setup: nothing to do");
     }
     Ok(())
@@ -110,18 +118,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Installs what is missing; true when there was something to do.
 pub(crate) fn ensure(args: &Args, need: Need) -> Result<bool> {
-    let missing = missing(need);
-    if missing.is_empty() {
+    install(args, || missing(need))
+}
+
+/// The same for what a virtual machine with the kernel of a package needs; the
+/// error is why it cannot be had.
+pub(crate) fn ensure_vm(args: &Args, kernel: &str) -> Result<bool> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the guest is x86-64, as its tools and tests are this machine's");
+    }
+    install(args, || missing_for_vm(kernel))
+}
+
+fn install(args: &Args, missing: impl Fn() -> Vec<Missing>) -> Result<bool> {
+    let list = missing();
+    if list.is_empty() {
         return Ok(false);
     }
     println!("setup: missing on this machine:");
-    for item in &missing {
+    for item in &list {
         println!("  - {}", item.what);
         for line in &item.commands {
             println!("      {line}");
         }
     }
-    let needs_apt = missing
+    let needs_apt = list
         .iter()
         .flat_map(|item| &item.commands)
         .any(|line| line.words.iter().any(|word| word == "apt-get"));
@@ -134,11 +155,11 @@ pub(crate) fn ensure(args: &Args, need: Need) -> Result<bool> {
     if !confirmed(args)? {
         bail!("nothing installed; run the commands above, or `cargo xtask setup --yes`");
     }
-    for line in missing.iter().flat_map(|item| &item.commands) {
+    for line in list.iter().flat_map(|item| &item.commands) {
         cmd::step(&line.to_string());
         cmd::check(&mut line.command()?)?;
     }
-    if let Some(item) = self::missing(need).first() {
+    if let Some(item) = missing().first() {
         bail!("still missing after installing: {}", item.what);
     }
     Ok(true)
@@ -194,6 +215,38 @@ fn missing(need: Need) -> Vec<Missing> {
         list.push(Missing {
             what: format!("a BPF file system on {BPFFS} (pins survive the agent there)"),
             commands: vec![Line::root(&["mount", "-t", "bpf", "bpf", BPFFS])],
+        });
+    }
+    list
+}
+
+/// QEMU is installed, the guest's kernel only unpacked.
+fn missing_for_vm(kernel: &str) -> Vec<Missing> {
+    let mut list = Vec::new();
+    if !cmd::exists(vm::machine::QEMU) {
+        list.push(Missing {
+            what: "package qemu-system-x86 (tests on kernels of their own)".into(),
+            commands: vec![
+                Line::root(&["apt-get", "update"]),
+                Line::root(&[
+                    "apt-get",
+                    "install",
+                    "-y",
+                    "--no-install-recommends",
+                    "qemu-system-x86",
+                ]),
+            ],
+        });
+    }
+    let unpacked = vm::kernel::unpacked(kernel);
+    if !unpacked.exists() {
+        let dir = unpacked.to_string_lossy();
+        list.push(Missing {
+            what: format!("kernel of {kernel} in {dir} (the guest's; not installed)"),
+            commands: vec![
+                Line::root(&["apt-get", "update"]),
+                Line::user(&["sh", "xtask/src/vm/fetch.sh", kernel, &dir]),
+            ],
         });
     }
     list

@@ -13,13 +13,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cover::Covered;
-use crate::{cmd, cover, run, setup};
+use crate::{cmd, cover, run, setup, vm};
 
 /// Options of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// unit, sim, bpf, netns, interop or all; the start of names in tests/tests, such
-    /// as netns_moves; anything else is a part of test names
+    /// unit, sim, bpf, netns, interop, vm or all; the start of names in tests/tests,
+    /// such as netns_moves; anything else is a part of test names
     #[arg(value_name = "KIND|FILE|FILTER")]
     what: Option<String>,
     /// A part of test names within a kind or file
@@ -43,17 +43,19 @@ enum Kind {
     Netns,
     /// Against other implementations.
     Interop,
+    /// In a virtual machine, on another kernel.
+    Vm,
 }
 
 /// What one stage or the whole run came to.
 #[derive(Default, Debug, PartialEq, Eq)]
-struct Tally {
-    passed: usize,
-    failed: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
     /// (test, why)
-    skipped: Vec<(String, String)>,
+    pub(crate) skipped: Vec<(String, String)>,
     /// What the passed ones show.
-    covered: Covered,
+    pub(crate) covered: Covered,
 }
 
 /// Runs the tests asked for.
@@ -74,6 +76,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut agents_built = false;
     for kind in kinds {
         let files = files(kind, &file)?;
+        if kind == Kind::Vm {
+            let (setup, filters) = (setup::Args::new(args.yes), filter.as_slice());
+            total.add(vm::stage(&setup, vm::kernel::KERNEL, &files, filters)?);
+            continue;
+        }
         if kind.needs_agents() && !agents_built && !files.is_empty() {
             run::build_agent()?;
             run::build_sabotaged_agent()?;
@@ -97,6 +104,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cover::write(&total.covered)?;
         println!("{}", total.covered.summary());
     }
+    conclude(&total)
+}
+
+/// Prints the skips and the one line that counts; an error when something failed or
+/// was skipped that may not be.
+pub(crate) fn conclude(total: &Tally) -> Result<()> {
     let allowed = fs::read_to_string(cmd::root().join(ALLOWED_SKIPS)).unwrap_or_default();
     println!("{}", total.summary(&allowed));
     total.verdict(&allowed)
@@ -153,6 +166,18 @@ fn selection(args: &Args) -> Result<Selection> {
 /// of their names, and without privileges where the word says nothing. Of those, the
 /// ones whose name starts so.
 fn files(kind: Kind, start: &str) -> Result<Vec<String>> {
+    let mut names = stems()?;
+    names.retain(|stem| Kind::of_file(stem) == kind && stem.starts_with(start));
+    Ok(names)
+}
+
+/// Those that run in a virtual machine.
+pub(crate) fn vm_files() -> Result<Vec<String>> {
+    files(Kind::Vm, "")
+}
+
+/// All test files of the test package.
+pub(crate) fn stems() -> Result<Vec<String>> {
     let dir = cmd::root().join("tests/tests");
     let mut names = Vec::new();
     if !dir.exists() {
@@ -162,9 +187,7 @@ fn files(kind: Kind, start: &str) -> Result<Vec<String>> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            if Kind::of_file(&stem) == kind && stem.starts_with(start) {
-                names.push(stem.into_owned());
-            }
+            names.push(stem.into_owned());
         }
     }
     names.sort();
@@ -253,8 +276,8 @@ fn shown(line: &str) -> bool {
 }
 
 /// The output of one test binary so far.
-#[derive(Default)]
-struct Output {
+#[derive(Debug, Default)]
+pub(crate) struct Output {
     text: String,
     /// The test whose captured output is being printed.
     current: String,
@@ -266,8 +289,13 @@ struct Output {
 }
 
 impl Output {
+    /// All of it.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Takes one line; the binary's result line gives its tally.
-    fn line(&mut self, line: &str) -> Option<Tally> {
+    pub(crate) fn line(&mut self, line: &str) -> Option<Tally> {
         self.text.push_str(line);
         self.text.push('\n');
         if let Some(name) = line
@@ -320,7 +348,15 @@ impl Output {
 }
 
 impl Tally {
-    fn add(&mut self, other: Self) {
+    /// Tests that cannot run here, for one reason.
+    pub(crate) fn all_skipped<'a>(tests: impl Iterator<Item = &'a str>, why: &str) -> Self {
+        Self {
+            skipped: tests.map(|test| (test.into(), why.into())).collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
@@ -375,7 +411,14 @@ impl Tally {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Unit, Self::Sim, Self::Bpf, Self::Netns, Self::Interop];
+    const ALL: [Self; 6] = [
+        Self::Unit,
+        Self::Sim,
+        Self::Bpf,
+        Self::Netns,
+        Self::Interop,
+        Self::Vm,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -384,6 +427,7 @@ impl Kind {
             Self::Bpf => "bpf",
             Self::Netns => "netns",
             Self::Interop => "interop",
+            Self::Vm => "vm",
         }
     }
 
@@ -392,6 +436,7 @@ impl Kind {
             Some("bpf") => Self::Bpf,
             Some("netns") => Self::Netns,
             Some("interop") => Self::Interop,
+            Some("vm") => Self::Vm,
             _ => Self::Sim,
         }
     }
@@ -405,7 +450,8 @@ impl Kind {
         match self {
             Self::Unit => setup::Need::Build,
             Self::Sim => setup::Need::Compare,
-            Self::Bpf | Self::Netns => setup::Need::Lab,
+            // The guest gets the lab's tools from this machine.
+            Self::Bpf | Self::Netns | Self::Vm => setup::Need::Lab,
             Self::Interop => setup::Need::Interop,
         }
     }
@@ -570,6 +616,7 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         assert_eq!(Kind::of_file("bpf_fixtures"), Kind::Bpf);
         assert_eq!(Kind::of_file("netns_lab"), Kind::Netns);
         assert_eq!(Kind::of_file("interop_strongswan"), Kind::Interop);
+        assert_eq!(Kind::of_file("vm_boot"), Kind::Vm);
         assert_eq!(Kind::of_file("sim_pair"), Kind::Sim);
         assert_eq!(Kind::of_file("esp_vectors"), Kind::Sim);
     }
