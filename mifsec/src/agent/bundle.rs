@@ -302,7 +302,10 @@ impl Agent {
                 }
             }
         }
-        let snapshot = self.snapshot(views, now);
+        let (snapshot, whole) = self.snapshot(views, now);
+        let more = whole.saturating_sub(self.whole);
+        *self.refused.entry("bundle_not_split").or_default() += more;
+        self.whole = whole;
         self.spread_queues(&snapshot);
         let generation = self.dataplane.install(snapshot);
         tracing::trace!(generation, "snapshot");
@@ -336,7 +339,8 @@ impl Agent {
         }
     }
 
-    pub(super) fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
+    /// And how many bundles are not split since their peer has too many.
+    pub(super) fn snapshot(&self, views: &[PathView], now: Instant) -> (Snapshot, u64) {
         type Key<'a> = (usize, usize, Reverse<IkeId>, &'a str);
         let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
         for child in self.children.values().filter(|c| c.sends) {
@@ -367,10 +371,13 @@ impl Agent {
         };
         let entries = spd::entries(&self.config);
         let mut ranked = discards(&entries);
+        let mut parts = spd::Parts::default();
         for ((config, order, Reverse(ike), _), children) in bundles {
             let Some(peer) = self.peers.get(&ike) else {
                 continue;
             };
+            let settings = self.config.peers[config].children.get(order);
+            let said = settings.map_or(0, |c| c.order);
             let mut rest: Vec<&Child> = children;
             // Children of one name whose selectors were narrowed apart are not one bundle.
             while let Some(first) = rest.first().copied() {
@@ -379,8 +386,8 @@ impl Agent {
                 rest = other;
                 let bundle = self.bundle(peer, &same, views, now);
                 let ready = bundle.members.iter().any(|m| m.usable && !m.held);
-                for part in spd::split(bundle) {
-                    let rank = spd::rank(&entries, (config, order), &part);
+                for part in parts.split(ike, bundle) {
+                    let rank = spd::rank(&entries, (config, order), said, &part);
                     ranked.push(((rank, config, order, !ready), part));
                 }
             }
@@ -403,7 +410,7 @@ impl Agent {
                 },
             );
         }
-        snapshot
+        (snapshot, parts.whole)
     }
 
     fn bundle(&self, peer: &Peer, children: &[&Child], views: &[PathView], now: Instant) -> Bundle {
@@ -498,7 +505,7 @@ fn discards(entries: &[Entry]) -> Vec<(spd::Place, Bundle)> {
                 trap: None,
                 discard: true,
             };
-            let rank = spd::rank(entries, (entry.peer, entry.child), &bundle);
+            let rank = spd::rank(entries, (entry.peer, entry.child), entry.order, &bundle);
             ((rank, entry.peer, entry.child, false), bundle)
         })
         .collect()
