@@ -164,6 +164,8 @@ pub struct Agent {
     neighbours_dirty: bool,
     totals: Totals,
     refused: BTreeMap<&'static str, u64>,
+    /// Bundles of the newest snapshot that should have been split and are not.
+    whole: u64,
     events: broadcast::Sender<String>,
     last_event: Option<Instant>,
 }

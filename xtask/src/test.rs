@@ -18,7 +18,7 @@ use crate::{cmd, cover, run, setup, vm};
 /// Options of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// unit, sim, bpf, netns, interop, vm or all; the start of names in tests/tests,
+    /// unit, sim, bpf, netns, interop, vm or all; the first words of names in tests/tests,
     /// such as netns_moves; anything else is a part of test names
     #[arg(value_name = "KIND|FILE|FILTER")]
     what: Option<String>,
@@ -65,6 +65,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         file,
         filter,
     } = selection(args)?;
+    if filter.is_none() && !file.is_empty() {
+        let what = &file;
+        println!(
+            "`{what}` names files of tests/tests; for tests whose names have it: \
+             `cargo xtask test all {what}`"
+        );
+    }
     let whole = kinds.len() == Kind::ALL.len() && filter.is_none();
     if whole {
         cover::forget()?;
@@ -119,7 +126,7 @@ pub(crate) fn conclude(total: &Tally) -> Result<()> {
 #[derive(Debug, PartialEq, Eq)]
 struct Selection {
     kinds: Vec<Kind>,
-    /// How the names of test files start.
+    /// The first words of the names of test files, or none.
     file: String,
     /// A part of the names of tests.
     filter: Option<String>,
@@ -164,10 +171,10 @@ fn selection(args: &Args) -> Result<Selection> {
 
 /// The test files of the test package that belong to a kind: by the first word
 /// of their names, and without privileges where the word says nothing. Of those, the
-/// ones whose name starts so.
-fn files(kind: Kind, start: &str) -> Result<Vec<String>> {
+/// ones whose name is this or starts with these words.
+fn files(kind: Kind, words: &str) -> Result<Vec<String>> {
     let mut names = stems()?;
-    names.retain(|stem| Kind::of_file(stem) == kind && stem.starts_with(start));
+    names.retain(|stem| Kind::of_file(stem) == kind && has_first_words(stem, words));
     Ok(names)
 }
 
@@ -192,6 +199,12 @@ pub(crate) fn stems() -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Whether whole `words` are where the name begins; without any, every name has them.
+fn has_first_words(name: &str, words: &str) -> bool {
+    let rest = name.strip_prefix(words);
+    rest.is_some_and(|rest| words.is_empty() || rest.is_empty() || rest.starts_with('_'))
 }
 
 fn commands(kind: Kind, files: &[String], filter: Option<&str>) -> Result<Vec<Command>> {
@@ -510,8 +523,14 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         assert_eq!(kind, (1, text(""), Some(text("rekey"))));
         let file = select([Some("netns_moves"), None]).unwrap();
         assert_eq!(file, (1, text("netns_moves"), None));
-        let part = select([Some("no_such_file"), None]).unwrap();
-        assert_eq!(part, (all, text(""), Some(text("no_such_file"))));
+        let files = select([Some("sim_ike"), Some("rekey")]).unwrap();
+        assert_eq!(files, (1, text("sim_ike"), Some(text("rekey"))));
+        for part in ["s", "netns_move", "no_such_file"] {
+            let names = select([Some(part), None]).unwrap();
+            assert_eq!(names, (all, text(""), Some(text(part))), "no whole words");
+        }
+        let part = select([Some("all"), Some("cli")]).unwrap();
+        assert_eq!(part, (all, text(""), Some(text("cli"))));
         assert!(select([Some("no_such_file"), Some("rekey")]).is_err());
     }
 

@@ -4,7 +4,7 @@
 //! Nothing in it is patched, so nothing in it can be stale.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -286,9 +286,8 @@ impl Agent {
                 });
             let at = (child.ike, child.pair);
             let deleted = &peer.additions.deleted;
-            let sa = sa_out(views, at, order, |view| {
-                !deleted.contains(&view.pair.local)
-                    && may_use(&self.config, peer.config, &child.name, view.access)
+            let sa = sa_out(views, at, order, deleted, |view| {
+                may_use(&self.config, peer.config, &child.name, view.access)
             });
             if child.written == Some(sa) {
                 continue;
@@ -302,7 +301,10 @@ impl Agent {
                 }
             }
         }
-        let snapshot = self.snapshot(views, now);
+        let (snapshot, whole) = self.snapshot(views, now);
+        let more = whole.saturating_sub(self.whole);
+        *self.refused.entry("bundle_not_split").or_default() += more;
+        self.whole = whole;
         self.spread_queues(&snapshot);
         let generation = self.dataplane.install(snapshot);
         tracing::trace!(generation, "snapshot");
@@ -336,7 +338,8 @@ impl Agent {
         }
     }
 
-    pub(super) fn snapshot(&self, views: &[PathView], now: Instant) -> Snapshot {
+    /// And how many bundles are not split since their peer has too many.
+    pub(super) fn snapshot(&self, views: &[PathView], now: Instant) -> (Snapshot, u64) {
         type Key<'a> = (usize, usize, Reverse<IkeId>, &'a str);
         let mut bundles: BTreeMap<Key<'_>, Vec<&Child>> = BTreeMap::new();
         for child in self.children.values().filter(|c| c.sends) {
@@ -367,10 +370,13 @@ impl Agent {
         };
         let entries = spd::entries(&self.config);
         let mut ranked = discards(&entries);
+        let mut parts = spd::Parts::default();
         for ((config, order, Reverse(ike), _), children) in bundles {
             let Some(peer) = self.peers.get(&ike) else {
                 continue;
             };
+            let settings = self.config.peers[config].children.get(order);
+            let said = settings.map_or(0, |c| c.order);
             let mut rest: Vec<&Child> = children;
             // Children of one name whose selectors were narrowed apart are not one bundle.
             while let Some(first) = rest.first().copied() {
@@ -379,8 +385,8 @@ impl Agent {
                 rest = other;
                 let bundle = self.bundle(peer, &same, views, now);
                 let ready = bundle.members.iter().any(|m| m.usable && !m.held);
-                for part in spd::split(bundle) {
-                    let rank = spd::rank(&entries, (config, order), &part);
+                for part in parts.split(ike, bundle) {
+                    let rank = spd::rank(&entries, (config, order), said, &part);
                     ranked.push(((rank, config, order, !ready), part));
                 }
             }
@@ -403,7 +409,7 @@ impl Agent {
                 },
             );
         }
-        snapshot
+        (snapshot, parts.whole)
     }
 
     fn bundle(&self, peer: &Peer, children: &[&Child], views: &[PathView], now: Instant) -> Bundle {
@@ -468,10 +474,13 @@ impl Agent {
 
     /// Whether a Child SA alone, whose home is down, has another path in `SA_OUT`.
     fn diverted(&self, peer: &Peer, child: &Child, views: &[PathView]) -> bool {
+        let deleted = &peer.additions.deleted;
         let mut others = of_peer(views, child.ike).iter();
         !child.bundle
             && others.any(|v| {
-                v.up && v.validated && may_use(&self.config, peer.config, &child.name, v.access)
+                v.up && v.validated
+                    && !deleted.contains(&v.pair.local)
+                    && may_use(&self.config, peer.config, &child.name, v.access)
             })
     }
 
@@ -498,19 +507,21 @@ fn discards(entries: &[Entry]) -> Vec<(spd::Place, Bundle)> {
                 trap: None,
                 discard: true,
             };
-            let rank = spd::rank(entries, (entry.peer, entry.child), &bundle);
+            let rank = spd::rank(entries, (entry.peer, entry.child), entry.order, &bundle);
             ((rank, entry.peer, entry.child, false), bundle)
         })
         .collect()
 }
 
-/// The paths of an outbound SA: homes, and up to three others that are up, those of
-/// other interfaces first and in the order of `alternates`; none that `may_use`
-/// refuses.
+/// The paths of an outbound SA: homes, and three others, those of other interfaces
+/// first and in the order of `alternates`; none that `may_use` refuses. An interface
+/// that was `deleted` is no alternate; what is at home there stays until the peer has
+/// moved it or removed it.
 fn sa_out(
     views: &[PathView],
     (ike, pair): (IkeId, IfacePair),
     alternates: &[IfaceId],
+    deleted: &BTreeSet<IfaceId>,
     may_use: impl Fn(&PathView) -> bool,
 ) -> SaOut {
     let home = home(views, ike, pair);
@@ -521,19 +532,34 @@ fn sa_out(
     let (home_v4, home_v6) = (index(home.v4), index(home.v6));
     let mut others: Vec<&PathView> = views
         .iter()
-        .filter(|v| (v.validated || v.carried_by.is_some()) && may_use(v))
+        .filter(|v| v.validated && !deleted.contains(&v.pair.local) && may_use(v))
         .filter(|v| v.path.0 != home_v4 && v.path.0 != home_v6)
         .collect();
-    // Where all have a slot it does not matter which of them work, and whose entry a
-    // carried one has: packets look for one that is up, and no carry writes here.
-    if others.len() > 3 {
-        others.retain(|v| v.up && v.carried_by.is_none());
-    }
     let place = |iface: &IfaceId| alternates.iter().position(|other| other == iface);
     others.sort_by_key(|v| {
         let place = place(&v.pair.local).unwrap_or(usize::MAX);
         (v.pair.local == pair.local, place, !v.home, v.path)
     });
+    // Packets keep the family of their home: each of its families in turn.
+    let (mut of_v4, mut of_v6) = (0, 0);
+    let mut turns = Vec::with_capacity(others.len());
+    for view in others {
+        let (home, turn) = match view.family {
+            Family::V4 => (home.v4, &mut of_v4),
+            Family::V6 => (home.v6, &mut of_v6),
+        };
+        *turn += 1;
+        turns.push((home.is_none(), *turn, view.family == Family::V4, view));
+    }
+    turns.sort_by_key(|(none, turn, v4, _)| (*none, *turn, *v4));
+    let mut others: Vec<&PathView> = turns.into_iter().map(|(.., view)| view).collect();
+    // Packets look for one that is up, so what goes up, down or onto a carrier writes
+    // nothing here, unless neither home nor any of the first three is up.
+    let is_up = |place: Option<Place<'_>>| place.is_some_and(|p| p.is_up());
+    let up = |v: &&PathView| v.up && v.carried_by.is_none();
+    if !is_up(home.current()) && !others.iter().take(3).any(up) {
+        others.sort_by_key(|v| !up(v));
+    }
     let mut alt = [NO_PATH; 3];
     for (slot, view) in alt.iter_mut().zip(others) {
         *slot = view.path.0;
@@ -600,18 +626,72 @@ mod tests {
         }
     }
 
+    /// Paths over three interfaces of both families, index 10 x interface + family.
+    fn dual(carried_by: impl Fn(u16) -> Option<u16>) -> Vec<PathView> {
+        let families = [(Family::V4, 4), (Family::V6, 6)];
+        let of = |iface: u16| {
+            let path = view(iface, carried_by(iface));
+            families.map(|(family, n)| PathView {
+                path: crate::ids::PathIndex(u32::from(iface) * 10 + n),
+                family,
+                ..path.clone()
+            })
+        };
+        [1, 2, 3].into_iter().flat_map(of).collect()
+    }
+
+    fn at(iface: u16) -> (IkeId, IfacePair) {
+        let home = view(iface, None);
+        (home.ike, home.pair)
+    }
+
+    const ORDER: [IfaceId; 3] = [IfaceId(1), IfaceId(2), IfaceId(3)];
+
+    fn alternates(views: &[PathView], iface: u16) -> [u32; 3] {
+        sa_out(views, at(iface), &ORDER, &BTreeSet::new(), |_| true).alt
+    }
+
     #[test]
     fn a_carry_writes_no_child_sa_of_either_home() {
         let homes = [1, 2, 3].map(|iface| view(iface, None));
         let [_, second, third] = homes.clone();
         let carried = [view(1, Some(2)), second, third];
-        let order = [IfaceId(1), IfaceId(2), IfaceId(3)];
-        let of = |views: &[PathView]| {
-            let at = views.iter().map(|v| (v.ike, v.pair));
-            at.map(|at| sa_out(views, at, &order, |_| true))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(of(&homes), of(&carried), "one entry of a path is all");
+        for (before, after) in [
+            (homes.to_vec(), carried.to_vec()),
+            (dual(|_| None), dual(|iface| (iface == 1).then_some(2))),
+        ] {
+            let of =
+                |views| [1, 2, 3].map(|i| sa_out(views, at(i), &ORDER, &BTreeSet::new(), |_| true));
+            assert_eq!(of(&before), of(&after), "one entry of a path is all");
+        }
+    }
+
+    #[test]
+    fn families_of_the_home_have_alternates_in_turn() {
+        let mut views = dual(|_| None);
+        assert_eq!(alternates(&views, 1), [26, 24, 36]);
+        views.retain(|v| v.path.0 != 16);
+        assert_eq!(alternates(&views, 1), [24, 34, 26], "none of IPv6");
+    }
+
+    #[test]
+    fn what_has_no_path_among_the_first_has_one_that_is_up() {
+        let mut views = dual(|_| None);
+        for view in &mut views {
+            view.up = ![14, 16, 24, 26, 36].contains(&view.path.0);
+        }
+        assert_eq!(alternates(&views, 1), [34, 26, 24]);
+        views[1].up = true;
+        assert_eq!(alternates(&views, 1), [26, 24, 36], "its home is up");
+    }
+
+    #[test]
+    fn what_is_moved_first_keeps_its_home_until_the_peer_has_answered() {
+        let deleted = BTreeSet::from([IfaceId(1)]);
+        let of = |iface| sa_out(&dual(|_| None), at(iface), &ORDER, &deleted, |_| true);
+        assert_eq!((of(1).home_v4, of(1).home_v6), (14, 16));
+        assert_eq!(of(1).alt, [26, 24, 36]);
+        assert_eq!(of(2).alt, [36, 34, NO_PATH], "but nothing else goes there");
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl Agent {
             }
         }
         let views = self.path.views();
-        let snapshot = self.snapshot(&views, Instant::now());
+        let (snapshot, _) = self.snapshot(&views, Instant::now());
         // The first in order, as the data plane looks it up.
         let Some(bundle) = snapshot.bundles.iter().find(|b| selects(b, &flow)) else {
             let from = flow

@@ -258,6 +258,7 @@ impl Agent {
             neighbours_dirty: false,
             totals: super::Totals::default(),
             refused: BTreeMap::new(),
+            whole: 0,
             events,
             last_event: None,
             config,

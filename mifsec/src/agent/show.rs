@@ -31,8 +31,12 @@ const TRAFFIC: [&str; 9] = [
     "socket_errors",
 ];
 
-/// What the IKE engine counts that is no drop either.
-const EXCHANGES: [&str; 2] = ["ike_liveness_answered", "ike_retransmitted"];
+/// What IKE and bundles count that is no drop either.
+const EXCHANGES: [&str; 3] = [
+    "ike_liveness_answered",
+    "ike_retransmitted",
+    "bundle_not_split",
+];
 
 impl Agent {
     pub(super) fn answer(&mut self, asked: Asked) {

@@ -7,12 +7,15 @@
 //! where the entry it was negotiated for does, whatever was narrowed.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::config::{Config, Policy, Routing, Ts};
 use crate::dataplane::{Bundle, Selector};
+use crate::ids::IkeId;
+use crate::ike::selector::MAX_SELECTORS;
 
 /// One selector of one child.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,16 +48,22 @@ impl Entry {
         (self.order, length, !self.is_part(), ports)
     }
 
-    /// Whether what was negotiated between two selectors lies within it.
-    fn covers(&self, local: &Selector, remote: &Selector) -> bool {
+    /// Whether what was negotiated between two of these selectors lies within it.
+    fn covers(&self, bundle: &Bundle) -> bool {
         let ports = |(first, last): (u16, u16), s: &Selector| {
             first <= *s.ports.start() && *s.ports.end() <= last
         };
-        self.remote.contains(remote.addresses.start())
-            && self.remote.contains(remote.addresses.end())
-            && (self.protocol == 0 || [local.protocol, remote.protocol].contains(&self.protocol))
-            && ports(self.local_ports, local)
-            && ports(self.remote_ports, remote)
+        let remote = |s: &&Selector| {
+            self.remote.contains(s.addresses.start())
+                && self.remote.contains(s.addresses.end())
+                && ports(self.remote_ports, s)
+        };
+        let local = |s: &Selector, remote: &Selector| {
+            (self.protocol == 0 || [s.protocol, remote.protocol].contains(&self.protocol))
+                && ports(self.local_ports, s)
+        };
+        let mut remotes = bundle.remote.iter().filter(remote);
+        remotes.any(|remote| bundle.local.iter().any(|s| local(s, remote)))
     }
 
     /// What it selects, for a bundle: from any address of its family.
@@ -153,14 +162,44 @@ pub(super) fn is_ordered(config: &Config) -> bool {
         && config.peers.iter().flat_map(|p| &p.children).any(child)
 }
 
+/// Bundles of one Child SA at most, as many as one side may have selectors.
+const MAX_PARTS: usize = MAX_SELECTORS;
+/// Bundles that Child SAs of one IKE SA are split into, at most, all together.
+const MAX_PARTS_OF_PEER: usize = 16 * MAX_PARTS;
+
+/// How far the Child SAs of each IKE SA are split: a peer has a choice of selectors.
+#[derive(Default)]
+pub(super) struct Parts {
+    used: BTreeMap<IkeId, usize>,
+    /// Those that are not split since their IKE SA has had its share.
+    pub(super) whole: u64,
+}
+
+impl Parts {
+    /// [`split`], within bounds.
+    pub(super) fn split(&mut self, ike: IkeId, bundle: Bundle) -> Vec<Bundle> {
+        let used = self.used.entry(ike).or_default();
+        match parts(&bundle) {
+            1 => vec![bundle],
+            more if *used + more > MAX_PARTS_OF_PEER => {
+                self.whole += 1;
+                vec![bundle]
+            }
+            more => {
+                *used += more;
+                split(bundle)
+            }
+        }
+    }
+}
+
 /// The same Child SAs once for each remote selector, and for each local one where
-/// these name protocols: each has its place in the order.
+/// these name protocols and are not too many: each has its place in the order.
 pub(super) fn split(bundle: Bundle) -> Vec<Bundle> {
-    let apart = bundle.local.len() > 1 && bundle.local.iter().any(|s| s.protocol != 0);
-    if bundle.remote.len() < 2 && !apart {
+    if parts(&bundle) < 2 {
         return vec![bundle];
     }
-    let locals: Vec<Vec<Selector>> = match apart {
+    let locals: Vec<Vec<Selector>> = match splits_locals(&bundle) {
         true => bundle.local.iter().map(|s| vec![s.clone()]).collect(),
         false => vec![bundle.local.clone()],
     };
@@ -173,34 +212,51 @@ pub(super) fn split(bundle: Bundle) -> Vec<Bundle> {
     bundle.remote.iter().flat_map(of).collect()
 }
 
-/// Where a bundle stands in the SPD: place of its entry; then, of what was narrowed
-/// from one entry, width, protocol and ports of the remote selectors and width of the
-/// local ones.
-pub(super) type Rank = (usize, u128, bool, bool, u128);
+/// How many bundles [`split`] makes of one.
+fn parts(bundle: &Bundle) -> usize {
+    let locals = match splits_locals(bundle) {
+        true => bundle.local.len(),
+        false => 1,
+    };
+    (bundle.remote.len() * locals).max(1)
+}
+
+fn splits_locals(bundle: &Bundle) -> bool {
+    differs_by_locals(bundle) && bundle.remote.len() * bundle.local.len() <= MAX_PARTS
+}
+
+/// Whether its local selectors may have different places; prefixes alone have not.
+fn differs_by_locals(bundle: &Bundle) -> bool {
+    bundle.local.len() > 1 && bundle.local.iter().any(|s| s.protocol != 0)
+}
+
+/// Where a bundle stands in the SPD: place of its entry, whether that covers it or is
+/// the one it stands before; then, of what was narrowed from one entry, width,
+/// protocol and ports of the remote selectors and width of the local ones.
+pub(super) type Rank = (usize, bool, u128, bool, bool, u128);
 
 /// What bundles are sorted by: rank, peer, child, and whether it cannot send.
 pub(super) type Place = (Rank, usize, usize, bool);
 
-/// The rank of a bundle of the child `(peer, child)`: that of the first of its
-/// entries that covers it.
-pub(super) fn rank(entries: &[Entry], child: (usize, usize), bundle: &Bundle) -> Rank {
-    let both = || {
-        let remotes = bundle.remote.iter();
-        remotes.flat_map(|remote| bundle.local.iter().map(move |local| (local, remote)))
+/// The rank of a bundle of the child `(peer, child)`, whose `order` is given: that of
+/// the first of its entries that covers it. One that was not split is behind all of
+/// them that cover any of it, so that it takes nothing from others.
+pub(super) fn rank(entries: &[Entry], child: (usize, usize), order: i32, bundle: &Bundle) -> Rank {
+    let covers = |e: &Entry| (e.peer, e.child) == child && e.covers(bundle);
+    let place = match bundle.remote.len() > 1 || differs_by_locals(bundle) {
+        true => entries.iter().rposition(covers),
+        false => entries.iter().position(covers),
     };
-    let mine = |e: &Entry| (e.peer, e.child) == child;
-    let covers = |e: &Entry| mine(e) && both().any(|(local, remote)| e.covers(local, remote));
-    let place = entries.iter().position(covers).unwrap_or_else(|| {
-        // What no entry says, as an address without a pool, is behind its like.
-        let order = entries.iter().find(|e| mine(e)).map_or(0, |e| e.order);
-        entries.partition_point(|e| e.order <= order)
-    });
+    // What no entry says, as an address without a pool, is behind its like.
+    let behind = || entries.partition_point(|e| e.order <= order);
     let widest = |list: &[Selector]| list.iter().map(width).max().unwrap_or(u128::MAX);
     let each = || bundle.local.iter().chain(&bundle.remote);
     let protocol = each().any(|s| s.protocol != 0);
     let ports = each().all(|s| s.ports == (0..=u16::MAX));
     let (local, remote) = (widest(&bundle.local), widest(&bundle.remote));
-    (place, remote, !protocol, ports, local)
+    let covered = place.is_some();
+    let place = place.unwrap_or_else(behind);
+    (place, covered, remote, !protocol, ports, local)
 }
 
 /// The last place that nothing but the file's order tells from `place`.
@@ -266,7 +322,8 @@ mod tests {
         let config = config(&format!("{LAPTOP}{SERVICES}"), "places");
         let entries = entries(&config);
         let lease = selector("10.66.0.7", "10.66.0.7", 0, None);
-        let rank = |child, remote: &Selector| rank(&entries, (0, child), &between(&lease, remote));
+        let rank =
+            |child, remote: &Selector| rank(&entries, (0, child), 0, &between(&lease, remote));
         let all = rank(0, &selector("0.0.0.0", "255.255.255.255", 0, None));
         let ten = rank(0, &selector("10.0.0.0", "10.255.255.255", 0, None));
         let host = rank(1, &selector("10.9.9.9", "10.9.9.9", 0, None));
@@ -283,7 +340,7 @@ mod tests {
         let entries = entries(&config);
         let lease = selector("10.66.0.7", "10.66.0.7", 0, None);
         let net = |protocol, port| selector("10.0.0.0", "10.255.255.255", protocol, port);
-        let rank = |local: &Selector| rank(&entries, (0, 0), &between(local, &lease));
+        let rank = |local: &Selector| rank(&entries, (0, 0), 0, &between(local, &lease));
         let all = selector("0.0.0.0", "255.255.255.255", 0, None);
         assert!(rank(&net(6, Some(80))) < rank(&net(6, None)));
         assert!(rank(&net(6, None)) < rank(&net(0, None)));
@@ -301,5 +358,92 @@ mod tests {
         let parts = split(bundle);
         assert_eq!(parts.len(), 2, "local prefixes tell nothing apart");
         assert!(parts.iter().all(|p| p.local.len() == 2));
+    }
+
+    /// As many selectors as a payload has, each with a port of its own.
+    fn ports(first: &str, last: &str, from: u16) -> Vec<Selector> {
+        let of = |port| selector(first, last, 6, Some(port));
+        (from..).take(MAX_SELECTORS).map(of).collect()
+    }
+
+    /// What a subscriber can make of one Child SA and its lease.
+    fn many(from: u16) -> Bundle {
+        Bundle {
+            local: ports("0.0.0.0", "255.255.255.255", from),
+            remote: ports("10.66.0.7", "10.66.0.7", from),
+            ..between(
+                &selector("::", "::", 0, None),
+                &selector("::", "::", 0, None),
+            )
+        }
+    }
+
+    #[test]
+    fn a_peer_makes_no_more_bundles_than_its_share() {
+        let one = split(many(1));
+        assert_eq!(one.len(), MAX_SELECTORS, "not remote x local");
+        assert!(one.iter().all(|part| part.local.len() == MAX_SELECTORS));
+        let mut parts = Parts::default();
+        let children = 1024;
+        let mut split = |ike, n| -> usize {
+            let all = (0..n).map(|i| parts.split(IkeId(ike), many(i)).len());
+            all.sum()
+        };
+        let made = split(1, children);
+        assert!(made <= MAX_PARTS_OF_PEER + usize::from(children), "{made}");
+        assert_eq!(split(2, 1), MAX_SELECTORS, "others have their own share");
+        assert_eq!(parts.whole, u64::from(children) - 16, "and it is counted");
+    }
+
+    #[test]
+    fn what_is_not_split_takes_nothing_from_another_peer() {
+        let two = SERVICES.replace("order = -10", "").replace("[tcp/22]", "");
+        let nets = two.replace("10.9.9.9/32\"", "10.9.0.0/16\", \"10.0.0.0/8\"");
+        let config = config(&format!("{LAPTOP}{nets}"), "whole");
+        let entries = entries(&config);
+        let rank = |child, bundle: &Bundle| rank(&entries, (0, child), 0, bundle);
+        let lease = selector("10.66.0.7", "10.66.0.7", 0, None);
+        let net = |last: &str| selector("10.0.0.0", last, 0, None);
+        let other = between(&lease, &net("10.255.255.255"));
+        let narrow = selector("10.9.0.0", "10.9.255.255", 0, None);
+        let mut whole = between(&lease, &narrow);
+        assert!(rank(1, &whole) < rank(0, &other));
+        whole.remote.push(net("10.255.255.255"));
+        assert!(rank(1, &whole) > rank(0, &other), "all of it or nothing");
+        let parts = split(whole);
+        assert!(
+            rank(1, &parts[0]) < rank(0, &other),
+            "split it is as before"
+        );
+    }
+
+    const NO_POOL: &str = r#"
+        [[peer.child]]
+        name = "far"
+        order = 5
+        remote_ts = ["192.0.2.1/32"]
+        [[peer.child]]
+        name = "host"
+        order = -10
+        remote_ts = ["dynamic"]
+        [[peer.child]]
+        name = "lease"
+        remote_ts = ["dynamic"]
+    "#;
+
+    #[test]
+    fn what_no_entry_says_is_behind_its_order_and_before_the_next() {
+        let config = config(&format!("{LAPTOP}{NO_POOL}"), "unsaid");
+        let entries = entries(&config);
+        let rank = |child: usize, remote: &Selector| {
+            let order = config.peers[0].children[child].order;
+            let lease = selector("10.66.0.7", "10.66.0.7", 0, None);
+            rank(&entries, (0, child), order, &between(&lease, remote))
+        };
+        let wide = selector("192.0.0.0", "192.255.255.255", 0, None);
+        let all = rank(0, &selector("0.0.0.0", "255.255.255.255", 0, None));
+        let far = rank(1, &selector("192.0.2.1", "192.0.2.1", 0, None));
+        assert!(rank(2, &wide) < all, "its own order, not 0");
+        assert!(all < rank(3, &wide) && rank(3, &wide) < far);
     }
 }

@@ -58,7 +58,7 @@ fn traps(index: usize, peer: &Peer, entries: &[Entry]) -> impl Iterator<Item = (
         let parts = spd::split(bundle).into_iter();
         let parts = parts.filter(|part| !part.remote.is_empty());
         parts.map(move |part| {
-            let mut rank = spd::rank(entries, (index, order), &part);
+            let mut rank = spd::rank(entries, (index, order), child.order, &part);
             if dynamic {
                 rank.0 = spd::last_like(entries, rank.0);
             }
