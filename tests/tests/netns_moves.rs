@@ -17,6 +17,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mifsec::path::timing::RETURN_AFTER;
 use mifsec_tests::interop::agent::{Agent, AgentConfig, binary};
 use mifsec_tests::interop::net::{End, Net};
 use mifsec_tests::lab::load::{Load, Outcome, Plan};
@@ -454,6 +455,12 @@ fn nothing_is_discarded_while_only_the_gateway_has_moved() {
             ensure!(
                 link_packets(&world.net.topology.rt, "wlan")? > before,
                 "counted"
+            );
+            // Its path works, but the operator decided.
+            sleep(2 * RETURN_AFTER);
+            ensure!(
+                !world.eu.log().contains("iface=1 by=1"),
+                "it went home by itself"
             );
             let wlan = world.packets(Access::Wlan)?;
             ensure!(wlan < QUIET, "the WLAN still carries {wlan} packets");
