@@ -317,6 +317,66 @@ fn what_the_operator_moved_is_moved_in_the_next_ike_sa() {
     );
 }
 
+/// What the operator gave back is no more deleted in the IKE SA that comes next: whether
+/// this one is connected over it, or has no path on it at all.
+#[test]
+fn what_the_operator_gave_back_joins_in_the_next_ike_sa() {
+    let (client, gateway) = both_accesses();
+    let client = client.child("alternates", "\"none\"");
+    world(
+        (client, gateway),
+        2,
+        |_| Ok(()),
+        |world| {
+            let topology = &world.net.topology;
+            let (eu, gateway) = (&world.eu, AgentConfig::gateway());
+            let stop = |gw: &Agent<'_>| {
+                gw.stop()?;
+                world.wait("the end", || Ok(eu.established()?.is_empty()))
+            };
+            let start = || Agent::start(world.net, End::Gateway, &gateway);
+            let put = |access: Access, there: bool| {
+                let at = access.attachments()[0];
+                if !there {
+                    return topology.remove_address(access, at);
+                }
+                topology.add_address(access, at)?;
+                topology.add_route(access, at)
+            };
+            let left = world.tell(eu, "delete-interface gw wlan0")?;
+            ensure!(left["sas"] == 1, "{left}");
+            // Nothing may go elsewhere first, but nothing is there.
+            let again = world.tell(eu, "delete-interface gw wlan0 --move-first")?;
+            ensure!(again["sas"] == 0, "{again}");
+            // Connected over it, because nothing else is there.
+            stop(&world.gw)?;
+            put(Access::Ran, false)?;
+            let gw = start()?;
+            eu.wait_for(1, 1)?;
+            let back = world.tell(eu, "add-interface gw wlan0")?;
+            ensure!(back["skipped"] == 1, "{back}");
+            stop(&gw)?;
+            put(Access::Ran, true)?;
+            let gw = start()?;
+            eu.wait_for(1, 2)?;
+            // Without any path on it.
+            world.tell(eu, "delete-interface gw wlan0")?;
+            put(Access::Wlan, false)?;
+            let waits = world.tell(eu, "add-interface gw wlan0");
+            let waits = waits.err().map(|error| error.to_string());
+            let late = |said: &String| said.contains("no answer yet");
+            ensure!(waits.as_ref().is_some_and(late), "{waits:?}");
+            stop(&gw)?;
+            let gw = start()?;
+            eu.wait_for(1, 1)?;
+            put(Access::Wlan, true)?;
+            eu.wait_for(1, 2)?;
+            gw.stop()?;
+            Ok("it joined twice".to_owned())
+        },
+    );
+}
+
 #[test]
 fn both_ends_move_at_the_same_moment_with_several_interfaces_each() {
     mifsec_tests::covers!("R18", "R22", "R23", "R24", "R30");
