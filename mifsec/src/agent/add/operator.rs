@@ -161,10 +161,19 @@ impl Agent {
             failed: None,
             reply,
         });
-        if !peer.additions.leaving.insert(iface) {
+        if peer.additions.leaving.contains(&iface) {
             // The peer has been asked, and answers once.
             return;
         }
+        if peer.additions.deleted.contains(&iface) {
+            let nothing = Outcome {
+                sas: 0,
+                skipped: 0,
+                leases: Vec::new(),
+            };
+            return self.answer_change(ike, iface, Change::Delete, &Ok(nothing), now);
+        }
+        peer.additions.leaving.insert(iface);
         self.set_deleted(ike, iface, true);
         // What can go elsewhere does so before the peer stops to receive. What is to
         // be moved first still has its home here until the peer has answered.
