@@ -115,7 +115,7 @@ impl Agent {
             return Ok(None);
         }
         if !peer.mif {
-            return Err("without IKEv2-MIF its one path moves by itself".into());
+            return self.leave_pair(ike, iface, Instant::now()).map(Some);
         }
         let drained = self.accesses.drained();
         let mut why = None;
