@@ -412,6 +412,37 @@ fn both_ends_move_at_the_same_moment_with_several_interfaces_each() {
     });
 }
 
+/// The Child SA of an access out of range has no path to either of the gateway's, and
+/// keeps nobody from moving.
+#[test]
+fn an_access_out_of_range_does_not_keep_the_others_from_moving() {
+    let second = |net: &Net| net.topology.second_gateway(true);
+    world(two_gateway_addresses(), 3, second, |world| {
+        let (eu, gw) = (&world.eu, &world.gw);
+        let ways = |local: u64| -> Result<usize> {
+            let up = world.up(eu)?.into_iter();
+            Ok(up.filter(|(iface, _)| *iface == local).count())
+        };
+        world.wait("all paths", || Ok(ways(1)? == 2 && ways(2)? == 2))?;
+        world.net.topology.carrier(Access::Wlan, false)?;
+        world.wait("its end", || Ok(ways(1)? == 0))?;
+        world.wait("the same there", || Ok(world.up(gw)?.len() == 2))?;
+        let load = world.load(0)?;
+        sleep(SPAN);
+        let moved = world.tell(eu, "move gw --from peer:1 --to peer:2")?;
+        sleep(SPAN);
+        let words = format!("move subscribers --from {SECOND_GATEWAY} --to {GATEWAY}");
+        let back = world.tell(gw, &words)?;
+        sleep(SPAN);
+        let outcome = load.stop();
+        lossless(&outcome)?;
+        Ok(format!(
+            "{} datagrams, none lost: {moved} {back}",
+            outcome.sent()
+        ))
+    });
+}
+
 #[test]
 fn an_access_changes_its_family_and_back() {
     mifsec_tests::covers!("R22", "R26");
