@@ -78,6 +78,38 @@ fn a_client_without_mif_moves_from_wlan_to_ran_and_back_and_keeps_its_sas() {
 }
 
 #[test]
+fn a_client_without_mif_leaves_an_access_that_is_drained() {
+    let client = on_both().peer("mif", "\"off\"");
+    connected(
+        "mifsec without MIF: the WLAN is drained",
+        &AgentConfig::gateway(),
+        &client,
+        |net, gw, eu, inner| {
+            wait_on(eu, Access::Wlan)?;
+            let before = [identity(gw)?, identity(eu)?];
+            let loss = under_load(net, inner, || {
+                let view = eu.json("drain wlan0")?;
+                let plan = &view["moves"][0];
+                ensure!(plan["to"] == "wwan0" && plan["sas"] == 1, "{view}");
+                wait_on(eu, Access::Ran)?;
+                // Its priority is better, but it is drained.
+                std::thread::sleep(Duration::from_millis(1500));
+                wait_on(eu, Access::Ran)?;
+                eu.json("drain wlan0 --undo")?;
+                wait_on(eu, Access::Wlan)
+            })?;
+            ensure!(before == [identity(gw)?, identity(eu)?], "SAs changed");
+            // Whoever is connected to does not choose.
+            let stays = gw.json("drain eth0");
+            let said = stays.err().map(|error| error.to_string());
+            ensure!(said.is_some(), "it left");
+            gw.json("drain eth0 --undo")?;
+            Ok(bounded(loss, 2)?.to_string())
+        },
+    );
+}
+
+#[test]
 fn a_client_without_mif_moves_from_ipv4_to_ipv6_and_back_and_keeps_its_sas() {
     let both = format!("[\"{}\", \"{GATEWAY_V6}\"]", Net::gateway());
     let mut gateway = AgentConfig::gateway();

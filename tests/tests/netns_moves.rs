@@ -17,6 +17,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mifsec::path::timing::RETURN_AFTER;
 use mifsec_tests::interop::agent::{Agent, AgentConfig, binary};
 use mifsec_tests::interop::net::{End, Net};
 use mifsec_tests::lab::load::{Load, Outcome, Plan};
@@ -316,6 +317,66 @@ fn what_the_operator_moved_is_moved_in_the_next_ike_sa() {
     );
 }
 
+/// What the operator gave back is no more deleted in the IKE SA that comes next: whether
+/// this one is connected over it, or has no path on it at all.
+#[test]
+fn what_the_operator_gave_back_joins_in_the_next_ike_sa() {
+    let (client, gateway) = both_accesses();
+    let client = client.child("alternates", "\"none\"");
+    world(
+        (client, gateway),
+        2,
+        |_| Ok(()),
+        |world| {
+            let topology = &world.net.topology;
+            let (eu, gateway) = (&world.eu, AgentConfig::gateway());
+            let stop = |gw: &Agent<'_>| {
+                gw.stop()?;
+                world.wait("the end", || Ok(eu.established()?.is_empty()))
+            };
+            let start = || Agent::start(world.net, End::Gateway, &gateway);
+            let put = |access: Access, there: bool| {
+                let at = access.attachments()[0];
+                if !there {
+                    return topology.remove_address(access, at);
+                }
+                topology.add_address(access, at)?;
+                topology.add_route(access, at)
+            };
+            let left = world.tell(eu, "delete-interface gw wlan0")?;
+            ensure!(left["sas"] == 1, "{left}");
+            // Nothing may go elsewhere first, but nothing is there.
+            let again = world.tell(eu, "delete-interface gw wlan0 --move-first")?;
+            ensure!(again["sas"] == 0, "{again}");
+            // Connected over it, because nothing else is there.
+            stop(&world.gw)?;
+            put(Access::Ran, false)?;
+            let gw = start()?;
+            eu.wait_for(1, 1)?;
+            let back = world.tell(eu, "add-interface gw wlan0")?;
+            ensure!(back["skipped"] == 1, "{back}");
+            stop(&gw)?;
+            put(Access::Ran, true)?;
+            let gw = start()?;
+            eu.wait_for(1, 2)?;
+            // Without any path on it.
+            world.tell(eu, "delete-interface gw wlan0")?;
+            put(Access::Wlan, false)?;
+            let waits = world.tell(eu, "add-interface gw wlan0");
+            let waits = waits.err().map(|error| error.to_string());
+            let late = |said: &String| said.contains("no answer yet");
+            ensure!(waits.as_ref().is_some_and(late), "{waits:?}");
+            stop(&gw)?;
+            let gw = start()?;
+            eu.wait_for(1, 1)?;
+            put(Access::Wlan, true)?;
+            eu.wait_for(1, 2)?;
+            gw.stop()?;
+            Ok("it joined twice".to_owned())
+        },
+    );
+}
+
 #[test]
 fn both_ends_move_at_the_same_moment_with_several_interfaces_each() {
     mifsec_tests::covers!("R18", "R22", "R23", "R24", "R30");
@@ -347,6 +408,37 @@ fn both_ends_move_at_the_same_moment_with_several_interfaces_each() {
             "{} datagrams, none lost, {} of them after both moved",
             outcome.sent(),
             outcome.up.sent_since(at) + outcome.down.sent_since(at)
+        ))
+    });
+}
+
+/// The Child SA of an access out of range has no path to either of the gateway's, and
+/// keeps nobody from moving.
+#[test]
+fn an_access_out_of_range_does_not_keep_the_others_from_moving() {
+    let second = |net: &Net| net.topology.second_gateway(true);
+    world(two_gateway_addresses(), 3, second, |world| {
+        let (eu, gw) = (&world.eu, &world.gw);
+        let ways = |local: u64| -> Result<usize> {
+            let up = world.up(eu)?.into_iter();
+            Ok(up.filter(|(iface, _)| *iface == local).count())
+        };
+        world.wait("all paths", || Ok(ways(1)? == 2 && ways(2)? == 2))?;
+        world.net.topology.carrier(Access::Wlan, false)?;
+        world.wait("its end", || Ok(ways(1)? == 0))?;
+        world.wait("the same there", || Ok(world.up(gw)?.len() == 2))?;
+        let load = world.load(0)?;
+        sleep(SPAN);
+        let moved = world.tell(eu, "move gw --from peer:1 --to peer:2")?;
+        sleep(SPAN);
+        let words = format!("move subscribers --from {SECOND_GATEWAY} --to {GATEWAY}");
+        let back = world.tell(gw, &words)?;
+        sleep(SPAN);
+        let outcome = load.stop();
+        lossless(&outcome)?;
+        Ok(format!(
+            "{} datagrams, none lost: {moved} {back}",
+            outcome.sent()
         ))
     });
 }
@@ -454,6 +546,12 @@ fn nothing_is_discarded_while_only_the_gateway_has_moved() {
             ensure!(
                 link_packets(&world.net.topology.rt, "wlan")? > before,
                 "counted"
+            );
+            // Its path works, but the operator decided.
+            sleep(2 * RETURN_AFTER);
+            ensure!(
+                !world.eu.log().contains("iface=1 by=1"),
+                "it went home by itself"
             );
             let wlan = world.packets(Access::Wlan)?;
             ensure!(wlan < QUIET, "the WLAN still carries {wlan} packets");

@@ -644,6 +644,49 @@ fn what_is_deleted_for_a_peer_is_not_in_the_tables_of_its_next_ike_sa() {
 }
 
 #[test]
+fn what_is_restored_while_connected_over_it_is_not_deleted_in_the_next_ike_sa() {
+    let mut pair = connected(setup::user(), setup::gateway(), 42);
+    let command = delete(&pair, A, WLAN);
+    pair.command(A, command);
+    pair.run(SECOND);
+    let remembered = |pair: &Pair| pair.ends[A].engine.is_deleted_for("gw", WLAN);
+    assert!(remembered(&pair));
+    let newest = |pair: &Pair| *pair.ends[A].established().last().expect("one stands");
+    let (peer, channel) = ("gw".into(), setup::channel(WLAN, setup::WLAN_ADDRESS));
+    pair.command(A, Command::Initiate { peer, channel });
+    pair.run(SECOND);
+    let ike = newest(&pair);
+    let engine = &pair.ends[A].engine;
+    assert!(engine.deleted(ike).is_empty() && engine.remembers_deleted(ike, WLAN));
+    pair.command(A, Command::RestoreInterface { ike, iface: WLAN });
+    assert!(!pair.ends[A].engine.remembers_deleted(ike, WLAN) && !remembered(&pair));
+    setup::connect(&mut pair);
+    pair.run(SECOND);
+    assert!(pair.ends[A].engine.deleted(newest(&pair)).is_empty());
+}
+
+/// The agent connects over it again, and whoever asked heard that the IKE SA closed.
+#[test]
+fn a_deletion_that_waits_when_the_ike_sa_ends_is_forgotten() {
+    let mut pair = connected(setup::user(), setup::gateway(), 43);
+    pair.hold();
+    let ike = pair.ends[A].ike();
+    pair.command(A, Command::RekeyIke { ike });
+    let command = delete(&pair, A, WLAN);
+    pair.command(A, command);
+    for who in [A, B] {
+        let ike = pair.ends[who].ike();
+        pair.command(who, Command::GiveUp { ike });
+    }
+    pair.release();
+    setup::connect(&mut pair);
+    pair.run(SECOND);
+    assert!(!pair.ends[A].engine.is_deleted_for("gw", WLAN));
+    let ike = *pair.ends[A].established().last().expect("one stands");
+    assert!(pair.ends[A].engine.deleted(ike).is_empty());
+}
+
+#[test]
 fn whoever_is_connected_to_may_delete_an_interface_and_restore_it() {
     const SPARE: IfaceId = IfaceId(2);
     let mut pair = two_members(41);

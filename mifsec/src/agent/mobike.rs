@@ -22,6 +22,7 @@ use crate::path::{self, IfaceState, LocalIface};
 use super::Agent;
 use super::peer::Peer;
 use super::retry::Progress;
+use super::views::MovePlan;
 
 /// How long data may go out without anything coming back before the peer is asked.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -60,11 +61,19 @@ impl Mobike {
     }
 }
 
+/// An access that is not drained, then its priority, then the newer address.
+type Rank = (IfaceState, u8, IfaceId, usize);
+
+/// Of an interface's address with this index.
+fn rank(local: &LocalIface, index: usize) -> Rank {
+    (local.state, local.priority, local.id, index)
+}
+
 /// A pair that might be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Way {
-    /// Lower is better: the access's priority, then the newer address.
-    rank: (u8, IfaceId, usize),
+    /// Lower is better.
+    rank: Rank,
     /// The same for the peer's address.
     remote: usize,
     channel: ike::Channel,
@@ -175,7 +184,7 @@ impl Agent {
                         continue;
                     }
                     out.push(Way {
-                        rank: (local.priority, local.id, index),
+                        rank: rank(local, index),
                         remote: remote_index,
                         channel: ike::Channel {
                             local_iface: local.id,
@@ -235,6 +244,35 @@ impl Agent {
         } else if initiator {
             self.connect_anew(ike, index, way.channel, now);
         }
+    }
+
+    /// Takes the only path of a peer without MIF off a drained interface.
+    pub(super) fn leave_pair(
+        &mut self,
+        ike: IkeId,
+        iface: IfaceId,
+        now: Instant,
+    ) -> Result<MovePlan, String> {
+        let peer = self.peers.get(&ike).ok_or("the peer has gone")?;
+        if !peer.chooses_pair() {
+            return Err("without IKEv2-MIF only the initiator, by MOBIKE, moves its path".into());
+        }
+        let better = better(&self.ways_of(ike), &peer.channel, &self.barred(ike, now));
+        let drained = self.accesses.drained();
+        let way = better.filter(|way| !drained.contains(&way.channel.local_iface));
+        let way = way.ok_or("no other access may carry it")?;
+        let mine = self.children.values().filter(|c| c.ike == ike);
+        let plan = MovePlan {
+            peer: peer.remote_id.clone(),
+            from: self.accesses.label(iface),
+            to: self.accesses.label(way.channel.local_iface),
+            sas: mine.filter(|c| !c.retired).count(),
+            paths: 1,
+            messages: 1,
+            channel: true,
+        };
+        self.move_pair(ike, way.channel, now);
+        Ok(plan)
     }
 
     /// The IKE SA cannot follow: another takes its place. Its end is told from
@@ -472,10 +510,12 @@ impl Mobike {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::AccessId;
+    use crate::path::{LinkClass, Probing};
 
     fn way(priority: u8, iface: u16, index: usize, local: &str) -> Way {
         Way {
-            rank: (priority, IfaceId(iface), index),
+            rank: (IfaceState::Up, priority, IfaceId(iface), index),
             remote: 0,
             channel: ike::Channel {
                 local_iface: IfaceId(iface),
@@ -510,6 +550,41 @@ mod tests {
         let newer = way(0, 1, 0, "192.0.2.2");
         let older = way(0, 1, 1, "192.0.2.1");
         assert_eq!(better(&[newer, older], &older.channel, &[]), Some(newer));
+    }
+
+    #[test]
+    fn a_drained_access_is_left_and_not_returned_to_by_its_priority() {
+        let at = |state, iface: u16, priority| {
+            let local = LocalIface {
+                id: IfaceId(iface),
+                access: AccessId(iface),
+                ifindex: u32::from(iface),
+                state,
+                class: LinkClass(0),
+                priority,
+                weight: 1,
+                mtu: 1500,
+                addresses: Vec::new(),
+                next_hop_v4: None,
+                next_hop_v6: None,
+                layer3: false,
+                probing: Probing::default(),
+            };
+            let mut way = way(priority, iface, 0, &format!("192.0.2.{iface}"));
+            way.rank = rank(&local, 0);
+            way
+        };
+        let ran = at(IfaceState::Up, 2, 1);
+        for (state, ours, theirs) in [
+            (IfaceState::Backup, Some(ran), None),
+            (IfaceState::Up, None, Some(())),
+        ] {
+            let wlan = at(state, 1, 0);
+            let ways = [wlan, ran];
+            assert_eq!(better(&ways, &wlan.channel, &[]), ours);
+            let back = better(&ways, &ran.channel, &[]);
+            assert_eq!(back, theirs.map(|()| wlan));
+        }
     }
 
     #[test]

@@ -46,6 +46,17 @@ enum Why {
     Peer,
 }
 
+impl Why {
+    /// Of what the peer decided: off an interface of ours that is dead we go home by
+    /// ourselves, what its operator decided stays.
+    fn of_peer(end: End, initiator: bool, dead: bool) -> Self {
+        match (end, initiator) {
+            (End::Local, true) if dead => Self::Dead,
+            _ => Self::Peer,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Loan {
     why: Why,
@@ -110,6 +121,17 @@ struct Step {
     why: Why,
 }
 
+impl Step {
+    /// What the peer hears of the interface that is left. The owner takes home what was
+    /// chosen for it because its path is down, so of its interfaces only that is said.
+    fn old_is_dead(&self, left_up: bool) -> bool {
+        match self.end {
+            End::Local => !left_up,
+            End::Remote => self.why == Why::Dead && self.iface != self.by,
+        }
+    }
+}
+
 impl Agent {
     /// Another interface carries one of the two ends from now; `dead`: because what
     /// is left does not work, as the peer says.
@@ -125,12 +147,7 @@ impl Agent {
         let views = self.path.views();
         let up = home_up(of_peer(&views, ike), end, iface);
         if let Some(peer) = self.peers.get_mut(&ike) {
-            // Off an interface of ours that is dead we go home by ourselves; what the
-            // peer's operator decided stays.
-            let by_peer = match (end, peer.initiator) {
-                (End::Local, true) if dead => Why::Dead,
-                _ => Why::Peer,
-            };
+            let by_peer = Why::of_peer(end, peer.initiator, dead);
             let why = peer.moves.asking.unwrap_or(by_peer);
             let until = if up { now + RETURN_AFTER } else { now };
             peer.moves.wishes.remove(&(end, iface));
@@ -255,9 +272,7 @@ impl Agent {
         let Some((old, new)) = self.ends_of(end, iface, by, views, ike) else {
             return;
         };
-        let dead = !home_up(views, end, self.path_carrier(ike, end, iface));
-        // The owner takes home what was chosen for it because its path is down.
-        let dead = dead || end == End::Remote && iface != by && why == Why::Dead;
+        let left_up = home_up(views, end, self.path_carrier(ike, end, iface));
         let moves_channel = matches!(why, Why::Operator | Why::Drained | Why::Better);
         let channel = moves_channel
             .then(|| self.channel_along(ike, end, iface, by, views))
@@ -278,7 +293,7 @@ impl Agent {
                 by,
                 old,
                 new,
-                old_is_dead: dead,
+                old_is_dead: step.old_is_dead(left_up),
                 grace: super::MOVE_GRACE,
                 channel: channel.map(|(channel, _)| channel),
             },
@@ -419,5 +434,33 @@ fn side(end: End) -> path::End {
     match end {
         End::Local => path::End::Local,
         End::Remote => path::End::Remote,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_peers_operator_decided_of_our_interface_stays() {
+        let of = |why, by| Step {
+            end: End::Remote,
+            iface: IfaceId(1),
+            by: IfaceId(by),
+            why,
+        };
+        // What it means for the end user whose interface it is.
+        let heard = |step: Step, left_up| {
+            let dead = step.old_is_dead(left_up);
+            Why::of_peer(End::Local, true, dead)
+        };
+        for up in [true, false] {
+            assert_eq!(heard(of(Why::Dead, 2), up), Why::Dead);
+            assert_eq!(heard(of(Why::Dead, 1), up), Why::Peer, "home again");
+            assert_eq!(heard(of(Why::Operator, 2), up), Why::Peer, "{up}");
+        }
+        assert_eq!(Why::of_peer(End::Remote, true, true), Why::Peer);
+        let responder = Why::of_peer(End::Local, false, true);
+        assert_eq!(responder, Why::Peer, "the initiator decides");
     }
 }

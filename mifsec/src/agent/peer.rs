@@ -680,12 +680,6 @@ impl Agent {
             if let Some(peer) = self.peers.get_mut(&ike) {
                 peer.pending.insert(peer.pending_key(&child, pair), None);
             }
-            if self.ike.deleted(ike).contains(&pair.local) {
-                // No exchange of its own brings it back to the peer.
-                let iface = pair.local;
-                let command = Command::RestoreInterface { ike, iface };
-                self.ike.handle_command(command, now);
-            }
             let command = self.create_child(ike, child, pair, (local, remote));
             self.ike.handle_command(command, now);
         }

@@ -1,7 +1,9 @@
 //! What the operator said of one peer, for as long as the agent runs: an IKE SA that
 //! comes after another one, by a new authentication or after a loss, finds it here.
+//! Which interfaces are deleted for a peer the engine remembers, once the peer has been
+//! asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::ids::{IfaceId, IkeId};
 use crate::ike::End;
@@ -18,8 +20,6 @@ pub(super) type AllTold = BTreeMap<Key, Told>;
 /// Of one peer.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Told {
-    /// Interfaces of ours that were deleted for it: the last ones to connect over.
-    deleted: BTreeSet<IfaceId>,
     /// Interfaces that were moved, with what is to carry them.
     pub(super) moved: BTreeMap<(End, IfaceId), IfaceId>,
 }
@@ -48,21 +48,18 @@ impl Agent {
 
     /// The operator took it, or gave it back.
     pub(super) fn set_deleted(&mut self, ike: IkeId, iface: IfaceId, deleted: bool) {
-        let set = |ifaces: &mut BTreeSet<IfaceId>| match deleted {
-            true => ifaces.insert(iface),
-            false => ifaces.remove(&iface),
-        };
-        if let Some(told) = self.told_mut(ike) {
-            set(&mut told.deleted);
-        }
         if let Some(peer) = self.peers.get_mut(&ike) {
-            set(&mut peer.additions.deleted);
+            match deleted {
+                true => peer.additions.deleted.insert(iface),
+                false => peer.additions.deleted.remove(&iface),
+            };
         }
     }
 
-    /// Whether it was taken from any peer of this place in the configuration.
+    /// Whether it was taken from any peer of this place in the configuration: it is the
+    /// last one to connect over.
     pub(super) fn is_deleted_for(&self, config: usize, iface: IfaceId) -> bool {
-        let mut mine = self.told.iter().filter(|((peer, _), _)| *peer == config);
-        mine.any(|(_, told)| told.deleted.contains(&iface))
+        let peer = self.config.peers.get(config);
+        peer.is_some_and(|peer| self.ike.is_deleted_for(&peer.name, iface))
     }
 }

@@ -302,7 +302,8 @@ impl<'a> Agent<'a> {
     /// When the agent does not answer.
     pub fn json(&self, command: &str) -> Result<Value> {
         let output = Command::new(binary()?)
-            .args([command, "--json", "--control"])
+            .args(command.split(' '))
+            .args(["--json", "--control"])
             .arg(self.control())
             .output()?;
         ensure!(

@@ -82,7 +82,8 @@ impl Agent {
             Err(error) => return refuse(reply, &error),
         };
         let before = self.on_interface(ike, iface);
-        let deleted = self.is_deleted(ike, iface);
+        // Also when this IKE SA is connected over it: the next one may not be.
+        let deleted = self.ike.remembers_deleted(ike, iface);
         let Some(peer) = self.peers.get_mut(&ike) else {
             return;
         };
@@ -108,13 +109,10 @@ impl Agent {
             failed: None,
             reply,
         });
-        let restore = !peer.initiator;
         self.set_deleted(ike, iface, false);
-        if restore {
-            // The peer adds what it measures; else it is announced with its Child SAs.
-            let command = Command::RestoreInterface { ike, iface };
-            self.ike.handle_command(command, now);
-        }
+        // Before there is a path on it: this IKE SA may end without one.
+        self.ike
+            .handle_command(Command::RestoreInterface { ike, iface }, now);
         self.path.forget(ike, path::End::Local, iface, false, now);
         self.changed = true;
     }
@@ -163,10 +161,19 @@ impl Agent {
             failed: None,
             reply,
         });
-        if !peer.additions.leaving.insert(iface) {
+        if peer.additions.leaving.contains(&iface) {
             // The peer has been asked, and answers once.
             return;
         }
+        if peer.additions.deleted.contains(&iface) {
+            let nothing = Outcome {
+                sas: 0,
+                skipped: 0,
+                leases: Vec::new(),
+            };
+            return self.answer_change(ike, iface, Change::Delete, &Ok(nothing), now);
+        }
+        peer.additions.leaving.insert(iface);
         self.set_deleted(ike, iface, true);
         // What can go elsewhere does so before the peer stops to receive. What is to
         // be moved first still has its home here until the peer has answered.

@@ -50,43 +50,34 @@ impl Scene<'_> {
     }
 
     fn up(&self, pair: IfacePair) -> bool {
-        let works = |v: &PathView| v.pair == pair && v.up && v.validated;
-        self.views.iter().any(works)
+        up(self.views, pair)
+    }
+
+    /// Whether everything on an interface can go to another.
+    fn goes(&self, end: End, iface: IfaceId, by: IfaceId) -> bool {
+        let places = self.members.iter().map(|m| self.place(m.home));
+        let there: Vec<_> = places.filter(|p| at_end(*p, end) == iface).collect();
+        !there.is_empty() && missing(self.views, &there, end, by).is_none()
     }
 
     fn drain(&self) -> Option<Step> {
-        let places = self.members.iter().map(|m| self.place(m.home));
-        let there = |place: &IfacePair| self.drained.contains(&place.local);
-        places.filter(there).find_map(|place| {
-            let others = self.others(End::Local, place);
-            let by = others.into_iter().find(|by| !self.drained.contains(by))?;
-            self.lend(End::Local, place, by, Why::Drained)
+        self.drained.iter().find_map(|iface| {
+            let mut others = (self.alternates)(End::Local, *iface).into_iter();
+            let free = |by: &IfaceId| !self.drained.contains(by);
+            let by = others.find(|by| free(by) && self.goes(End::Local, *iface, *by))?;
+            self.lend(End::Local, *iface, by, Why::Drained)
         })
     }
 
-    /// What the operator moved in the IKE SA before this one, if all that is there works
-    /// on it.
+    /// What the operator moved in the IKE SA before this one, once it can be.
     fn as_before(&self) -> Option<Step> {
         self.moves.wishes.iter().find_map(|((end, iface), by)| {
-            let (end, iface, by) = (*end, *iface, *by);
-            let places: Vec<_> = self.members.iter().map(|m| self.place(m.home)).collect();
-            let mut there = places
-                .iter()
-                .filter(|p| at_end(**p, end) == iface)
-                .peekable();
-            let any = there.peek().is_some();
-            let drained = end == End::Local && self.drained.contains(&by);
-            let allowed = end == End::Local && !drained
-                || end == End::Remote && (self.alternates)(end, iface).contains(&by);
-            (any && allowed && there.all(|p| self.up(with_end(*p, end, by))))
-                .then(|| {
-                    self.lend(
-                        end,
-                        *places.iter().find(|p| at_end(**p, end) == iface)?,
-                        by,
-                        Why::Operator,
-                    )
-                })
+            let allowed = match end {
+                End::Local => !self.drained.contains(by),
+                End::Remote => (self.alternates)(*end, *iface).contains(by),
+            };
+            (allowed && self.goes(*end, *iface, *by))
+                .then(|| self.lend(*end, *iface, *by, Why::Operator))
                 .flatten()
         })
     }
@@ -120,21 +111,14 @@ impl Scene<'_> {
             false => [End::Remote, End::Local],
         };
         order.into_iter().find_map(|end| {
-            let by = self.others(end, place).into_iter().next()?;
-            self.lend(end, place, by, Why::Dead)
+            let iface = at_end(place, end);
+            let mut others = (self.alternates)(end, iface).into_iter();
+            let by = others.find(|by| self.up(with_end(place, end, *by)))?;
+            self.lend(end, iface, by, Why::Dead)
         })
     }
 
-    /// Interfaces of one end that a place could be on instead, and would work, best
-    /// first.
-    fn others(&self, end: End, place: IfacePair) -> Vec<IfaceId> {
-        let mut others = (self.alternates)(end, at_end(place, end));
-        others.retain(|by| self.up(with_end(place, end, *by)));
-        others
-    }
-
-    fn lend(&self, end: End, place: IfacePair, by: IfaceId, why: Why) -> Option<Step> {
-        let iface = at_end(place, end);
+    fn lend(&self, end: End, iface: IfaceId, by: IfaceId, why: Why) -> Option<Step> {
         self.moves.may(end, iface, self.now).then_some(Step {
             end,
             iface,
@@ -143,14 +127,14 @@ impl Scene<'_> {
         })
     }
 
-    /// To a better interface of the responder's, where every Child SA that has a
-    /// path now would have one, too.
+    /// To a better interface of the responder's, off one that works.
     fn better(&self) -> Option<Step> {
         if !self.initiator {
             return None;
         }
         let places: BTreeSet<_> = self.members.iter().map(|m| self.place(m.home)).collect();
-        let used: BTreeSet<_> = places.iter().map(|place| place.remote).collect();
+        let works = places.iter().filter(|place| self.up(**place));
+        let used: BTreeSet<_> = works.map(|place| place.remote).collect();
         used.into_iter().find_map(|iface| {
             let told = |(at, loan): (&(End, IfaceId), &super::Loan)| {
                 let here = (self.carrier)(End::Remote, at.1) == iface;
@@ -161,16 +145,10 @@ impl Scene<'_> {
             if self.moves.loans.iter().any(told) {
                 return None;
             }
-            let here = |place: &&IfacePair| place.remote == iface && self.up(**place);
-            let others = (self.alternates)(End::Remote, iface);
-            let by = others.into_iter().find(|by| {
-                let better = self.moves.ranks.get(by).is_some_and(|other| other < rank);
-                let mut there = places.iter().filter(here).peekable();
-                let any = there.peek().is_some();
-                better && any && there.all(|p| self.up(with_end(*p, End::Remote, *by)))
-            })?;
-            let place = *places.iter().find(|place| place.remote == iface)?;
-            self.lend(End::Remote, place, by, Why::Better)
+            let better = |by: &IfaceId| self.moves.ranks.get(by).is_some_and(|other| other < rank);
+            let mut others = (self.alternates)(End::Remote, iface).into_iter();
+            let by = others.find(|by| better(by) && self.goes(End::Remote, iface, *by))?;
+            self.lend(End::Remote, iface, by, Why::Better)
         })
     }
 
@@ -206,6 +184,31 @@ impl Scene<'_> {
         let works = |v: &PathView| v.pair == home && v.up && v.watched;
         !self.drained.contains(&home.local) && self.views.iter().any(works)
     }
+}
+
+/// Whether Child SAs at a place have a path that works.
+fn up(views: &[PathView], place: IfacePair) -> bool {
+    // Until the peer's table is known the channel's pair has no name.
+    let same = |v: &PathView| {
+        let unnamed = place.remote == IfaceId::CHANNEL;
+        v.pair.local == place.local && (unnamed || v.pair.remote == place.remote)
+    };
+    views.iter().any(|v| same(v) && v.up && v.validated)
+}
+
+/// The path that is missing for what is at `places` to go to another interface of one
+/// end: what works has to go on to, and one of them has to work.
+pub(super) fn missing(
+    views: &[PathView],
+    places: &[IfacePair],
+    end: End,
+    by: IfaceId,
+) -> Option<IfacePair> {
+    let there = |place: &IfacePair| with_end(*place, end, by);
+    let lost = |place: &&IfacePair| up(views, **place) && !up(views, there(place));
+    let none = !places.iter().any(|place| up(views, there(place)));
+    let lost = places.iter().find(lost);
+    lost.or(places.first().filter(|_| none)).map(there)
 }
 
 #[cfg(test)]
@@ -328,6 +331,50 @@ mod tests {
         let bundle = [member(1, 1, true), member(3, 1, true)];
         let here = scene(&paths, &bundle, &moves, &[]);
         assert_eq!(here.step(), None, "its flows are elsewhere");
+    }
+
+    #[test]
+    fn what_works_goes_on_to_or_nothing_moves_and_what_is_down_does_not_count() {
+        let places = [pair(1, 1), pair(2, 1)];
+        let to = |up: &[(u16, u16)], down: &[(u16, u16)]| {
+            missing(&views(up, down), &places, End::Remote, IfaceId(2))
+        };
+        let gone = [(2, 1), (2, 2)];
+        assert_eq!(to(&[(1, 1), (1, 2)], &gone), None, "2 is out of range");
+        assert_eq!(to(&[(1, 1), (2, 1), (1, 2)], &[]), Some(pair(2, 2)));
+        assert_eq!(to(&[(1, 1)], &gone), Some(pair(1, 2)));
+        assert_eq!(
+            to(&[], &[(1, 1), (2, 1)]),
+            Some(pair(1, 2)),
+            "nothing works"
+        );
+        assert_eq!(to(&[(2, 2)], &[(1, 1), (2, 1)]), None, "one does then");
+        let unnamed = [pair(1, 0)];
+        let paths = views(&[(1, 1), (3, 1)], &[]);
+        assert_eq!(missing(&paths, &unnamed, End::Local, IfaceId(3)), None);
+        let none = missing(&paths, &unnamed, End::Local, IfaceId(2));
+        assert_eq!(none, Some(pair(2, 0)));
+    }
+
+    #[test]
+    fn a_drained_interface_is_left_for_one_where_all_that_works_works() {
+        let table = moves(&[(1, 0), (2, 0)]);
+        // The gateway's: of the end user's two accesses.
+        let members = [member(1, 1, true), member(1, 2, false)];
+        let drain = |up: &[(u16, u16)], down: &[(u16, u16)]| {
+            let paths = views(up, down);
+            let mut here = scene(&paths, &members, &table, &[]);
+            here.initiator = false;
+            here.drained.insert(IfaceId(1));
+            here.drain()
+        };
+        let left_for = |by| step(End::Local, 1, by, Why::Drained);
+        let home = [(1, 1), (1, 2)];
+        let with = |more: &[(u16, u16)]| [&home, more].concat();
+        assert_eq!(drain(&with(&[(2, 2)]), &[]), None, "(2, 1) never worked");
+        assert_eq!(drain(&with(&[(2, 2), (3, 1), (3, 2)]), &[]), left_for(3));
+        let gone = [(1, 1), (2, 1), (3, 1)];
+        assert_eq!(drain(&[(1, 2), (2, 2)], &gone), left_for(2));
     }
 
     #[test]

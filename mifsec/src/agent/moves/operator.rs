@@ -10,7 +10,8 @@ use crate::ike::mif::Features;
 use crate::ike::{End, IkeSaView, IkeState};
 use crate::path::PathView;
 
-use super::{Step, Why, at_end, with_end};
+use super::choose::missing;
+use super::{Step, Why, at_end};
 
 impl Agent {
     /// Moves everything of a peer (its identity or configured name) that is on `from`
@@ -114,7 +115,7 @@ impl Agent {
             return Ok(None);
         }
         if !peer.mif {
-            return Err("without IKEv2-MIF its one path moves by itself".into());
+            return self.leave_pair(ike, iface, Instant::now()).map(Some);
         }
         let drained = self.accesses.drained();
         let mut why = None;
@@ -180,24 +181,18 @@ impl Agent {
             .filter(|c| c.ike == ike && !c.retired && moves(at_end(c.pair, end)))
             .map(|c| c.pair)
             .collect();
-        // Each of them has a path there: else the move would end what works.
-        for pair in &moved {
-            let there = IfacePair {
-                local: self.path_carrier(ike, End::Local, pair.local),
-                remote: self.path_carrier(ike, End::Remote, pair.remote),
-            };
-            let there = with_end(there, end, by);
-            let same = |v: &&PathView| {
-                v.pair.local == there.local
-                    && (v.pair.remote == there.remote || there.remote == IfaceId::CHANNEL)
-            };
-            if !views.iter().filter(same).any(works) {
-                let local = self.iface_name(End::Local, there.local);
-                let remote = self.iface_name(End::Remote, there.remote);
-                return Err(format!(
-                    "no path from {local} to {remote} works; see `mifsec path`"
-                ));
-            }
+        // Else the move would end what works.
+        let places = moved.iter().map(|home| IfacePair {
+            local: self.path_carrier(ike, End::Local, home.local),
+            remote: self.path_carrier(ike, End::Remote, home.remote),
+        });
+        let places: Vec<_> = places.collect();
+        if let Some(missing) = missing(views, &places, end, by) {
+            let local = self.iface_name(End::Local, missing.local);
+            let remote = self.iface_name(End::Remote, missing.remote);
+            return Err(format!(
+                "no path from {local} to {remote} works; see `mifsec path`"
+            ));
         }
         let sas = moved.len();
         let is_moved = |v: &&PathView| moves(at_end(v.pair, end));

@@ -365,3 +365,24 @@ impl Context {
         }
     }
 }
+
+/// What the operator took from peers, for as long as the engine lives.
+impl super::Engine {
+    /// Whether an interface of ours is deleted for the peer of an IKE SA, by this one or
+    /// one before it; also when this one is connected over it.
+    #[must_use]
+    pub fn remembers_deleted(&self, ike: IkeId, iface: IfaceId) -> bool {
+        let sa = self.cx.sas.get(&ike);
+        let key = sa.map(|sa| (sa.peer_name(), sa.remote_id.clone()));
+        let of_peer = key.and_then(|key| self.cx.deleted.get(&key));
+        of_peer.is_some_and(|deleted| deleted.contains(&iface))
+    }
+
+    /// Whether it is for any peer of an entry in the configuration.
+    #[must_use]
+    pub fn is_deleted_for(&self, entry: &str, iface: IfaceId) -> bool {
+        let all = self.cx.deleted.iter();
+        let mut of_entry = all.filter(|((name, _), _)| name == entry);
+        of_entry.any(|(_, deleted)| deleted.contains(&iface))
+    }
+}
