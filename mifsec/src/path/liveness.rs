@@ -70,6 +70,8 @@ pub(super) struct Liveness {
     paused: bool,
     sent: VecDeque<Sent>,
     next_probe: Option<Instant>,
+    /// When the last probe left, answered or not.
+    last_probe: Option<Instant>,
     /// The last data packet that nothing has followed back.
     waiting_since: Option<Instant>,
     last_rx: Option<Instant>,
@@ -91,6 +93,7 @@ impl Liveness {
             paused: true,
             sent: VecDeque::new(),
             next_probe: None,
+            last_probe: None,
             waiting_since: None,
             last_rx: None,
             data_sent: 0,
@@ -188,7 +191,7 @@ impl Liveness {
         self.unconfirmed = 0;
         self.received(now);
         if self.is_dead() && !self.paused {
-            let soon = self.last_probe().map_or(now, |at| at + RETURN_INTERVAL);
+            let soon = self.last_probe.map_or(now, |at| at + RETURN_INTERVAL);
             self.next_probe = Some(soon.max(now));
         }
     }
@@ -197,7 +200,7 @@ impl Liveness {
     pub(super) fn remind(&mut self, now: Instant) {
         if matches!(self.mode, Mode::Quiet) {
             self.unconfirmed = self.unconfirmed.max(2);
-            let soon = self.last_probe().map_or(now, |at| at + CHALLENGE_FIRST);
+            let soon = self.last_probe.map_or(now, |at| at + CHALLENGE_FIRST);
             let soon = soon.max(now);
             self.next_probe = Some(self.next_probe.map_or(soon, |next| next.min(soon)));
         }
@@ -257,6 +260,7 @@ impl Liveness {
             expires: now + self.answer_timeout(),
             counted: false,
         });
+        self.last_probe = Some(now);
         self.next_probe = self.next_gap(jitter, now).map(|gap| now + gap);
         self.unconfirmed = self.unconfirmed.saturating_sub(1);
     }
@@ -416,10 +420,6 @@ impl Liveness {
             .filter(|_| !self.paused)
             .map(|at| (at, TimerKind::Probe));
         [answer, probe, self.question()].into_iter().flatten().min()
-    }
-
-    fn last_probe(&self) -> Option<Instant> {
-        self.sent.back().map(|sent| sent.at)
     }
 }
 

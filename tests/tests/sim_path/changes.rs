@@ -237,3 +237,26 @@ fn the_channels_path_is_probed_wherever_the_channel_goes() {
     world.run(2 * KEEPALIVE_INTERVAL);
     assert!(!probed(&mut world, other));
 }
+
+#[test]
+fn two_ends_that_find_a_path_dead_do_not_keep_each_other_asking() {
+    let mut world = two_accesses(70);
+    world.signalling = false;
+    world.link(WLAN).delay = MS / 10;
+    world.run(2 * SECOND);
+    world.link(WLAN).deaf = true;
+    world.run(1200 * MS);
+    assert!(!world.hosts[USER].up(WLAN, 1) && !world.hosts[GATEWAY].up(1, WLAN));
+    let asked = |world: &World| {
+        let path = world.view(USER, WLAN, 1).path;
+        world.hosts[USER].challenges_on[&path]
+    };
+    let before = asked(&world);
+    world.link(WLAN).deaf = false;
+    let took = world.run_until(10 * SECOND, |world| {
+        world.hosts[USER].up(WLAN, 1) && world.hosts[GATEWAY].up(1, WLAN)
+    });
+    assert!(took <= 5 * SECOND, "{took:?}");
+    let asked = asked(&world) - before;
+    assert!((12..=40).contains(&asked), "{asked} challenges");
+}

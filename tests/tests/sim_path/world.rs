@@ -41,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) duplicate: u32,
     /// Swallows everything and says nothing.
     pub(crate) dead: bool,
+    /// The same of what goes to the user only.
+    pub(crate) deaf: bool,
     /// Challenges to the user that are still to be lost.
     pub(crate) swallow: u32,
     /// The user's own address whose packets are lost on the way out.
@@ -57,6 +59,7 @@ impl Default for Link {
             loss: 0,
             duplicate: 0,
             dead: false,
+            deaf: false,
             swallow: 0,
             dead_for: None,
             nat: None,
@@ -627,7 +630,8 @@ impl World {
             return;
         }
         let link = self.links[&id].clone();
-        let dead = link.dead || host == 0 && link.dead_for == Some(local.ip());
+        let dead =
+            link.dead || host == 1 && link.deaf || host == 0 && link.dead_for == Some(local.ip());
         if dead || self.draw(1000) < link.loss {
             self.hosts[host].data_lost += u64::from(is_data);
             return;
