@@ -319,7 +319,7 @@ fn with_the_move_first_pinned_sas_live_on_at_the_alternate_with_their_keys() {
 fn with_the_move_first_both_ends_choose_the_same_alternate() {
     mifsec_tests::covers!("R36", "R54");
     let [first, last] = [IfaceId(5), IfaceId(6)];
-    for refused_first in [false, true] {
+    for (refused_first, overtaken) in [(false, false), (true, false), (false, true)] {
         let mut pair = two_pinned(30);
         let ifaces = vec![
             setup::record(first, "192.0.2.50"),
@@ -327,15 +327,20 @@ fn with_the_move_first_both_ends_choose_the_same_alternate() {
             setup::record(last, "192.0.2.60"),
             setup::record(RAN, RAN_ADDRESS),
         ];
+        let mut changed = ifaces.clone();
         pair.command(A, Command::SetInterfaces { ifaces });
         pair.run(SECOND);
+        let ike = pair.a().ike();
         let command = Command::DeleteInterface {
-            ike: pair.a().ike(),
+            ike,
             iface: WLAN,
             outer: true,
             ts: false,
             move_first: true,
         };
+        if overtaken {
+            pair.hold();
+        }
         if refused_first {
             pair.hold();
             let ike = pair.b().ike();
@@ -346,6 +351,16 @@ fn with_the_move_first_both_ends_choose_the_same_alternate() {
             pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
             let answer = pair.deliver(B, &["INFORMATIONAL response"]);
             assert!(answer.says.contains("TEMPORARY_FAILURE"), "{}", answer.says);
+            pair.release();
+        }
+        if overtaken {
+            // A move takes a table along in which it is missing already.
+            changed[3].priority = 3;
+            pair.command(A, Command::SetInterfaces { ifaces: changed });
+            let channel = setup::channel(RAN, RAN_ADDRESS);
+            pair.command(A, Command::MoveChannel { ike, channel });
+            pair.deliver(A, &["MIF_INTERFACES", "MIF_UPDATE_ADDRS"]);
+            pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
             pair.release();
         }
         pair.run(SECOND * 5);
@@ -640,6 +655,32 @@ fn what_is_deleted_for_a_peer_is_not_in_the_tables_of_its_next_ike_sa() {
         setup::connect(&mut pair);
         pair.run(SECOND);
         assert!(pair.ends[A].engine.deleted(newest(&pair)).is_empty());
+    }
+}
+
+/// An entry may be of several gateways, and which one answers is not known when the
+/// first table leaves.
+#[test]
+fn what_is_deleted_for_one_gateway_of_an_entry_is_announced_to_another() {
+    for early in [false, true] {
+        let mut user = setup::user();
+        user.peers[0].mobility.early_announce = early;
+        user.peers[0].remote_id = "*".parse().expect("a pattern");
+        let mut pair = connected(user, setup::gateway(), 44);
+        let command = delete(&pair, A, WLAN);
+        pair.command(A, command);
+        pair.run(SECOND);
+        let ike = pair.ends[A].ike();
+        pair.command(A, Command::GiveUp { ike });
+        let mut other = setup::gateway();
+        other.peers[0].local_id = "gw2.example.org".parse().expect("an identity");
+        pair.ends[B] = mifsec_tests::sim::End::new(setup::engine(other, 45));
+        let ifaces = vec![setup::record(GATEWAY, setup::GATEWAY_ADDRESS)];
+        pair.command(B, Command::SetInterfaces { ifaces });
+        setup::connect(&mut pair);
+        pair.run(SECOND);
+        let told = tables(&pair, B);
+        assert_eq!(told.last(), Some(&vec![WLAN, RAN]), "early: {early}");
     }
 }
 

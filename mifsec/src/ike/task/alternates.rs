@@ -9,7 +9,7 @@ use crate::ike::engine::Context;
 use crate::ike::error::Failure;
 use crate::ike::event::{End, Event};
 use crate::ike::message::{Notify, NotifyType, Payload};
-use crate::ike::mif::{Alternates, Features, InterfaceRecord, MAX_RECORDS, default_list, error};
+use crate::ike::mif::{Alternates, Features, MAX_RECORDS, default_list, error};
 use crate::ike::sa::IkeSa;
 
 use super::{Received, Task, interfaces};
@@ -79,13 +79,9 @@ impl IkeSa {
         let Some(mif) = &self.mif else {
             return Vec::new();
         };
-        let ours;
-        let table: &[InterfaceRecord] = match end {
-            End::Local => {
-                ours = mif.our_table(cx).0;
-                &ours.records
-            }
-            End::Remote => &mif.peer_ifaces,
+        let table = match end {
+            End::Local => mif.our_table(cx).0.records,
+            End::Remote => mif.peer_table(iface),
         };
         let usable = |id: &IfaceId| {
             let mut records = table.iter().filter(|record| record.id == *id);
@@ -93,7 +89,7 @@ impl IkeSa {
         };
         match mif.lists.explicit(end, iface) {
             Some(list) => list.iter().copied().filter(usable).collect(),
-            None if mif.features.has(Features::DEFAULT_MULTIHOMING) => default_list(table, iface),
+            None if mif.features.has(Features::DEFAULT_MULTIHOMING) => default_list(&table, iface),
             None => Vec::new(),
         }
     }

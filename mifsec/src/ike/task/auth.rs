@@ -175,7 +175,7 @@ impl AuthTask {
         let (leases, dns) = given.unwrap_or_default();
         sa.leases = leases;
         interfaces::agree(sa, cx, payloads, probe_spi);
-        interfaces::taken_early(sa, early);
+        interfaces::taken_early(sa, early, cx);
         mobike::agree(sa, cx, payloads);
         if let Some(reason) = lacking(sa) {
             if let Some(create) = child {

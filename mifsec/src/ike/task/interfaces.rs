@@ -2,7 +2,7 @@
 //! (protocol 3.4, 3.5): MIF_SUPPORTED in IKE_AUTH, MIF_INTERFACES in the
 //! responder's IKE_AUTH response and in any INFORMATIONAL.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{IfaceId, Spi};
 use crate::ike::engine::Context;
@@ -28,6 +28,8 @@ pub(in crate::ike) struct Mif {
     pub(in crate::ike) probe_out: Spi,
     /// The peer's table and its epoch.
     pub(in crate::ike) peer_ifaces: Vec<InterfaceRecord>,
+    /// Those missing in it that have Child SAs, with their last place.
+    pub(super) absent: BTreeMap<IfaceId, (usize, InterfaceRecord)>,
     peer_epoch: Option<u32>,
     /// Most interfaces the peer keeps of us.
     peer_max_ifaces: u8,
@@ -144,6 +146,7 @@ pub(super) fn agree(sa: &mut IkeSa, cx: &mut Context, payloads: &Payloads, probe
         probe_in: probe_spi,
         probe_out: theirs.probe_spi,
         peer_ifaces: Vec::new(),
+        absent: BTreeMap::new(),
         peer_epoch: None,
         peer_max_ifaces: theirs.max_ifaces,
         announced: None,
@@ -182,12 +185,15 @@ pub(super) fn early(sa: &IkeSa, cx: &Context, payloads: &mut Vec<Payload>) -> Op
     })
 }
 
-/// The peer took that table, if it keeps as many interfaces.
-pub(super) fn taken_early(sa: &mut IkeSa, early: Option<Early>) {
-    if let (Some(mif), Some(early)) = (&mut sa.mif, early)
-        && usize::from(mif.peer_max_ifaces) >= early.records
-        && mif.operations.withheld == early.withheld
-    {
+/// The peer took that table, if it keeps as many interfaces. If another one is for
+/// this peer that has a number of its own: it would not be taken for a newer one.
+pub(super) fn taken_early(sa: &mut IkeSa, early: Option<Early>, cx: &mut Context) {
+    let (Some(mif), Some(early)) = (&mut sa.mif, early) else {
+        return;
+    };
+    if mif.operations.withheld != early.withheld {
+        cx.epoch = cx.epoch.wrapping_add(1);
+    } else if usize::from(mif.peer_max_ifaces) >= early.records {
         mif.announced = Some(early.epoch);
         mif.confirmed = Some(early.epoch);
     }
@@ -283,6 +289,7 @@ pub(super) fn receive_table(
     cx: &mut Context,
     payloads: &Payloads,
 ) -> Option<Notify> {
+    let homes: BTreeSet<_> = sa.children.values().map(|c| c.pair.remote).collect();
     let mif = sa.mif.as_mut()?;
     let notify = payloads.notify(status::MIF_INTERFACES)?;
     let table = match Interfaces::decode(&notify.data, &cx.address_policy()) {
@@ -304,7 +311,7 @@ pub(super) fn receive_table(
         return None;
     }
     mif.peer_epoch = Some(table.epoch);
-    mif.peer_ifaces.clone_from(&table.records);
+    mif.replace(&table.records, &homes);
     let ids: Vec<_> = mif.peer_ifaces.iter().map(|record| record.id).collect();
     mif.operations.announced(|iface| ids.contains(&iface));
     sa.forget_interfaces(cx);
@@ -316,6 +323,27 @@ pub(super) fn receive_table(
 }
 
 impl Mif {
+    /// The peer's table is now this. What is missing and has `homes` on it is down,
+    /// not deleted: what stands in for it counts from where it was.
+    fn replace(&mut self, records: &[InterfaceRecord], homes: &BTreeSet<IfaceId>) {
+        let before = std::mem::replace(&mut self.peer_ifaces, records.to_vec());
+        let placed = before.into_iter().enumerate();
+        let placed = placed.map(|(place, record)| (record.id, (place, record)));
+        self.absent.extend(placed);
+        let there = |iface| records.iter().any(|record| record.id == iface);
+        self.absent
+            .retain(|iface, _| homes.contains(iface) && !there(*iface));
+    }
+
+    /// The peer's table, with `iface` where it was if it is missing.
+    pub(super) fn peer_table(&self, iface: IfaceId) -> Vec<InterfaceRecord> {
+        let mut table = self.peer_ifaces.clone();
+        if let Some((place, record)) = self.absent.get(&iface) {
+            table.insert((*place).min(table.len()), record.clone());
+        }
+        table
+    }
+
     /// Our table as the peer may keep it, and whether anything had to be left out.
     pub(super) fn our_table(&self, cx: &Context) -> (Interfaces, bool) {
         let mut table = Interfaces {

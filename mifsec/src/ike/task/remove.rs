@@ -106,12 +106,14 @@ impl Remove {
         let gone = |refusal: &&Notify| refusal.kind == error::MIF_UNKNOWN_INTERFACE;
         if let Some(refusal) = refusal.filter(|refusal| !gone(refusal)) {
             // Until it is asked again the interface is there.
-            withhold(self.iface, false, sa, cx);
             let passing = refusal.kind == NotifyType::TEMPORARY_FAILURE;
             if passing && sa.postpone(self.attempts, cx) {
+                withhold(self.iface, false, sa, cx);
                 self.attempts += 1;
                 return sa.postponed.push(Task::Remove(self));
             }
+            // A table without it may have gone with something else.
+            bring_back(self.iface, sa, cx);
             return self.refused(Failure::from_notify(refusal.kind, false), sa, cx);
         }
         if let Some(mif) = &mut sa.mif {
@@ -474,6 +476,7 @@ fn forget(end: End, iface: IfaceId, sa: &mut IkeSa, cx: &mut Context) {
         mif.lists.gone(iface);
     } else {
         mif.peer_ifaces.retain(|record| record.id != iface);
+        mif.absent.remove(&iface);
         mif.operations.forget(iface);
     }
     sa.forget_interfaces(cx);
