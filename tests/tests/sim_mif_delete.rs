@@ -658,6 +658,34 @@ fn what_is_deleted_for_a_peer_is_not_in_the_tables_of_its_next_ike_sa() {
     }
 }
 
+/// What it is refused for passes; meanwhile a move has taken a table along in which
+/// the interface is missing, and then it is given back.
+#[test]
+fn what_is_given_back_while_its_deletion_waits_is_announced_again() {
+    let mut pair = connected(setup::user(), setup::gateway(), 46);
+    pair.hold();
+    let ike = pair.b().ike();
+    pair.command(B, Command::RekeyIke { ike });
+    let ike = pair.a().ike();
+    let command = delete(&pair, A, WLAN);
+    pair.command(A, command);
+    let mut ifaces = vec![
+        setup::record(WLAN, WLAN_ADDRESS),
+        setup::record(RAN, RAN_ADDRESS),
+    ];
+    ifaces[1].priority = 3;
+    pair.command(A, Command::SetInterfaces { ifaces });
+    let channel = setup::channel(RAN, RAN_ADDRESS);
+    pair.command(A, Command::MoveChannel { ike, channel });
+    pair.deliver(A, &["MIF_INTERFACES", "MIF_UPDATE_ADDRS"]);
+    pair.deliver(A, &["MIF_DELETE_INTERFACE"]);
+    pair.deliver(B, &["TEMPORARY_FAILURE"]);
+    pair.command(A, Command::RestoreInterface { ike, iface: WLAN });
+    pair.release();
+    pair.run(SECOND * 5);
+    assert_eq!(tables(&pair, B).last(), Some(&vec![WLAN, RAN]));
+}
+
 /// An entry may be of several gateways, and which one answers is not known when the
 /// first table leaves.
 #[test]

@@ -105,15 +105,14 @@ impl Remove {
         // A table without it came first, and nothing was on it there.
         let gone = |refusal: &&Notify| refusal.kind == error::MIF_UNKNOWN_INTERFACE;
         if let Some(refusal) = refusal.filter(|refusal| !gone(refusal)) {
-            // Until it is asked again the interface is there.
+            // Until it is asked again the interface is there, for the peer too: a
+            // table without it may have gone with something else.
+            bring_back(self.iface, sa, cx);
             let passing = refusal.kind == NotifyType::TEMPORARY_FAILURE;
             if passing && sa.postpone(self.attempts, cx) {
-                withhold(self.iface, false, sa, cx);
                 self.attempts += 1;
                 return sa.postponed.push(Task::Remove(self));
             }
-            // A table without it may have gone with something else.
-            bring_back(self.iface, sa, cx);
             return self.refused(Failure::from_notify(refusal.kind, false), sa, cx);
         }
         if let Some(mif) = &mut sa.mif {
