@@ -59,7 +59,7 @@ pub(super) fn home(views: &[PathView], ike: IkeId, pair: IfacePair) -> Home<'_> 
             && (v.pair.remote == pair.remote
                 || (v.channel && (pair.remote == IfaceId::CHANNEL || v.pair.remote == IfaceId::CHANNEL)))
     };
-    let by = views.iter().find(of_pair).and_then(|v| v.carried_by);
+    let by = views.iter().filter(of_pair).find_map(|v| v.carried_by);
     let carrier = |family| {
         let carries = |v: &&PathView| Some(v.pair) == by && v.family == family && v.validated;
         views.iter().find(carries)

@@ -123,6 +123,12 @@ impl Carriage {
         self.carriers.contains_key(&path)
     }
 
+    /// Whether the path has its own entry until what is to carry it has been tried.
+    pub(super) fn waits(&self, path: PathIndex) -> bool {
+        self.carrier(path)
+            .is_some_and(|carrier| !self.own.contains_key(&carrier))
+    }
+
     /// Whether others ride on the path.
     pub(super) fn carries(&self, path: PathIndex) -> bool {
         self.riders.contains_key(&path)
@@ -207,12 +213,14 @@ mod tests {
         let [home, carrier] = [PathIndex(1), PathIndex(2)];
         carriage.entry(home, entry(1));
         assert_eq!(carriage.set(home, Some(Some(carrier))), None, "not yet");
+        assert!(carriage.waits(home));
         let told = carriage.entry(carrier, entry(2));
         let expected = Event::Entry {
             path: home,
             entry: entry(2),
         };
         assert_eq!(told.last(), Some(&expected));
+        assert!(!carriage.waits(home));
     }
 
     #[test]

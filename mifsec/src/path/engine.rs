@@ -433,6 +433,8 @@ impl Engine {
                     let path = self.paths.get(index)?;
                     let pair = path.key().pair;
                     let by = Some(peer.carriers.pair(pair)).filter(|by| *by != pair);
+                    // Not before its entry is the carrier's.
+                    let by = by.filter(|_| !self.out.carriage.waits(*index));
                     Some(path.view(*index == peer.channel, by))
                 })
             })

@@ -387,7 +387,14 @@ fn gone_to_at_once(seed: u64, lost: u32) -> Duration {
             let views = world.hosts[host].engine.views();
             views.iter().any(|v| v.pair == pairs(iface) && v.up)
         };
-        let took = world.run_until(3 * SECOND, |world| up(world, WLAN) && up(world, WWAN));
+        let took = world.run_until(3 * SECOND, |world| {
+            for iface in [WLAN, WWAN] {
+                let home = world.view(GATEWAY, 1, iface);
+                let carried = home.carried_by.is_some();
+                assert!(home.up && (!carried || world.view(GATEWAY, 2, iface).up));
+            }
+            up(world, WLAN) && up(world, WWAN)
+        });
         if host == USER {
             world.carry(GATEWAY, USER, 1, 2);
         }
