@@ -40,7 +40,7 @@ pub(crate) fn unsafe_is_forbidden_outside_io_and_ebpf(files: &[File]) -> Vec<Vio
         .collect()
 }
 
-/// Work left open belongs into the issue, not into the tree.
+/// Work left open belongs into the issue, not into the tree; so does a merge.
 pub(crate) fn nothing_is_left_open(files: &[File]) -> Vec<Violation> {
     // Put together here, so that this file keeps its own rule.
     let marks = [
@@ -49,6 +49,8 @@ pub(crate) fn nothing_is_left_open(files: &[File]) -> Vec<Violation> {
         ["XX", "X:"],
         ["todo", "!("],
         ["unimple", "mented!("],
+        ["<<<<", "<<< "],
+        [">>>>", ">>> "],
     ]
     .map(|parts| parts.concat());
     find(files, &marks, "left open")
@@ -201,6 +203,8 @@ mod tests {
         assert_eq!(broken(nothing_is_left_open, "a.rs", &text), 1);
         let text = format!("# {}{}: later\n", "TO", "DO");
         assert_eq!(broken(nothing_is_left_open, "a.toml", &text), 1);
+        let text = format!("{}{} other\n", "<<<<", "<<<");
+        assert_eq!(broken(nothing_is_left_open, "a.md", &text), 1);
     }
 
     #[test]
