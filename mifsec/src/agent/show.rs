@@ -307,7 +307,7 @@ impl Agent {
                     packets_out: outbound.packets,
                     octets_in: inbound.octets,
                     octets_out: outbound.octets,
-                    replay_drops: inbound.replay_drops + inbound.too_old,
+                    replay_drops: inbound.replay_drops,
                     age_ms: millis(now.saturating_duration_since(child.installed)),
                     member: child.member.0,
                     generation: child.generation,
